@@ -1,0 +1,671 @@
+"""The client's side of SMTP on a connection that is set up (greeting, EHLO, TLS, AUTH are done): mail transactions.
+
+Job: carry deliveries, one transaction after the other, with MAIL, RCPT and DATA pipelined where the host offers it (RFC 2920), small messages
+with BDAT in the same write where it offers CHUNKING (RFC 3030), and, while more mail is ready, the next envelope in the same
+write as the content before it (RFC 2920 §3.1). Input: octets of the host, through a receive buffer that all sessions of a worker share.
+Output: per recipient the reply that decided, given to the dispatcher.
+
+Fails: a connection that ends before the last octet of the content was written has delivered nothing: what was not answered is sent
+again. One that ends after it leaves the accepted recipients in doubt. A reply that is none, or that nobody asked for, ends the connection.
+Results carry code 0 where no reply was seen.
+"""
+
+from cpython.buffer cimport PyBUF_WRITE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, strlen
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+from angarium._core.command cimport (
+    BODY_8BITMIME,
+    NOTIFY_DELAY,
+    NOTIFY_FAILURE,
+    NOTIFY_NEVER,
+    NOTIFY_SUCCESS,
+    RET_FULL,
+    RET_HDRS,
+)
+from angarium._core.counters cimport Counters, Slot, slot_add, slot_sub
+from angarium._core.dispatch cimport Carrier, Delivery, ReadyQueue
+from angarium._core.mail_data cimport count_stuffing, stuff_mail_data
+from angarium._core.octets cimport put_decimal
+from angarium._core.record cimport (
+    MESSAGE_EIGHT_BIT,
+    MESSAGE_REQUIRETLS,
+    MESSAGE_SMTPUTF8,
+    TEXT_ENVID,
+    TEXT_REVERSE_PATH,
+    AcceptedMeta,
+    MailBuffer,
+    Message,
+    Recipient,
+    Text,
+)
+from angarium._core.reply cimport REPLY_MORE, REPLY_READY, ReplyParser
+
+cdef enum:
+    RECEIVE_OCTETS = 1 << 16
+    ONE_WRITE_OCTETS = 1 << 16   # content up to this size is copied into one write with what surrounds it
+    LONGEST_TEXT = 1000          # octets of a reply's text that are kept
+    MOST_TRANSFERS = 3           # connections that may lose a delivery before it counts as an attempt
+
+PHASE_NAMES = ("connecting", "the greeting", "EHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "the mail data", "the end of the mail data",
+               "RSET", "nothing", "QUIT")
+
+
+cdef inline double monotonic() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return t.tv_sec + t.tv_nsec * 1e-9
+
+
+cdef inline size_t put(char *out, const char *octets, size_t n) noexcept nogil:
+    memcpy(out, octets, n)
+    return n
+
+
+cdef bint has_high(const char *p, size_t n) noexcept nogil:
+    cdef size_t i
+    for i in range(n):
+        if <uint8_t>p[i] > 127:
+            return True
+    return False
+
+
+cdef class Egress:
+    def __init__(self, Counters counters, *, double mail_timeout_s=300, double rcpt_timeout_s=300, double data_timeout_s=120,
+                 double block_timeout_s=180, double final_timeout_s=600, double idle_s=30, double lifetime_s=600,
+                 uint64_t chunk_octets=1 << 16):
+        self.counters = counters
+        self.mail_timeout_s = mail_timeout_s
+        self.rcpt_timeout_s = rcpt_timeout_s
+        self.data_timeout_s = data_timeout_s
+        self.block_timeout_s = block_timeout_s
+        self.final_timeout_s = final_timeout_s
+        self.idle_s = idle_s
+        self.lifetime_s = lifetime_s
+        self.chunk_octets = chunk_octets
+        self._receive = <char *>malloc(RECEIVE_OCTETS)
+        self._scratch = <char *>malloc(4096)
+        if self._receive == NULL or self._scratch == NULL:
+            raise MemoryError
+        self._scratch_capacity = 4096
+        self._view = PyMemoryView_FromMemory(self._receive, RECEIVE_OCTETS, PyBUF_WRITE)
+
+    # the receive buffer lives as long as the process: transports may hold views of it
+
+    def sweep(self):
+        """End what has been silent for too long; close connections that were idle for idle_s. Call it about once a second."""
+        cdef ClientSession session = self._first
+        cdef ClientSession following
+        cdef double now = monotonic()
+        while session is not None:
+            following = session._next
+            if now > session._deadline:
+                if session._expecting == PHASE_IDLE:
+                    session._quit()
+                elif session._expecting == PHASE_QUIT:
+                    session.transport.abort()
+                else:
+                    session._abandon(f"timed out waiting for the reply to {PHASE_NAMES[session._expecting]}")
+            session = following
+
+    def quit_idle(self):
+        """Close every connection that carries nothing."""
+        cdef ClientSession session = self._first
+        cdef ClientSession following
+        while session is not None:
+            following = session._next
+            if session._expecting == PHASE_IDLE:
+                session._quit()
+            session = following
+
+
+cdef class ClientSession(Carrier):
+    def __init__(self, Egress egress, ReadyQueue queue, transport, bytes host, uint32_t capabilities, *, uint64_t size_limit=0,
+                 uint32_t transactions_limit=0, uint32_t recipients_limit=0):
+        self.egress = egress
+        self.queue = queue
+        self.transport = transport
+        self.host = host
+        self.capabilities = capabilities
+        self.size_limit = size_limit
+        self.transactions_limit = transactions_limit
+        self.recipients_limit = recipients_limit
+        self._parser = ReplyParser()
+        self._expecting = PHASE_IDLE
+        self._born = monotonic()
+        self._deadline = self._born + egress.idle_s
+
+    def start(self):
+        """The connection is up and the transport is ours: take work."""
+        cdef Egress egress = self.egress
+        self._next = egress._first
+        if self._next is not None:
+            self._next._previous = self
+        egress._first = self
+        egress.sessions += 1
+        self._linked = True
+        self.queue.open += 1
+        slot_add(egress.counters.slots, Slot.DELIVERY_CONNECTIONS, 1)
+        self._go_on()
+
+    # ------------------------------------------------------------------ asyncio's side
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def get_buffer(self, hint):
+        return self.egress._view
+
+    def buffer_updated(self, Py_ssize_t n):
+        cdef size_t position = 0
+        cdef size_t consumed
+        cdef int state
+        cdef const char *p = self.egress._receive
+        while position < <size_t>n and not self.closed:
+            consumed = 0
+            state = self._parser.feed(p + position, n - position, &consumed)
+            position += consumed
+            if state == REPLY_MORE:
+                break
+            if state != REPLY_READY:
+                fault = (<bytes>self._parser.fault).decode("ascii")
+                self._abandon(f"the host's reply to {PHASE_NAMES[self._expecting]} is none: {fault}")
+                return
+            self._on_reply()
+
+    def feed(self, bytes data):
+        """Octets from the host, for tests that have no transport."""
+        memcpy(self.egress._receive, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        self.buffer_updated(PyBytes_GET_SIZE(data))
+
+    def eof_received(self):
+        return False
+
+    def connection_lost(self, exception):
+        if not self.closed:
+            self._abandon(f"connection lost: {exception}" if exception is not None else "the host closed the connection")
+
+    def pause_writing(self):
+        pass                     # one message at a time is written: its memory is the bound
+
+    def resume_writing(self):
+        # the host takes octets again: the timeout for the final reply starts when all have left
+        if self._expecting == PHASE_FINAL:
+            self._await(PHASE_FINAL)
+
+    # ------------------------------------------------------------------ work
+
+    cdef int carry(self, Delivery delivery) except -1:
+        if not self._begin(delivery):
+            self._go_on()
+        return 0
+
+    cdef int _go_on(self) except -1:
+        """Between two transactions: take the next delivery, wait for one, or leave."""
+        cdef Delivery delivery
+        if self.closed:
+            return 0
+        if self._quitting or (self.transactions_limit and self.transactions >= self.transactions_limit) or (
+            monotonic() > self._born + self.egress.lifetime_s
+        ):
+            return self._quit()
+        while True:
+            delivery = self.queue.pop()
+            if delivery is None:
+                break
+            if self._begin(delivery):
+                return 0
+        self._expecting = PHASE_IDLE
+        self._deadline = monotonic() + self.egress.idle_s
+        self.queue.idle.append(self)
+        return 0
+
+    cdef bint _fits(self, Delivery delivery) except -1:
+        """Whether the host can take delivery as it is; else its recipients fail now (RFC 1870 §6.1, RFC 6152 §3, RFC 6531 §3.2)."""
+        cdef Message message = delivery.message
+        cdef MailBuffer buffer = delivery.buffer
+        cdef size_t octets = buffer.end - buffer.data_begin
+        cdef tuple failure = None
+        cdef Text path
+        cdef Recipient recipient
+        cdef size_t position
+        cdef uint16_t i
+        if self.size_limit and octets > self.size_limit:
+            failure = (552, (5, 3, 4), b"The message of %d octets exceeds the host's limit of %d" % (octets, self.size_limit), PHASE_MAIL)
+        elif message.flags & MESSAGE_REQUIRETLS and not self.capabilities & CAPABILITY_REQUIRETLS:
+            failure = (550, (5, 7, 30), b"REQUIRETLS was asked for and the host does not offer it", PHASE_MAIL)
+        elif message.flags & MESSAGE_SMTPUTF8 and not self.capabilities & CAPABILITY_SMTPUTF8:
+            # only what is really internationalised needs the extension
+            path = buffer.text(TEXT_REVERSE_PATH)
+            if message.flags & MESSAGE_EIGHT_BIT or has_high(path.octets, path.length):
+                failure = (553, (5, 6, 7), b"The message needs SMTPUTF8 and the host does not offer it", PHASE_MAIL)
+            else:
+                position = buffer.first_recipient()
+                for i in range(message.recipients):
+                    position = buffer.recipient_at(position, &recipient)
+                    if has_high(recipient.forward_path.octets, recipient.forward_path.length):
+                        failure = (553, (5, 6, 7), b"The address needs SMTPUTF8 and the host does not offer it", PHASE_RCPT)
+                        break
+        elif message.body == BODY_8BITMIME and message.flags & MESSAGE_EIGHT_BIT and not self.capabilities & CAPABILITY_8BITMIME:
+            failure = (554, (5, 6, 3), b"The message is 8BITMIME and the host does not offer that", PHASE_MAIL)
+        if failure is None:
+            return True
+        delivery.results = [(delivery.index(i),) + failure for i in range(delivery.recipients)]
+        self.queue.dispatcher.settle(delivery)
+        return False
+
+    cdef bint _pipelined(self) noexcept:
+        return self.capabilities & CAPABILITY_PIPELINING
+
+    cdef bint _chunks(self, Delivery delivery) noexcept:
+        """Whether to send the content with BDAT: it saves a round trip where it can go along with the envelope."""
+        return (self.capabilities & CAPABILITY_CHUNKING and self.capabilities & CAPABILITY_PIPELINING
+                and delivery.buffer.end - delivery.buffer.data_begin <= self.egress.chunk_octets)
+
+    cdef bint _begin(self, Delivery delivery) except -1:
+        """Start the transaction for delivery. False when there is nothing to send: its results are settled."""
+        cdef size_t n
+        if not self._fits(delivery):
+            return False
+        self._current = delivery
+        self._rcpt_answered = self._rcpt_accepted = 0
+        self._answered = self._content_sent = self._mail_refused = False
+        self._refused = None
+        self._chunked = self._chunks(delivery)
+        n = self._compose(delivery)
+        if self._chunked:
+            self._write_chunk(n)
+        else:
+            self._write(self.egress._scratch, n)
+        self._await(PHASE_MAIL)
+        return True
+
+    cdef int _await(self, int phase) except -1:
+        cdef double seconds
+        self._expecting = phase
+        if phase == PHASE_FINAL:
+            seconds = self.egress.final_timeout_s
+        elif phase == PHASE_RCPT:
+            seconds = self.egress.rcpt_timeout_s
+        elif phase == PHASE_DATA:
+            seconds = self.egress.data_timeout_s
+        else:
+            seconds = self.egress.mail_timeout_s
+        self._deadline = monotonic() + seconds
+        return 0
+
+    # ------------------------------------------------------------------ what is written
+
+    cdef size_t _compose_mail(self, Delivery delivery, char *p) noexcept:
+        cdef MailBuffer buffer = delivery.buffer
+        cdef Message message = delivery.message
+        cdef AcceptedMeta *meta = buffer.meta()
+        cdef Text text = buffer.text(TEXT_REVERSE_PATH)
+        cdef size_t n = put(p, b"MAIL FROM:<", 11)
+        n += put(p + n, text.octets, text.length)
+        n += put(p + n, b">", 1)
+        if self.capabilities & CAPABILITY_SIZE:
+            n += put(p + n, b" SIZE=", 6)
+            n += put_decimal(p + n, buffer.end - buffer.data_begin)
+        if self.capabilities & CAPABILITY_8BITMIME and (message.body == BODY_8BITMIME or message.flags & MESSAGE_EIGHT_BIT):
+            n += put(p + n, b" BODY=8BITMIME", 14)
+        if self.capabilities & CAPABILITY_SMTPUTF8 and message.flags & MESSAGE_SMTPUTF8:
+            n += put(p + n, b" SMTPUTF8", 9)
+        if self.capabilities & CAPABILITY_REQUIRETLS and message.flags & MESSAGE_REQUIRETLS:
+            n += put(p + n, b" REQUIRETLS", 11)
+        if self.capabilities & CAPABILITY_DSN:
+            if meta.ret == RET_FULL:
+                n += put(p + n, b" RET=FULL", 9)
+            elif meta.ret == RET_HDRS:
+                n += put(p + n, b" RET=HDRS", 9)
+            text = buffer.text(TEXT_ENVID)
+            if text.length:
+                n += put(p + n, b" ENVID=", 7)
+                n += put(p + n, text.octets, text.length)
+        n += put(p + n, b"\r\n", 2)
+        return n
+
+    cdef size_t _compose_rcpt(self, Recipient *recipient, char *p) noexcept:
+        cdef size_t n = put(p, b"RCPT TO:<", 9)
+        cdef char *list_begin
+        n += put(p + n, recipient.forward_path.octets, recipient.forward_path.length)
+        n += put(p + n, b">", 1)
+        if self.capabilities & CAPABILITY_DSN:
+            if recipient.notify:
+                n += put(p + n, b" NOTIFY=", 8)
+                list_begin = p + n
+                if recipient.notify & NOTIFY_NEVER:
+                    n += put(p + n, b"NEVER,", 6)
+                if recipient.notify & NOTIFY_SUCCESS:
+                    n += put(p + n, b"SUCCESS,", 8)
+                if recipient.notify & NOTIFY_FAILURE:
+                    n += put(p + n, b"FAILURE,", 8)
+                if recipient.notify & NOTIFY_DELAY:
+                    n += put(p + n, b"DELAY,", 6)
+                if p + n > list_begin:
+                    n -= 1               # the last comma
+            if recipient.orcpt.length:
+                n += put(p + n, b" ORCPT=", 7)
+                n += put(p + n, recipient.orcpt.octets, recipient.orcpt.length)
+        n += put(p + n, b"\r\n", 2)
+        return n
+
+    cdef size_t _compose(self, Delivery delivery) except 0:
+        """The envelope commands into the egress' scratch memory: all of them, or (no pipelining) MAIL alone."""
+        cdef MailBuffer buffer = delivery.buffer
+        cdef Egress egress = self.egress
+        cdef Recipient recipient
+        cdef size_t wanted = 1024 + buffer.data_begin - buffer.begin + <size_t>delivery.recipients * 80
+        cdef size_t position, n
+        cdef uint16_t i, k
+        cdef char *moved
+        if wanted > egress._scratch_capacity:
+            moved = <char *>realloc(egress._scratch, wanted)
+            if moved == NULL:
+                raise MemoryError
+            egress._scratch = moved
+            egress._scratch_capacity = wanted
+        n = self._compose_mail(delivery, egress._scratch)
+        if not self._pipelined():
+            return n
+        position = buffer.first_recipient()
+        k = 0
+        for i in range(delivery.message.recipients):
+            if k == delivery.recipients:
+                break
+            position = buffer.recipient_at(position, &recipient)
+            if delivery.index(k) == i:
+                n += self._compose_rcpt(&recipient, egress._scratch + n)
+                k += 1
+        if not self._chunks(delivery):
+            n += put(egress._scratch + n, b"DATA\r\n", 6)
+        return n
+
+    cdef int _write(self, const char *octets, size_t n) except -1:
+        self.transport.write(PyBytes_FromStringAndSize(octets, n))
+        return 0
+
+    cdef int _write_rcpt(self) except -1:
+        """Without pipelining: the next RCPT, or DATA when all are answered."""
+        cdef Delivery delivery = self._current
+        cdef MailBuffer buffer = delivery.buffer
+        cdef Recipient recipient
+        cdef size_t position
+        cdef uint16_t i
+        if self._rcpt_answered == delivery.recipients:
+            if self._rcpt_accepted == 0:
+                return self._settle(PHASE_RCPT)
+            self._write(b"DATA\r\n", 6)
+            return self._await(PHASE_DATA)
+        position = buffer.first_recipient()
+        for i in range(delivery.index(self._rcpt_answered) + 1):
+            position = buffer.recipient_at(position, &recipient)
+        self._write(self.egress._scratch, self._compose_rcpt(&recipient, self.egress._scratch))
+        return self._await(PHASE_RCPT)
+
+    cdef int _mark(self) except -1:
+        """From here on a lost connection leaves the delivery in doubt."""
+        cdef Message message = self._current.message
+        self._content_sent = True
+        self.queue.dispatcher.journal_of(message).mark_in_flight(message)
+        return 0
+
+    cdef int _write_chunk(self, size_t envelope) except -1:
+        """Envelope and content in one write: BDAT n LAST."""
+        cdef MailBuffer buffer = self._current.buffer
+        cdef size_t n = buffer.end - buffer.data_begin
+        cdef char line[40]
+        cdef size_t length = put(line, b"BDAT ", 5)
+        cdef bytes octets
+        cdef char *p
+        length += put_decimal(line + length, n)
+        length += put(line + length, b" LAST\r\n", 7)
+        self._mark()
+        octets = PyBytes_FromStringAndSize(NULL, envelope + length + n)
+        p = PyBytes_AS_STRING(octets)
+        memcpy(p, self.egress._scratch, envelope)
+        memcpy(p + envelope, line, length)
+        memcpy(p + envelope + length, buffer.octets + buffer.data_begin, n)
+        self.transport.write(octets)
+        return 0
+
+    cdef int _write_content(self) except -1:
+        """The content behind a 354, with the next envelope in the same write when there is one."""
+        cdef MailBuffer buffer = self._current.buffer
+        cdef const char *data = buffer.octets + buffer.data_begin
+        cdef size_t n = buffer.end - buffer.data_begin
+        cdef size_t stuffing = count_stuffing(data, n)
+        cdef size_t envelope = 0
+        cdef bint ends = n >= 2 and data[n - 1] == c'\n' and data[n - 2] == c'\r'
+        cdef const char *tail = b".\r\n" if ends or n == 0 else b"\r\n.\r\n"
+        cdef size_t tail_length = strlen(tail)
+        cdef Delivery following
+        cdef bytes octets
+        cdef char *p
+        if self._pipelined() and not self._quitting and self.queue.backlog and (
+            self.transactions_limit == 0 or self.transactions + 1 < self.transactions_limit
+        ):
+            following = self.queue.pop()
+            if following is not None:
+                if not self._fits(following):
+                    following = None
+                elif self._chunks(following):
+                    self.queue.push(following, True)
+                else:
+                    self._ahead = following
+                    envelope = self._compose(following)
+        self._mark()
+        if n <= ONE_WRITE_OCTETS or stuffing:
+            octets = PyBytes_FromStringAndSize(NULL, n + stuffing + tail_length + envelope)
+            p = PyBytes_AS_STRING(octets)
+            if stuffing:
+                n = stuff_mail_data(data, n, p)
+            else:
+                memcpy(p, data, n)
+            memcpy(p + n, tail, tail_length)
+            memcpy(p + n + tail_length, self.egress._scratch, envelope)
+            self.transport.write(octets)
+        else:
+            octets = PyBytes_FromStringAndSize(NULL, tail_length + envelope)
+            p = PyBytes_AS_STRING(octets)
+            memcpy(p, tail, tail_length)
+            memcpy(p + tail_length, self.egress._scratch, envelope)
+            self.transport.writelines((memoryview(buffer), octets))
+        return self._await(PHASE_FINAL)
+
+    # ------------------------------------------------------------------ what is read
+
+    cdef int _on_reply(self) except -1:
+        cdef int code = self._parser.reply.code
+        cdef int phase = self._expecting
+        cdef bint good = code < 300
+        if phase == PHASE_QUIT:
+            self._expecting = PHASE_IDLE
+            self.transport.close()
+            return 0
+        if phase == PHASE_IDLE:
+            # nobody asked: 421 most often; the host is about to close
+            return self._abandon(f"the host said {code} unasked")
+        self._answered = True
+        if code == 421:
+            self._quitting = True
+            return self._settle(phase)
+        if phase == PHASE_MAIL:
+            return self._on_mail(good)
+        if phase == PHASE_RCPT:
+            return self._on_rcpt(good)
+        if phase == PHASE_DATA:
+            return self._on_data()
+        if phase == PHASE_FINAL:
+            return self._on_final(good)
+        # RSET: whatever it says, the transaction is over; one that cannot be reset ends the connection
+        if not good:
+            self._quitting = True
+        return self._go_on()
+
+    cdef int _on_mail(self, bint good) except -1:
+        if not good:
+            self._mail_refused = True
+            self._refused = [self._result(self._current.index(i), PHASE_MAIL) for i in range(self._current.recipients)]
+            if not self._pipelined():
+                return self._settle(PHASE_MAIL)
+        if not self._pipelined():
+            return self._write_rcpt()
+        return self._await(PHASE_RCPT)
+
+    cdef int _on_rcpt(self, bint good) except -1:
+        if good:
+            if not self._mail_refused:
+                self._rcpt_accepted += 1
+        elif not self._mail_refused:
+            if self._refused is None:
+                self._refused = []
+            self._refused.append(self._result(self._current.index(self._rcpt_answered), PHASE_RCPT))
+        self._rcpt_answered += 1
+        if not self._pipelined():
+            return self._write_rcpt()
+        if self._rcpt_answered == self._current.recipients:
+            return self._await(PHASE_FINAL if self._chunked else PHASE_DATA)
+        return 0
+
+    cdef int _on_data(self) except -1:
+        if self._parser.reply.code != 354:
+            if self._parser.reply.code < 400:
+                return self._abandon(f"the host said {self._parser.reply.code} to DATA")
+            return self._settle(PHASE_DATA)
+        if self._rcpt_accepted == 0:
+            # the host waits for mail data that nobody is to get (RFC 2920 §3.1)
+            self._write(b".\r\n", 3)
+            return self._await(PHASE_FINAL)
+        return self._write_content()
+
+    cdef int _on_final(self, bint good) except -1:
+        cdef Delivery delivery = self._current
+        cdef Delivery ahead
+        if not good or self._refused is not None:
+            return self._settle(PHASE_FINAL)
+        self._current = None
+        self.transactions += 1
+        self.queue.dispatcher.delivered(delivery, &self._parser.reply, self._parser.text())
+        if self._ahead is not None and not self.closed:
+            return self._take_ahead()
+        return self._go_on()
+
+    cdef int _take_ahead(self) except -1:
+        """The envelope of the next delivery is on its way already."""
+        self._current = self._ahead
+        self._ahead = None
+        self._rcpt_answered = self._rcpt_accepted = 0
+        self._answered = self._content_sent = self._mail_refused = self._chunked = False
+        self._refused = None
+        self._await(PHASE_MAIL)
+        return 0
+
+    cdef tuple _result(self, uint16_t index, int phase):
+        cdef ReplyParser parser = self._parser
+        enhanced = None
+        if parser.reply.enhanced_class:
+            enhanced = (parser.reply.enhanced_class, parser.reply.enhanced_subject, parser.reply.enhanced_detail)
+        return index, parser.reply.code, enhanced, parser.text()[:LONGEST_TEXT], phase
+
+    cdef int _settle(self, int phase) except -1:
+        """The transaction is over, not everybody was served: the reply just read decides for all who have none of their own."""
+        cdef Delivery delivery = self._current
+        # MAIL was accepted and no mail data ended the transaction: the host must be told
+        cdef bint reset = not self._mail_refused and (
+            phase == PHASE_RCPT or phase == PHASE_DATA or (self._chunked and self._rcpt_accepted == 0)
+        )
+        cdef list results = self._refused if self._refused is not None else []
+        cdef set own = {result[0] for result in results}
+        cdef uint16_t i, index
+        for i in range(delivery.recipients):
+            index = delivery.index(i)
+            if index not in own:
+                results.append(self._result(index, phase))
+        delivery.results = results
+        self._current = None
+        self._refused = None
+        self.transactions += 1
+        self.queue.dispatcher.settle(delivery)
+        if self.closed:
+            return 0
+        if self._quitting:
+            if self._ahead is not None:
+                delivery = self._ahead
+                self._ahead = None
+                self.queue.push(delivery, True)
+            return self._quit()
+        if self._ahead is not None:
+            return self._take_ahead()
+        if reset:
+            self._write(b"RSET\r\n", 6)
+            return self._await(PHASE_RSET)
+        return self._go_on()
+
+    cdef int _abandon(self, str why) except -1:
+        """The connection is of no use any more. What was not answered is settled without a reply, or goes to another connection."""
+        cdef Delivery delivery = self._current
+        cdef Delivery ahead = self._ahead
+        cdef int phase = self._expecting
+        cdef bytes text
+        cdef list results
+        cdef set own
+        cdef uint16_t i, index
+        self._unlink()
+        if self.transport is not None:
+            self.transport.abort()
+        self._current = self._ahead = None
+        if ahead is not None:
+            self.queue.push(ahead, True)
+        if delivery is not None:
+            if not self._answered and not self._content_sent and self.transactions and delivery.transfers <= MOST_TRANSFERS:
+                # the host closed an idle connection as we began to use it: nothing happened
+                self.queue.push(delivery, True)
+            else:
+                text = f"{self.host.decode('ascii', 'replace')}: {why}".encode("utf-8", "replace")
+                results = self._refused if self._refused is not None else []
+                own = {result[0] for result in results}
+                if phase != PHASE_FINAL and self._content_sent:
+                    phase = PHASE_FINAL      # BDAT went along with the envelope
+                for i in range(delivery.recipients):
+                    index = delivery.index(i)
+                    if index not in own:
+                        results.append((index, 0, None, text, phase))
+                delivery.results = results
+                self.queue.dispatcher.settle(delivery)
+        return self.queue.pump()
+
+    cdef int _unlink(self) except -1:
+        """Leave the lists: no more work comes here."""
+        cdef Egress egress = self.egress
+        self.closed = True
+        if self._linked:
+            self._linked = False
+            if self._previous is not None:
+                self._previous._next = self._next
+            else:
+                egress._first = self._next
+            if self._next is not None:
+                self._next._previous = self._previous
+            self._next = self._previous = None
+            egress.sessions -= 1
+            self.queue.open -= 1
+            slot_sub(egress.counters.slots, Slot.DELIVERY_CONNECTIONS, 1)
+            if self._expecting == PHASE_IDLE and self in self.queue.idle:
+                self.queue.idle.remove(self)
+        return 0
+
+    cdef int _quit(self) except -1:
+        """Leave politely: QUIT, and the connection is closed when the host answers or after some seconds."""
+        if self._expecting == PHASE_QUIT or self.closed:
+            return 0
+        if self._expecting == PHASE_IDLE and self in self.queue.idle:
+            self.queue.idle.remove(self)
+        self._expecting = PHASE_QUIT
+        self._deadline = monotonic() + 5
+        self._write(b"QUIT\r\n", 6)
+        return 0

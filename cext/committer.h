@@ -1,0 +1,350 @@
+/* Group commit: one thread that writes and syncs what a journal's loop hands it, and never takes the GIL.
+ *
+ * The loop puts pieces into the batch that fills; while the thread writes and syncs one batch, the next one gathers. So there is
+ * no timer and no added latency when idle, and under load one sync serves all that came meanwhile. The thread
+ * publishes two sequence numbers, `written` (handed to the kernel) and `synced` (on disk), and rings an eventfd.
+ *
+ * After a failed write or sync it publishes the errno and takes nothing more until committer_restart: everything behind `synced` is
+ * then unsafe. A file whose write or sync failed is never synced again (the caller gives other files).
+ */
+#ifndef ANGARIUM_COMMITTER_H
+#define ANGARIUM_COMMITTER_H
+#include <errno.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#define COMMITTER_FILES 16
+#define COMMITTER_VECTOR 256
+
+typedef struct {
+    uint64_t position;
+    const char *octets; /* NULL: in the arena, at arena_offset */
+    size_t arena_offset;
+    size_t length;
+    int fd;
+} committer_piece;
+
+typedef struct {
+    committer_piece *pieces;
+    size_t count, capacity;
+    char *arena;
+    size_t arena_used, arena_capacity;
+    uint64_t last;
+    int must_sync;
+    int sync_folder;
+} committer_batch;
+
+/* The file operations, so that a test can put a failing or forgetful disk in their place. */
+typedef struct {
+    ssize_t (*write_at)(int fd, const struct iovec *vector, int count, off_t position);
+    int (*sync_data)(int fd);
+    int (*sync_folder)(int fd);
+} committer_disk;
+
+typedef struct {
+    committer_batch batches[2];
+    committer_batch *filling, *writing;
+    const committer_disk *disk;
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;
+    pthread_t thread;
+    int running, idle, stop, flush, stalled;
+    int event_fd, folder_fd;
+    uint64_t sync_interval_us;
+    uint64_t sequence;
+    int unsynced[COMMITTER_FILES];
+    int unsynced_count;
+    int folder_unsynced;
+    uint64_t unsynced_since_us;
+    /* published */
+    uint64_t written, synced, syncs, sync_us, octets;
+    int error, failed_fd;
+} committer;
+
+static const committer_disk committer_real_disk = {pwritev, fdatasync, fsync};
+
+static inline uint64_t committer_now_us(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u;
+}
+
+#define COMMITTER_GET(field) __atomic_load_n(&(field), __ATOMIC_ACQUIRE)
+#define COMMITTER_SET(field, value) __atomic_store_n(&(field), (value), __ATOMIC_RELEASE)
+
+/* Write vector[0..count) at position, however many calls that takes. Returns 0 or an errno. */
+static inline int committer_write_run(const committer_disk *disk, int fd, struct iovec *vector, int count, uint64_t position) {
+    while (count > 0) {
+        ssize_t n = disk->write_at(fd, vector, count, (off_t)position);
+        if (n < 0) {
+            if (errno == EINTR) continue;
+            return errno;
+        }
+        if (n == 0) return EIO;
+        position += (uint64_t)n;
+        while (count > 0 && (size_t)n >= vector->iov_len) {
+            n -= (ssize_t)vector->iov_len;
+            vector++;
+            count--;
+        }
+        if (count > 0) {
+            vector->iov_base = (char *)vector->iov_base + n;
+            vector->iov_len -= (size_t)n;
+        }
+    }
+    return 0;
+}
+
+static inline int committer_note_unsynced(committer *c, int fd) {
+    for (int i = 0; i < c->unsynced_count; i++)
+        if (c->unsynced[i] == fd) return 0;
+    if (c->unsynced_count == COMMITTER_FILES) { /* never many: sync the eldest now */
+        if (c->disk->sync_data(c->unsynced[0]) != 0) {
+            c->failed_fd = c->unsynced[0];
+            return errno;
+        }
+        memmove(c->unsynced, c->unsynced + 1, sizeof(int) * (COMMITTER_FILES - 1));
+        c->unsynced_count--;
+    }
+    if (c->unsynced_count == 0) c->unsynced_since_us = committer_now_us();
+    c->unsynced[c->unsynced_count++] = fd;
+    return 0;
+}
+
+static inline int committer_write_batch(committer *c, committer_batch *batch) {
+    struct iovec vector[COMMITTER_VECTOR];
+    int count = 0, fd = -1, error;
+    uint64_t start = 0, end = 0, octets = 0;
+    for (size_t i = 0; i <= batch->count; i++) {
+        committer_piece *piece = i < batch->count ? &batch->pieces[i] : NULL;
+        if (count && (!piece || piece->fd != fd || piece->position != end || count == COMMITTER_VECTOR)) {
+            if ((error = committer_write_run(c->disk, fd, vector, count, start)) != 0) {
+                c->failed_fd = fd;
+                return error;
+            }
+            octets += end - start;
+            if ((error = committer_note_unsynced(c, fd)) != 0) return error;
+            count = 0;
+        }
+        if (!piece) break;
+        if (count == 0) {
+            fd = piece->fd;
+            start = end = piece->position;
+        }
+        vector[count].iov_base = (void *)(piece->octets ? piece->octets : batch->arena + piece->arena_offset);
+        vector[count].iov_len = piece->length;
+        end += piece->length;
+        count++;
+    }
+    COMMITTER_SET(c->octets, c->octets + octets);
+    return 0;
+}
+
+static inline int committer_sync(committer *c) {
+    uint64_t began = committer_now_us();
+    for (int i = 0; i < c->unsynced_count; i++)
+        if (c->disk->sync_data(c->unsynced[i]) != 0) {
+            c->failed_fd = c->unsynced[i];
+            return errno;
+        }
+    if (c->folder_unsynced && c->disk->sync_folder(c->folder_fd) != 0) return errno;
+    c->folder_unsynced = 0;
+    c->unsynced_count = 0;
+    COMMITTER_SET(c->sync_us, c->sync_us + (committer_now_us() - began));
+    COMMITTER_SET(c->syncs, c->syncs + 1);
+    return 0;
+}
+
+static inline void committer_ring(committer *c) {
+    uint64_t one = 1;
+    ssize_t n;
+    do n = write(c->event_fd, &one, sizeof one);
+    while (n < 0 && errno == EINTR);
+}
+
+static void *committer_main(void *argument) {
+    committer *c = argument;
+    pthread_mutex_lock(&c->mutex);
+    for (;;) {
+        /* wait for something to do: a full stop, a batch that somebody waits for, or a sync that has become due */
+        int due = 0;
+        while (!due) {
+            int work = c->filling->count > 0 && (c->filling->must_sync || c->flush || c->stop);
+            if (c->stalled) {
+                if (c->stop) break;
+            } else if (work || c->stop) {
+                break;
+            } else if (c->unsynced_count) {
+                uint64_t now = committer_now_us(), at = c->unsynced_since_us + c->sync_interval_us;
+                if (now >= at) {
+                    due = 1;
+                    break;
+                }
+                struct timespec until;
+                clock_gettime(CLOCK_MONOTONIC, &until);
+                uint64_t wait_us = at - now;
+                until.tv_sec += (time_t)(wait_us / 1000000u);
+                until.tv_nsec += (long)(wait_us % 1000000u) * 1000;
+                if (until.tv_nsec >= 1000000000L) {
+                    until.tv_sec++;
+                    until.tv_nsec -= 1000000000L;
+                }
+                c->idle = 1;
+                pthread_cond_timedwait(&c->wake, &c->mutex, &until);
+                c->idle = 0;
+                continue;
+            }
+            c->idle = 1;
+            pthread_cond_wait(&c->wake, &c->mutex);
+            c->idle = 0;
+        }
+        int stopping = c->stop;
+        if (stopping && (c->stalled || (c->filling->count == 0 && c->unsynced_count == 0))) break;
+        committer_batch *batch = c->filling;
+        c->filling = c->writing;
+        c->writing = batch;
+        c->flush = 0;
+        if (batch->sync_folder) c->folder_unsynced = 1;
+        pthread_mutex_unlock(&c->mutex);
+
+        int error = committer_write_batch(c, batch);
+        int had_writes = batch->count > 0;
+        if (!error) {
+            if (had_writes) COMMITTER_SET(c->written, batch->last);
+            int must = batch->must_sync || stopping ||
+                       (c->unsynced_count && committer_now_us() >= c->unsynced_since_us + c->sync_interval_us);
+            if (must) {
+                error = committer_sync(c);
+                if (!error) COMMITTER_SET(c->synced, COMMITTER_GET(c->written));
+            }
+        }
+        batch->count = 0;
+        batch->arena_used = 0;
+        batch->must_sync = 0;
+        batch->sync_folder = 0;
+        if (error) {
+            COMMITTER_SET(c->error, error);
+            c->unsynced_count = 0; /* never sync these again */
+        }
+        committer_ring(c);
+        pthread_mutex_lock(&c->mutex);
+        if (error) c->stalled = 1;
+    }
+    pthread_mutex_unlock(&c->mutex);
+    return NULL;
+}
+
+static inline committer *committer_new(int event_fd, int folder_fd, uint64_t sync_interval_us, const committer_disk *disk) {
+    committer *c = calloc(1, sizeof *c);
+    pthread_condattr_t attributes;
+    pthread_attr_t thread;
+    if (!c) return NULL;
+    c->filling = &c->batches[0];
+    c->writing = &c->batches[1];
+    c->disk = disk ? disk : &committer_real_disk;
+    c->event_fd = event_fd;
+    c->folder_fd = folder_fd;
+    c->sync_interval_us = sync_interval_us;
+    c->failed_fd = -1;
+    pthread_mutex_init(&c->mutex, NULL);
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&c->wake, &attributes);
+    pthread_attr_init(&thread);
+    pthread_attr_setstacksize(&thread, 256 * 1024);
+    c->running = pthread_create(&c->thread, &thread, committer_main, c) == 0;
+    pthread_attr_destroy(&thread);
+    if (!c->running) {
+        free(c);
+        return NULL;
+    }
+    return c;
+}
+
+/* Put n octets for fd at position into the batch that fills. `copy`: they are copied, else they must stay until written.
+ * Returns the sequence number, or 0 when no memory could be had. */
+static inline uint64_t committer_put(committer *c, int fd, uint64_t position, const char *octets, size_t n, int copy, int must_sync,
+                              int new_file) {
+    uint64_t sequence = 0;
+    pthread_mutex_lock(&c->mutex);
+    committer_batch *b = c->filling;
+    if (b->count == b->capacity) {
+        size_t capacity = b->capacity ? b->capacity * 2 : 256;
+        committer_piece *moved = realloc(b->pieces, capacity * sizeof *moved);
+        if (!moved) goto out;
+        b->pieces = moved;
+        b->capacity = capacity;
+    }
+    if (copy && b->arena_used + n > b->arena_capacity) {
+        size_t capacity = (b->arena_used + n) * 2;
+        char *moved = realloc(b->arena, capacity);
+        if (!moved) goto out;
+        b->arena = moved;
+        b->arena_capacity = capacity;
+    }
+    committer_piece *piece = &b->pieces[b->count++];
+    piece->fd = fd;
+    piece->position = position;
+    piece->length = n;
+    piece->octets = copy ? NULL : octets;
+    piece->arena_offset = b->arena_used;
+    if (copy) {
+        memcpy(b->arena + b->arena_used, octets, n);
+        b->arena_used += n;
+    }
+    if (must_sync) b->must_sync = 1;
+    if (new_file) b->sync_folder = 1;
+    sequence = b->last = ++c->sequence;
+out:
+    pthread_mutex_unlock(&c->mutex);
+    return sequence;
+}
+
+/* Let the thread go on: for a batch that somebody waits for, or (flush) for whatever there is. */
+static inline void committer_kick(committer *c, int flush) {
+    pthread_mutex_lock(&c->mutex);
+    if (flush && c->filling->count) c->flush = 1;
+    if (c->idle) pthread_cond_signal(&c->wake);
+    pthread_mutex_unlock(&c->mutex);
+}
+
+/* After a failure: forget what was not written and take records again. The caller gives other files from now on. */
+static inline void committer_restart(committer *c) {
+    pthread_mutex_lock(&c->mutex);
+    for (int i = 0; i < 2; i++) {
+        c->batches[i].count = 0;
+        c->batches[i].arena_used = 0;
+        c->batches[i].must_sync = 0;
+        c->batches[i].sync_folder = 0;
+    }
+    c->unsynced_count = 0;
+    c->folder_unsynced = 1;
+    c->failed_fd = -1;
+    COMMITTER_SET(c->written, c->sequence);
+    COMMITTER_SET(c->synced, c->sequence);
+    COMMITTER_SET(c->error, 0);
+    c->stalled = 0;
+    pthread_mutex_unlock(&c->mutex);
+}
+
+/* Write and sync what there is, end the thread, free everything. */
+static inline void committer_free(committer *c) {
+    pthread_mutex_lock(&c->mutex);
+    c->stop = 1;
+    pthread_cond_signal(&c->wake);
+    pthread_mutex_unlock(&c->mutex);
+    pthread_join(c->thread, NULL);
+    for (int i = 0; i < 2; i++) {
+        free(c->batches[i].pieces);
+        free(c->batches[i].arena);
+    }
+    pthread_cond_destroy(&c->wake);
+    pthread_mutex_destroy(&c->mutex);
+    free(c);
+}
+#endif

@@ -1,0 +1,378 @@
+"""The event log: JSON Lines, one event per reception, attempt, delivery, deferral, bounce, rejection.
+
+Job: compose the lines that every message causes without building Python objects, gather them, and append them to the file in
+whole lines (O_APPEND: several workers write one file). `flush` is called a few times a second and at the end; `reopen` follows a rotated file.
+
+Fails: a file that cannot be written costs events, never mail: they are counted in `dropped` and OUTCOME_EVENTS_DROPPED.
+"""
+
+import json
+import os
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.math cimport floor
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy, memmove, strlen
+from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
+
+from angarium._core.counters cimport Counters, Slot, slot_add
+from angarium._core.octets cimport put_decimal
+from angarium._core.record cimport (
+    DURABILITY_ASYNC,
+    DURABILITY_FSYNC,
+    TEXT_CLIENT,
+    TEXT_GREETING,
+    TEXT_LISTENER,
+    TEXT_LOGIN,
+    TEXT_REVERSE_PATH,
+    TEXT_TENANT,
+    MailBuffer,
+    Message,
+    Recipient,
+    Text,
+    id_text,
+)
+from angarium._core.reply cimport Reply
+
+cdef extern from "<time.h>" nogil:
+    ctypedef long time_t
+    cdef struct tm:
+        int tm_sec, tm_min, tm_hour, tm_mday, tm_mon, tm_year
+    tm *gmtime_r(const time_t *when, tm *result)
+    size_t strftime(char *out, size_t room, const char *format, const tm *when)
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t c_write "write"(int fd, const void *octets, size_t n)
+
+cdef enum:
+    WRITE_AT = 1 << 16           # octets gathered before they are written
+    MOST_GATHERED = 1 << 20      # octets kept while the file cannot be written
+    LONGEST_TEXT = 1000          # octets of one string value
+
+_ESCAPER = json.JSONEncoder(ensure_ascii=False)
+
+
+cdef inline bint is_plain(const char *octets, size_t n) noexcept nogil:
+    """Whether octets can stand in a JSON string as they are."""
+    cdef size_t i
+    cdef uint8_t c
+    for i in range(n):
+        c = <uint8_t>octets[i]
+        if c < 32 or c > 126 or c == 34 or c == 92:
+            return False
+    return True
+
+
+cdef class EventLog:
+    def __init__(self, path, Counters counters):
+        self._counters = counters
+        self._fd = -1
+        self.path = path
+        self.reopen()
+
+    def __dealloc__(self):
+        if self._fd >= 0:
+            os.close(self._fd)
+        free(self._octets)
+
+    def reopen(self):
+        """Open the file by its name again (it was rotated, or it is the first time); OSError when that fails."""
+        if self.path is None:
+            return
+        fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        if self._fd >= 0:
+            self.flush()
+            os.close(self._fd)
+        self._fd = fd
+
+    def close(self):
+        """Write what there is and close the file."""
+        self.flush()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    cdef bint enabled(self) noexcept:
+        return self._fd >= 0
+
+    def flush(self):
+        """Append the gathered lines to the file."""
+        cdef ssize_t written
+        cdef size_t i, lines, done = 0
+        if self._fd < 0 or self._length == 0:
+            return
+        while done < self._length:
+            written = c_write(self._fd, self._octets + done, self._length - done)
+            if written <= 0:
+                break
+            done += written
+        if done < self._length:
+            if done:
+                memmove(self._octets, self._octets + done, self._length - done)
+                self._length -= done
+            if self._length > MOST_GATHERED:
+                lines = 0
+                for i in range(self._length):
+                    lines += self._octets[i] == 10
+                self.dropped += lines
+                slot_add(self._counters.slots, Slot.OUTCOME_EVENTS_DROPPED, lines)
+                self._length = 0
+            return
+        self._length = 0
+
+    cdef int _room(self, size_t n) except -1:
+        cdef char *moved
+        cdef size_t capacity
+        if self._length + n > self._capacity:
+            capacity = (self._length + n) * 2
+            if capacity < 2 * WRITE_AT:
+                capacity = 2 * WRITE_AT
+            moved = <char *>realloc(self._octets, capacity)
+            if moved == NULL:
+                raise MemoryError
+            self._octets = moved
+            self._capacity = capacity
+        return 0
+
+    cdef int _put(self, const char *octets, size_t n) except -1:
+        self._room(n)
+        memcpy(self._octets + self._length, octets, n)
+        self._length += n
+        return 0
+
+    cdef int _json(self, const char *octets, size_t n) except -1:
+        """A JSON string; octets that are no UTF-8 are shown as U+FFFD."""
+        cdef bytes escaped
+        if n > LONGEST_TEXT:
+            n = LONGEST_TEXT
+        if is_plain(octets, n):
+            self._room(n + 2)
+            self._octets[self._length] = 34
+            memcpy(self._octets + self._length + 1, octets, n)
+            self._octets[self._length + n + 1] = 34
+            self._length += n + 2
+            return 0
+        text = PyBytes_FromStringAndSize(octets, n).decode("utf-8", "replace")
+        escaped = _ESCAPER.encode(text).encode("utf-8")
+        return self._put(PyBytes_AS_STRING(escaped), PyBytes_GET_SIZE(escaped))
+
+    cdef int _decimal(self, uint64_t value) except -1:
+        self._room(20)
+        self._length += put_decimal(self._octets + self._length, value)
+        return 0
+
+    cdef int _seconds(self, double value) except -1:
+        """Seconds with six decimals."""
+        cdef uint64_t us, whole
+        cdef int i
+        if value < 0:
+            value = 0
+        us = <uint64_t>floor(value * 1e6 + 0.5)
+        whole = us // 1000000
+        us = us % 1000000
+        self._decimal(whole)
+        self._room(7)
+        self._octets[self._length] = 46
+        for i in range(6, 0, -1):
+            self._octets[self._length + i] = <char>(48 + us % 10)
+            us //= 10
+        self._length += 7
+        return 0
+
+    cdef int _begin(self, const char *event) except -1:
+        cdef timespec now
+        cdef tm parts
+        cdef time_t second
+        cdef uint64_t us
+        cdef int i
+        clock_gettime(CLOCK_REALTIME, &now)
+        second = now.tv_sec
+        if <uint64_t>second != self._second:
+            self._second = second
+            gmtime_r(&second, &parts)
+            strftime(self._stamp, 20, "%Y-%m-%dT%H:%M:%S", &parts)
+        self._room(80)
+        memcpy(self._octets + self._length, b'{"time":"', 9)
+        memcpy(self._octets + self._length + 9, self._stamp, 19)
+        self._length += 28
+        us = now.tv_nsec // 1000
+        self._octets[self._length] = 46
+        for i in range(6, 0, -1):
+            self._octets[self._length + i] = <char>(48 + us % 10)
+            us //= 10
+        self._length += 7
+        memcpy(self._octets + self._length, b'Z","event":"', 12)
+        self._length += 12
+        self._put(event, strlen(event))
+        return self._put(b'"', 1)
+
+    cdef int _end(self) except -1:
+        self._put(b"}\n", 2)
+        slot_add(self._counters.slots, Slot.OUTCOME_EVENTS, 1)
+        if self._length >= WRITE_AT:
+            self.flush()
+        return 0
+
+    cdef int accepted(self, Message message, MailBuffer buffer, const char *protocol, double seconds) except -1:
+        """A message was answered 250. `seconds`: from the end of the mail data until then."""
+        cdef char id[13]
+        cdef Text text
+        cdef Recipient recipient
+        cdef size_t position
+        cdef int i
+        if self._fd < 0:
+            return 0
+        self._begin("reception")
+        self._put(b',"id":"', 7)
+        id_text(message.id, id)
+        self._put(id, 13)
+        self._put(b'","reverse_path":', 17)
+        text = buffer.text(TEXT_REVERSE_PATH)
+        self._json(text.octets, text.length)
+        self._put(b',"recipients":[', 15)
+        position = buffer.first_recipient()
+        for i in range(message.recipients):
+            position = buffer.recipient_at(position, &recipient)
+            if i:
+                self._put(b",", 1)
+            self._json(recipient.forward_path.octets, recipient.forward_path.length)
+        self._put(b'],"octets":', 11)
+        self._decimal(buffer.end - buffer.data_begin)
+        self._put(b',"client":', 10)
+        text = buffer.text(TEXT_CLIENT)
+        self._json(text.octets, text.length)
+        self._put(b',"greeting":', 12)
+        text = buffer.text(TEXT_GREETING)
+        self._json(text.octets, text.length)
+        self._put(b',"listener":', 12)
+        text = buffer.text(TEXT_LISTENER)
+        self._json(text.octets, text.length)
+        text = buffer.text(TEXT_LOGIN)
+        if text.length:
+            self._put(b',"login":', 9)
+            self._json(text.octets, text.length)
+        text = buffer.text(TEXT_TENANT)
+        self._put(b',"tenant":', 10)
+        self._json(text.octets, text.length)
+        self._put(b',"protocol":"', 13)
+        self._put(protocol, strlen(protocol))
+        self._put(b'"', 1)
+        self._durability(message)
+        self._put(b',"commit_s":', 12)
+        self._seconds(seconds)
+        return self._end()
+
+    cdef int _durability(self, Message message) except -1:
+        if message.durability == DURABILITY_FSYNC:
+            self._put(b',"durability":"fsync"', 21)
+        elif message.durability == DURABILITY_ASYNC:
+            self._put(b',"durability":"async"', 21)
+        else:
+            self._put(b',"durability":"memory"', 22)
+        return 0
+
+    cdef int attempt(self, const char *event, Message message, MailBuffer buffer, int recipient, bytes next_hop, bytes site,
+                     Reply *reply, bytes text, double attempt_s) except -1:
+        """What one attempt came to for one recipient."""
+        cdef char id[13]
+        cdef Text value
+        cdef Recipient who
+        cdef size_t position
+        cdef timespec now
+        cdef int i
+        if self._fd < 0:
+            return 0
+        self._begin(event)
+        self._put(b',"id":"', 7)
+        id_text(message.id, id)
+        self._put(id, 13)
+        self._put(b'","reverse_path":', 17)
+        value = buffer.text(TEXT_REVERSE_PATH)
+        self._json(value.octets, value.length)
+        position = buffer.first_recipient()
+        for i in range(recipient + 1):
+            position = buffer.recipient_at(position, &who)
+        self._put(b',"recipient":', 13)
+        self._json(who.forward_path.octets, who.forward_path.length)
+        self._put(b',"next_hop":', 12)
+        self._json(PyBytes_AS_STRING(next_hop), PyBytes_GET_SIZE(next_hop))
+        self._put(b',"site":', 8)
+        self._json(PyBytes_AS_STRING(site), PyBytes_GET_SIZE(site))
+        value = buffer.text(TEXT_TENANT)
+        self._put(b',"tenant":', 10)
+        self._json(value.octets, value.length)
+        self._put(b',"reply":{"code":', 17)
+        self._decimal(reply.code)
+        self._put(b',"enhanced":', 12)
+        if reply.enhanced_class:
+            self._put(b'"', 1)
+            self._decimal(reply.enhanced_class)
+            self._put(b".", 1)
+            self._decimal(reply.enhanced_subject)
+            self._put(b".", 1)
+            self._decimal(reply.enhanced_detail)
+            self._put(b'"', 1)
+        else:
+            self._put(b"null", 4)
+        self._put(b',"text":', 8)
+        self._json(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+        self._put(b'},"class":"', 11)
+        if reply.code < 300:
+            self._put(b'delivered"', 10)
+        elif reply.code < 500:
+            self._put(b'deferred"', 9)
+        else:
+            self._put(b'failed"', 7)
+        self._durability(message)
+        self._put(b',"attempts":', 12)
+        self._decimal(message.attempts + 1)
+        clock_gettime(CLOCK_REALTIME, &now)
+        self._put(b',"age_s":', 9)
+        self._seconds(now.tv_sec + now.tv_nsec * 1e-9 - message.received_us * 1e-6)
+        self._put(b',"attempt_s":', 13)
+        self._seconds(attempt_s)
+        return self._end()
+
+    cdef int rejected(self, Text client, Text greeting, Text reverse_path, Text recipient, const char *reply) except -1:
+        """A command or a message was refused. `reply` is the whole reply line."""
+        cdef size_t n = strlen(reply)
+        if self._fd < 0:
+            return 0
+        self._begin("rejection")
+        self._put(b',"client":', 10)
+        self._json(client.octets, client.length)
+        self._put(b',"greeting":', 12)
+        self._json(greeting.octets, greeting.length)
+        self._put(b',"reverse_path":', 16)
+        self._json(reverse_path.octets, reverse_path.length)
+        self._put(b',"recipient":', 13)
+        self._json(recipient.octets, recipient.length)
+        self._put(b',"reply":{"code":', 17)
+        self._put(reply, 3)
+        self._put(b',"enhanced":', 12)
+        if n > 10 and reply[5] == 46:
+            self._json(reply + 4, 5)
+            reply += 10
+            n -= 10
+        else:
+            self._put(b"null", 4)
+            reply += 4
+            n -= 4
+        self._put(b',"text":', 8)
+        self._json(reply, n - 2)
+        self._put(b"}", 1)
+        return self._end()
+
+    def event(self, str event, dict fields):
+        """Any other event; fields are JSON values and stand behind time and event."""
+        cdef bytes line
+        if self._fd < 0:
+            return
+        name = event.encode("ascii")
+        self._begin(name)
+        if fields:
+            line = _ESCAPER.encode(fields).encode("utf-8", "replace")
+            self._put(b",", 1)
+            self._put(PyBytes_AS_STRING(line) + 1, PyBytes_GET_SIZE(line) - 2)
+        self._end()

@@ -1,0 +1,688 @@
+"""One shard's journal.
+
+Job: append records to segment files so that whoever waits is told when they are safe, and know which files are no longer needed.
+Input: messages with their meta part (record.pyx), small records about them. Output: files as cext/record_format.h describes;
+calls of Receiver.committed and Taker.take from the loop's thread (`on_commit`, to be called when `event_fd` is readable).
+
+The loop's thread decides where each record goes; the committer's thread (cext/committer.h) writes and syncs. Segments are used
+again oldest first, and only when nothing older is alive, because a `done` record may stand in any later segment than the message it
+speaks of: the header of a segment says which serial was the oldest alive, and recovery ignores everything older.
+
+The in-flight table is a small mapped file of message ids whose last octets may have left for the next hop and whose outcome is
+not yet in the journal: after a crash, those are the messages that are in doubt.
+
+Fails: a write or sync that fails fences the segment (never written or synced again), tells everyone who waits, and sets `failed` until
+`heal` succeeds. A segment that cannot be made for want of room sets `full`, and append raises JournalFull.
+"""
+
+import errno
+import os
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memset
+from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
+
+from angarium._core.counters cimport Counters, Slot, slot_add, slot_observe
+from angarium._core.record cimport (
+    BLOCK,
+    DURABILITY_ASYNC,
+    MESSAGE_COMMITTING,
+    MESSAGE_GONE,
+    RECORD_DONE,
+    RECORD_MAGIC,
+    SEGMENT_MAGIC,
+    MailBuffer,
+    Message,
+    RecordHeader,
+    SegmentHeader,
+    crc32c,
+    seal_record,
+)
+
+cdef extern from "committer.h":
+    ctypedef struct committer_disk:
+        pass
+    committer *committer_new(int event_fd, int folder_fd, uint64_t sync_interval_us, const committer_disk *disk) nogil
+    uint64_t committer_put(committer *c, int fd, uint64_t position, const char *octets, size_t n, int copy, int must_sync,
+                           int new_file) nogil
+    void committer_kick(committer *c, int flush) nogil
+    void committer_restart(committer *c) nogil
+    void committer_free(committer *c) nogil
+    uint64_t get64 "COMMITTER_GET"(uint64_t field) nogil
+    int get_int "COMMITTER_GET"(int field) nogil
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    int eventfd(unsigned int value, int flags)
+    enum:
+        EFD_NONBLOCK
+        EFD_CLOEXEC
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t c_read "read"(int fd, void *buffer, size_t n)
+
+cdef extern from "<stdlib.h>" nogil:
+    void *calloc(size_t n, size_t size)
+
+cdef enum:
+    IN_FLIGHT_SLOTS = 4096
+    SEGMENT_VERSION = 1
+
+cdef size_t ZEROS_OCTETS = 1 << 20
+
+
+class JournalFull(OSError):
+    """No room for another segment."""
+
+
+class JournalFailed(OSError):
+    """The journal takes no records: a write or a sync failed."""
+
+
+cdef uint64_t unix_us() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_REALTIME, &t)
+    return <uint64_t>t.tv_sec * 1000000 + <uint64_t>t.tv_nsec // 1000
+
+
+cdef class Receiver:
+    cdef int committed(self, Message message, int error) except -1:
+        raise NotImplementedError
+
+
+cdef class CallbackReceiver(Receiver):
+    """A receiver that calls a Python function with (message, errno)."""
+    cdef object _callback
+
+    def __init__(self, callback):
+        self._callback = callback
+
+    cdef int committed(self, Message message, int error) except -1:
+        self._callback(message, error)
+        return 0
+
+
+cdef class Taker:
+    cdef int take(self, Message message) except -1:
+        raise NotImplementedError
+
+
+cdef class CallbackTaker(Taker):
+    """A taker that calls a Python function with the message."""
+    cdef object _callback
+
+    def __init__(self, callback):
+        self._callback = callback
+
+    cdef int take(self, Message message) except -1:
+        self._callback(message)
+        return 0
+
+
+cdef class Segment:
+    def __init__(self, str path, int fd, uint64_t serial, uint64_t size, uint64_t used):
+        self.path = path
+        self.fd = fd
+        self.serial = serial
+        self.size = size
+        self.used = used
+
+    def __dealloc__(self):
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __repr__(self):
+        return f"<Segment {self.path} serial={self.serial} used={self.used} alive={self.alive}>"
+
+    @property
+    def fileno(self) -> int:
+        """The file's descriptor."""
+        return self.fd
+
+    def add_alive(self, uint32_t octets):
+        """Recovery found a message here."""
+        self.alive += 1
+        self.alive_octets += octets
+
+    def seal(self):
+        """Nothing more is appended."""
+        self.sealed = True
+
+    def drop_alive(self, uint32_t octets):
+        """A message found by recovery turned out to be done, or stands again in a later segment."""
+        self.alive -= 1
+        self.alive_octets -= octets
+
+
+def segment_header(int shard, uint64_t serial, uint64_t oldest_serial, uint64_t size) -> bytes:
+    """The header of a segment file."""
+    cdef SegmentHeader header
+    memset(&header, 0, sizeof(header))
+    header.magic = SEGMENT_MAGIC
+    header.version = SEGMENT_VERSION
+    header.shard = shard
+    header.serial = serial
+    header.oldest_serial = oldest_serial
+    header.size = size
+    header.created_us = unix_us()
+    header.crc = crc32c(0, <char *>&header + 8, sizeof(header) - 8)
+    return PyBytes_FromStringAndSize(<char *>&header, sizeof(header))
+
+
+def read_segment_header(bytes block) -> tuple[int, int, int, int] | None:
+    """(shard, serial, oldest_serial, size), or None when block does not begin with a sound header."""
+    cdef SegmentHeader header
+    if PyBytes_GET_SIZE(block) < <Py_ssize_t>sizeof(header):
+        return None
+    memcpy(&header, PyBytes_AS_STRING(block), sizeof(header))
+    if header.magic != SEGMENT_MAGIC or header.version != SEGMENT_VERSION:
+        return None
+    if crc32c(0, <char *>&header + 8, sizeof(header) - 8) != header.crc:
+        return None
+    return header.shard, header.serial, header.oldest_serial, header.size
+
+
+def fill_with_zeros(int fd, uint64_t size):
+    """Write size octets of zeros and sync them: later writes then change no metadata. Runs in a thread of its own."""
+    cdef uint64_t position = 0
+    zeros = bytes(ZEROS_OCTETS)
+    while position < size:
+        position += os.pwrite(fd, zeros[: min(ZEROS_OCTETS, size - position)], position)
+    os.fdatasync(fd)
+
+
+cdef class Journal:
+    def __cinit__(self):
+        self._folder_fd = -1
+        self._event_fd = -1
+        self._in_flight_fd = -1
+
+    def __init__(self, str folder, int shard, uint64_t segment_octets, Counters counters, Taker taker, *,
+                 segments=(), spares=(), uint64_t next_serial=1, uint64_t last_id=0, double sync_interval_s=1.0, int most_spares=4):
+        cdef int i
+        self.folder = folder
+        self.shard = shard
+        self.segment_octets = segment_octets
+        self.most_spares = most_spares
+        self.segments = list(segments)
+        self.spares = list(spares)
+        self.full = False
+        self._counters = counters
+        self._taker = taker
+        self._next_serial = next_serial
+        self._last_id = last_id
+        self._folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._in_flight_fd = os.open(os.path.join(folder, "in-flight"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.ftruncate(self._in_flight_fd, IN_FLIGHT_SLOTS * 8)
+        self._in_flight = <uint64_t *>mmap(NULL, IN_FLIGHT_SLOTS * 8, PROT_READ | PROT_WRITE, MAP_SHARED, self._in_flight_fd, 0)
+        if <void *>self._in_flight == MAP_FAILED:
+            self._in_flight = NULL
+            raise OSError(errno.ENOMEM, "cannot map the in-flight table", folder)
+        memset(self._in_flight, 0, IN_FLIGHT_SLOTS * 8)
+        self._free_slots = <int *>malloc(IN_FLIGHT_SLOTS * sizeof(int))
+        if self._free_slots == NULL:
+            raise MemoryError
+        for i in range(IN_FLIGHT_SLOTS):
+            self._free_slots[i] = IN_FLIGHT_SLOTS - 1 - i
+        self._free_count = IN_FLIGHT_SLOTS
+        self._event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        if self._event_fd < 0:
+            raise OSError(errno.EMFILE, "cannot make an eventfd", folder)
+        self._committer = committer_new(self._event_fd, self._folder_fd, <uint64_t>(sync_interval_s * 1e6), NULL)
+        if self._committer == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        self._close()
+
+    def close(self):
+        """Write and sync what is pending, tell those who wait, close the files. The object is dead afterwards."""
+        if self._committer != NULL:
+            committer_kick(self._committer, 1)
+        self._close()
+
+    def _close(self):
+        if self._committer != NULL:
+            with nogil:
+                committer_free(self._committer)
+            self._committer = NULL
+        while self._waiting_count:
+            self._drop_first_waiting()
+        if self._in_flight != NULL:
+            munmap(self._in_flight, IN_FLIGHT_SLOTS * 8)
+            self._in_flight = NULL
+        for fd in (self._folder_fd, self._event_fd, self._in_flight_fd):
+            if fd >= 0:
+                os.close(fd)
+        self._folder_fd = self._event_fd = self._in_flight_fd = -1
+        free(self._free_slots)
+        self._free_slots = NULL
+        free(self._waiting)
+        self._waiting = NULL
+        free(self._finished)
+        self._finished = NULL
+
+    def _drop_first_waiting(self):
+        cdef Waiting *first = &self._waiting[self._waiting_head]
+        Py_DECREF(<object>first.message)
+        Py_DECREF(<object>first.receiver)
+        self._waiting_head = (self._waiting_head + 1) % self._waiting_capacity
+        self._waiting_count -= 1
+
+    @property
+    def event_fd(self) -> int:
+        """Readable when on_commit has something to do."""
+        return self._event_fd
+
+    @property
+    def waiting(self) -> int:
+        """How many commits are awaited."""
+        return self._waiting_count
+
+    @property
+    def octets_on_disk(self) -> int:
+        """Octets of all files."""
+        return sum([segment.size for segment in self.segments]) + sum([segment.size for segment in self.spares])
+
+    cdef uint64_t next_id(self) except 0:
+        """A new queue id: milliseconds since 2020 (42 bits), shard (8), number within the millisecond (14)."""
+        cdef uint64_t id = ((unix_us() // 1000 - <uint64_t>1577836800000) << 22) | (<uint64_t>self.shard << 14)
+        if id <= self._last_id:
+            id = self._last_id + 1
+        self._last_id = id
+        return id
+
+    def new_id(self) -> int:
+        """A new queue id."""
+        return self.next_id()
+
+    cdef Segment _place(self, uint64_t length):
+        """The segment that takes a record of so many octets."""
+        if self.failed:
+            raise JournalFailed(self.failed, os.strerror(self.failed), self.folder)
+        if self._active is None or self._active.used + length > self._active.size:
+            self._open_segment(length)
+        return self._active
+
+    cdef int _open_segment(self, uint64_t length) except -1:
+        cdef uint64_t size = self.segment_octets
+        cdef Segment segment
+        cdef bint is_new = False
+        cdef bytes header
+        if self.spares and BLOCK + length <= size:
+            segment = self.spares.pop(0)
+            self._counters.add(Slot.QUEUE_SEGMENTS_RECYCLED, 1)
+        else:
+            if BLOCK + length > size:
+                size = BLOCK + length        # a file of its own for a message larger than a segment
+            segment = self._make_file(size)
+            is_new = True
+        segment.serial = self._next_serial
+        segment.used = BLOCK
+        segment.alive = 0
+        segment.alive_octets = 0
+        segment.sealed = False
+        self._next_serial += 1
+        if self._active is not None:
+            self._active.sealed = True
+        self._active = segment
+        self.segments.append(segment)
+        self._recycle()
+        oldest = self.segments[0].serial
+        header = segment_header(self.shard, segment.serial, oldest, segment.size)
+        if committer_put(self._committer, segment.fd, 0, PyBytes_AS_STRING(header), PyBytes_GET_SIZE(header), 1, 0, is_new) == 0:
+            raise MemoryError
+        self.full = False
+        return 0
+
+    def _make_file(self, uint64_t size):
+        path = None
+        number = len(self.segments) + len(self.spares)
+        while path is None:
+            path = os.path.join(self.folder, f"{number:06d}.segment")
+            try:
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            except FileExistsError:
+                path = None
+                number += 1
+            except OSError as failure:
+                if failure.errno in (errno.ENOSPC, errno.EDQUOT):
+                    self.full = True
+                    raise JournalFull(failure.errno, failure.strerror, path) from failure
+                raise
+        try:
+            os.posix_fallocate(fd, 0, size)
+        except OSError as failure:
+            os.close(fd)
+            os.unlink(path)
+            if failure.errno in (errno.ENOSPC, errno.EDQUOT):
+                self.full = True
+                raise JournalFull(failure.errno, failure.strerror, path) from failure
+            raise
+        self._counters.add(Slot.QUEUE_SEGMENTS_CREATED, 1)
+        return Segment(path, fd, 0, size, 0)
+
+    def make_spare(self):
+        """Make a file for `prepare_spare` (in a thread) and `add_spare`; JournalFull when there is no room."""
+        return self._make_file(self.segment_octets)
+
+    @property
+    def wants_spare(self) -> bool:
+        """Whether a spare file should be prepared."""
+        return not self.spares and not self.failed
+
+    def add_spare(self, Segment segment):
+        """A file that was filled with zeros and whose folder was synced."""
+        self.spares.append(segment)
+
+    def sync_folder(self):
+        """fsync of the folder: a file that appeared stays."""
+        os.fsync(self._folder_fd)
+
+    cdef int append_message(self, Message message, Receiver receiver) except -1:
+        """Append the record of message.buffer; receiver is told when it is safe (None: nobody is)."""
+        cdef MailBuffer buffer = message.buffer
+        cdef size_t length = buffer.end - buffer.begin
+        cdef char *record = buffer.octets + buffer.begin
+        cdef Segment segment = self._place(length)
+        cdef uint64_t sequence
+        cdef bint must_sync = message.durability != DURABILITY_ASYNC
+        seal_record(record, segment.serial)
+        sequence = committer_put(self._committer, segment.fd, segment.used, record, length, 0, must_sync, 0)
+        if sequence == 0:
+            raise MemoryError
+        message.segment = segment
+        message.offset = segment.used
+        message.record_octets = length
+        segment.used += length
+        segment.alive += 1
+        segment.alive_octets += length
+        self._wait(sequence, message, receiver)
+        self._ask_kick(not must_sync)
+        return 0
+
+    def append(self, Message message, Receiver receiver):
+        """append_message for callers in Python."""
+        self.append_message(message, receiver)
+
+    cdef int append_small(self, uint8_t type, uint64_t id, const char *body, size_t n, int slot) except -1:
+        """Append a record about a message. It goes to disk with the next commit, or with the next flush."""
+        cdef char on_stack[512]
+        cdef char *record = on_stack
+        cdef size_t length = sizeof(RecordHeader) + n
+        cdef RecordHeader *header
+        cdef Segment segment = self._place(length)
+        cdef uint64_t sequence
+        if length > sizeof(on_stack):
+            record = <char *>malloc(length)
+            if record == NULL:
+                raise MemoryError
+        header = <RecordHeader *>record
+        memset(header, 0, sizeof(RecordHeader))
+        header.magic = RECORD_MAGIC
+        header.meta_length = length
+        header.length = length
+        header.id = id
+        header.type = type
+        header.version = 1
+        if n:
+            memcpy(record + sizeof(RecordHeader), body, n)
+        seal_record(record, segment.serial)
+        sequence = committer_put(self._committer, segment.fd, segment.used, record, length, 1, 0, 0)
+        if record != on_stack:
+            free(record)
+        if sequence == 0:
+            raise MemoryError
+        segment.used += length
+        if slot >= 0:
+            self._finish_later(sequence, slot)
+        return 0
+
+    def append_record(self, int type, uint64_t id, bytes body):
+        """append_small for callers in Python."""
+        self.append_small(type, id, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), -1)
+
+    cdef int append_done(self, Message message) except -1:
+        """Nothing is left to do for message: say so in the journal and let go of its record."""
+        cdef int slot = message.in_flight
+        message.in_flight = -1
+        message.state = MESSAGE_GONE
+        if message.segment is None:          # never was in the journal
+            return 0
+        try:
+            self.append_small(RECORD_DONE, message.id, NULL, 0, slot)
+        except OSError:
+            if slot >= 0:
+                message.in_flight = slot     # stays in the table: after a crash it is in doubt
+            raise
+        return self.forget(message)
+
+    def done(self, Message message):
+        """append_done for callers in Python."""
+        self.append_done(message)
+
+    cdef int forget(self, Message message) except -1:
+        """The record of message is no longer needed where it stands."""
+        cdef Segment segment = <Segment>message.segment
+        message.segment = None
+        if segment is None:
+            return 0
+        segment.alive -= 1
+        segment.alive_octets -= message.record_octets
+        if segment.alive == 0 and segment.sealed:
+            self._recycle()
+        return 0
+
+    cdef int _recycle(self) except -1:
+        """Take the segments at the old end in which nothing is alive out of the journal."""
+        cdef Segment first
+        while len(self.segments) > 1:
+            first = self.segments[0]
+            if first.alive or not first.sealed:
+                break
+            self.segments.pop(0)
+            # older spares go first: what became of their messages may stand in a younger file only
+            if first.harmed or first.size != self.segment_octets:
+                while self.spares:
+                    os.unlink(self.spares.pop(0).path)
+                os.unlink(first.path)
+            else:
+                self.spares.append(first)
+            while len(self.spares) > self.most_spares:
+                os.unlink(self.spares.pop(0).path)
+        return 0
+
+    cdef void mark_in_flight(self, Message message) noexcept:
+        """The last octets of message are about to leave for a next hop."""
+        if message.in_flight < 0 and message.segment is not None and self._free_count > 0:
+            self._free_count -= 1
+            message.in_flight = self._free_slots[self._free_count]
+            self._in_flight[message.in_flight] = message.id
+
+    cdef void unmark_in_flight(self, Message message) noexcept:
+        """A final reply was seen, and message goes on."""
+        if message.in_flight >= 0:
+            self._in_flight[message.in_flight] = 0
+            self._free_slots[self._free_count] = message.in_flight
+            self._free_count += 1
+            message.in_flight = -1
+
+    cdef int _finish_later(self, uint64_t sequence, int slot) except -1:
+        cdef size_t capacity, i
+        cdef Finished *moved
+        if self._finished_count == self._finished_capacity:
+            capacity = self._finished_capacity * 2 if self._finished_capacity else 256
+            moved = <Finished *>malloc(capacity * sizeof(Finished))
+            if moved == NULL:
+                raise MemoryError
+            for i in range(self._finished_count):
+                moved[i] = self._finished[(self._finished_head + i) % self._finished_capacity]
+            free(self._finished)
+            self._finished = moved
+            self._finished_capacity = capacity
+            self._finished_head = 0
+        i = (self._finished_head + self._finished_count) % self._finished_capacity
+        self._finished[i].sequence = sequence
+        self._finished[i].slot = slot
+        self._finished_count += 1
+        return 0
+
+    cdef int _wait(self, uint64_t sequence, Message message, Receiver receiver) except -1:
+        cdef size_t capacity, i
+        cdef Waiting *moved
+        if self._waiting_count == self._waiting_capacity:
+            capacity = self._waiting_capacity * 2 if self._waiting_capacity else 256
+            moved = <Waiting *>malloc(capacity * sizeof(Waiting))
+            if moved == NULL:
+                raise MemoryError
+            for i in range(self._waiting_count):
+                moved[i] = self._waiting[(self._waiting_head + i) % self._waiting_capacity]
+            free(self._waiting)
+            self._waiting = moved
+            self._waiting_capacity = capacity
+            self._waiting_head = 0
+        i = (self._waiting_head + self._waiting_count) % self._waiting_capacity
+        Py_INCREF(message)
+        Py_INCREF(receiver)
+        self._waiting[i].sequence = sequence
+        self._waiting[i].message = <void *>message
+        self._waiting[i].receiver = <void *>receiver
+        self._waiting_count += 1
+        return 0
+
+    cdef int _ask_kick(self, bint flush) except -1:
+        if flush:
+            self._flush_asked = True
+        if not self._kick_asked:
+            self._kick_asked = True
+            if self.kick_later is None:
+                self.kick()
+            else:
+                self.kick_later(self.kick)
+        return 0
+
+    def kick(self):
+        """Let the commit thread go on with what has gathered."""
+        cdef bint flush = self._flush_asked
+        self._kick_asked = False
+        self._flush_asked = False
+        if self._committer != NULL:
+            committer_kick(self._committer, flush)
+
+    def flush(self):
+        """Let the commit thread write what nobody waits for; call it a few times a second."""
+        if self._committer != NULL:
+            committer_kick(self._committer, 1)
+
+    def on_commit(self):
+        """Tell those who wait what became of their records. Call it when event_fd is readable."""
+        cdef uint64_t value
+        cdef uint64_t written, synced, now
+        cdef int error
+        c_read(self._event_fd, &value, 8)
+        error = get_int(self._committer.error)
+        written = get64(self._committer.written)
+        synced = get64(self._committer.synced)
+        now = get64(self._committer.syncs)
+        if now != self._seen_syncs:
+            slot_add(self._counters.slots, Slot.QUEUE_SYNCS_TOTAL, now - self._seen_syncs)
+            value = get64(self._committer.sync_us)
+            slot_observe(self._counters.slots, Slot.QUEUE_SYNC_LATENCY, (value - self._seen_sync_us) // (now - self._seen_syncs))
+            self._seen_sync_us = value
+            self._seen_syncs = now
+        value = get64(self._committer.octets)
+        slot_add(self._counters.slots, Slot.QUEUE_JOURNAL_WRITTEN_OCTETS, value - self._seen_octets)
+        self._seen_octets = value
+        self._settle(written, synced, error)
+
+    cdef int _settle(self, uint64_t written, uint64_t synced, int error) except -1:
+        cdef Waiting first
+        cdef Message message
+        cdef Receiver receiver
+        cdef Segment segment
+        cdef int outcome
+        cdef int slot
+        if error and not self.failed:
+            self._fence(error)
+        while self._finished_count and self._finished[self._finished_head].sequence <= written:
+            slot = self._finished[self._finished_head].slot
+            self._in_flight[slot] = 0
+            self._free_slots[self._free_count] = slot
+            self._free_count += 1
+            self._finished_head = (self._finished_head + 1) % self._finished_capacity
+            self._finished_count -= 1
+        slot_add(self._counters.slots, Slot.QUEUE_COMMITS_TOTAL, 1)
+        while self._waiting_count:
+            first = self._waiting[self._waiting_head]
+            message = <Message>first.message
+            receiver = <Receiver>first.receiver
+            if first.sequence <= synced or (first.sequence <= written and message.durability == DURABILITY_ASYNC and not error):
+                outcome = 0
+            elif error:
+                outcome = error
+            else:
+                break
+            self._waiting_head = (self._waiting_head + 1) % self._waiting_capacity
+            self._waiting_count -= 1
+            Py_DECREF(message)
+            Py_DECREF(receiver)
+            if outcome == 0:
+                slot_add(self._counters.slots, Slot.QUEUE_COMMIT_RECORDS, 1)
+                if receiver is not None:
+                    receiver.committed(message, 0)
+                self._taker.take(message)
+            else:
+                segment = <Segment>message.segment
+                segment.alive -= 1
+                segment.alive_octets -= message.record_octets
+                message.segment = None
+                message.state = MESSAGE_GONE
+                if receiver is not None:
+                    receiver.committed(message, outcome)
+        return 0
+
+    def _fence(self, int error):
+        """A write or sync failed: the segment that grows takes nothing more."""
+        self.failed = error
+        self._counters.set(Slot.QUEUE_SHARDS_FAILED, self._counters.value(Slot.QUEUE_SHARDS_FAILED) + 1)
+        if self._active is not None:
+            self._active.harmed = True
+            self._active.sealed = True
+            self._active = None
+
+    def heal(self) -> bool:
+        """After a failure, try a new file. True when the journal takes records again; OSError says why it does not."""
+        cdef Segment segment
+        if not self.failed:
+            return True
+        unwritten = []
+        while self._finished_count:          # what was done, but not on disk when the write failed
+            slot = self._finished[self._finished_head].slot
+            unwritten.append((self._in_flight[slot], slot))
+            self._finished_head = (self._finished_head + 1) % self._finished_capacity
+            self._finished_count -= 1
+        segment = self._make_file(self.segment_octets)
+        try:
+            fill_with_zeros(segment.fd, BLOCK)
+            os.fsync(self._folder_fd)
+        except OSError:
+            os.unlink(segment.path)
+            raise
+        committer_restart(self._committer)
+        self.failed = 0
+        for id, slot in unwritten:
+            self.append_small(RECORD_DONE, id, NULL, 0, slot)
+        self._counters.set(Slot.QUEUE_SHARDS_FAILED, self._counters.value(Slot.QUEUE_SHARDS_FAILED) - 1)
+        os.unlink(segment.path)
+        return True
+
+    def read_record(self, Message message) -> bytes:
+        """The whole record of message from disk. Blocks: call it in a thread."""
+        cdef Segment segment = <Segment>message.segment
+        if segment is None:
+            raise JournalFailed(errno.ENOENT, "the message has no record on disk", self.folder)
+        return os.pread(segment.fd, message.record_octets, message.offset)

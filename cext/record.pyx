@@ -1,0 +1,458 @@
+"""The journal's records, the octets of one message, and its entry in the queue.
+
+Job: lay a message out so that it is written to disk and sent to the next hop from the same memory, and read records back.
+The format is described in cext/record_format.h. Nothing here opens, reads or writes a file.
+
+Fails: MemoryError when no memory can be had; RecordError for octets that are not a sound record.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int8_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memmove, memset
+
+cdef enum:
+    FRONT_ROOM = 1024        # enough for the meta part and the trace field of nearly every message
+    FIRST_ROOM = 3072
+
+cdef const char *ID_ALPHABET = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+cdef uint64_t buffered = 0      # octets of process memory behind all mail buffers
+
+
+cdef uint64_t buffered_octets() noexcept nogil:
+    return buffered
+
+
+def memory_octets() -> int:
+    """Octets of process memory behind all messages whose mail data is in memory."""
+    return buffered
+
+
+class RecordError(ValueError):
+    """Octets that are not a sound record."""
+
+
+cdef void id_text(uint64_t id, char *out) noexcept nogil:
+    cdef int i
+    for i in range(12, -1, -1):
+        out[i] = ID_ALPHABET[id & 31]
+        id >>= 5
+
+
+cdef uint64_t id_value(const char *text, size_t n) noexcept nogil:
+    """The number behind a queue id's text, or 0 when it is not one."""
+    cdef uint64_t value = 0
+    cdef size_t i
+    cdef int k
+    cdef char c
+    if n != 13:
+        return 0
+    for i in range(n):
+        c = text[i]
+        if 97 <= c <= 122:
+            c -= 32
+        for k in range(32):
+            if ID_ALPHABET[k] == c:
+                break
+        else:
+            return 0
+        value = (value << 5) | <uint64_t>k
+    return value
+
+
+def format_id(uint64_t id) -> str:
+    """A queue id as people and log lines see it: 13 characters of Crockford's base 32, in order of time."""
+    cdef char text[13]
+    id_text(id, text)
+    return PyBytes_FromStringAndSize(text, 13).decode("ascii")
+
+
+def parse_id(str text) -> int:
+    """The number behind a queue id; ValueError when text is not one."""
+    cdef bytes octets = text.encode("utf-8")
+    cdef uint64_t value = id_value(PyBytes_AS_STRING(octets), PyBytes_GET_SIZE(octets))
+    if value == 0:
+        raise ValueError(f"not a queue id: {text!r}")
+    return value
+
+
+def checksum(const uint8_t[::1] data, uint32_t crc=0) -> int:
+    """CRC-32C of data, continued from crc."""
+    if data.shape[0] == 0:
+        return crc
+    return crc32c(crc, &data[0], data.shape[0])
+
+
+@cython.no_gc
+@cython.freelist(256)
+cdef class MailBuffer:
+    def __cinit__(self, size_t room=0):
+        if room < FIRST_ROOM:
+            room = FIRST_ROOM
+        self.octets = <char *>malloc(FRONT_ROOM + room)
+        if self.octets == NULL:
+            raise MemoryError
+        self.capacity = FRONT_ROOM + room
+        self.begin = self.data_begin = self.end = FRONT_ROOM
+        self.exports = 0
+        global buffered
+        buffered += self.capacity
+
+    def __dealloc__(self):
+        global buffered
+        if self.octets != NULL:
+            buffered -= self.capacity
+        free(self.octets)
+
+    def __len__(self):
+        return self.end - self.begin
+
+    @property
+    def capacity_octets(self) -> int:
+        """Octets of process memory behind this message."""
+        return self.capacity
+
+    cdef int reserve(self, size_t n) except -1:
+        """Make room for n more octets at the end."""
+        cdef size_t wanted = self.end + n
+        cdef char *moved
+        if wanted <= self.capacity:
+            return 0
+        if self.exports:
+            raise BufferError("a view of the message is in use")
+        if wanted < self.capacity * 2:
+            wanted = self.capacity * 2
+        moved = <char *>realloc(self.octets, wanted)
+        if moved == NULL:
+            raise MemoryError
+        global buffered
+        buffered += wanted - self.capacity
+        self.octets = moved
+        self.capacity = wanted
+        return 0
+
+    cdef int make_room_in_front(self, size_t n) except -1:
+        """Move the octets up so that n fit in front of them."""
+        cdef size_t shift
+        if n <= self.begin:
+            return 0
+        shift = n - self.begin + FRONT_ROOM
+        self.reserve(shift)
+        memmove(self.octets + self.begin + shift, self.octets + self.begin, self.end - self.begin)
+        self.begin += shift
+        self.data_begin += shift
+        self.end += shift
+        return 0
+
+    cdef int prepend(self, const char *p, size_t n) except -1:
+        """Put octets in front of the mail data (before the record's meta part is written)."""
+        self.make_room_in_front(n)
+        self.begin -= n
+        self.data_begin = self.begin
+        memcpy(self.octets + self.begin, p, n)
+        return 0
+
+    def append(self, bytes data):
+        """Add mail data."""
+        cdef size_t n = PyBytes_GET_SIZE(data)
+        self.reserve(n)
+        memcpy(self.octets + self.end, PyBytes_AS_STRING(data), n)
+        self.end += n
+
+    def replace_mail_data(self, bytes data):
+        """Other mail data in place of what is there; only before the record is written."""
+        self.begin = self.data_begin = self.end = FRONT_ROOM
+        self.append(data)
+
+    def mail_data(self) -> bytes:
+        """The mail data, trace fields included."""
+        return PyBytes_FromStringAndSize(self.octets + self.data_begin, self.end - self.data_begin)
+
+    def record(self) -> bytes:
+        """The whole record as it lies in the journal."""
+        return PyBytes_FromStringAndSize(self.octets + self.begin, self.end - self.begin)
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        # a view of the mail data: what goes to the next hop
+        if flags & PyBUF_WRITABLE:
+            raise BufferError("mail data is read-only")
+        PyBuffer_FillInfo(view, self, self.octets + self.data_begin, self.end - self.data_begin, 1, flags)
+        self.exports += 1
+
+    def __releasebuffer__(self, Py_buffer *view):
+        self.exports -= 1
+
+    cdef AcceptedMeta *meta(self) noexcept nogil:
+        return <AcceptedMeta *>(self.octets + self.begin + sizeof(RecordHeader))
+
+    cdef Text text(self, int which) noexcept nogil:
+        cdef char *p = self.octets + self.begin + sizeof(RecordHeader) + sizeof(AcceptedMeta)
+        cdef Text result
+        cdef uint16_t length
+        cdef int i
+        for i in range(which):
+            memcpy(&length, p, 2)
+            p += 2 + length
+        memcpy(&length, p, 2)
+        result.octets = p + 2
+        result.length = length
+        return result
+
+    cdef size_t first_recipient(self) noexcept nogil:
+        """Position (in octets) of the first recipient."""
+        cdef Text last = self.text(ENVELOPE_TEXTS - 1)
+        return last.octets + last.length - self.octets
+
+    cdef size_t recipient_at(self, size_t position, Recipient *recipient) noexcept nogil:
+        """Read the recipient at position; returns the position of the next one."""
+        cdef char *p = self.octets + position
+        memcpy(&recipient.forward_path.length, p, 2)
+        recipient.forward_path.octets = p + 2
+        p += 2 + recipient.forward_path.length
+        recipient.notify = <uint8_t>p[0]
+        memcpy(&recipient.orcpt.length, p + 1, 2)
+        recipient.orcpt.octets = p + 3
+        return position + 2 + recipient.forward_path.length + 3 + recipient.orcpt.length
+
+    def envelope(self) -> dict[str, object]:
+        """The envelope as plain values; RecordError when there is no meta part."""
+        cdef AcceptedMeta *meta
+        cdef Text texts[7]
+        cdef Recipient recipient
+        cdef size_t position
+        cdef int i
+        if self.begin == self.data_begin:
+            raise RecordError("the message has no envelope yet")
+        meta = self.meta()
+        for i in range(ENVELOPE_TEXTS):
+            texts[i] = self.text(i)
+        recipients = []
+        position = self.first_recipient()
+        for i in range(meta.recipients):
+            position = self.recipient_at(position, &recipient)
+            recipients.append((as_bytes(recipient.forward_path), recipient.notify, as_bytes(recipient.orcpt)))
+        return {
+            "reverse_path": as_bytes(texts[TEXT_REVERSE_PATH]),
+            "envid": as_bytes(texts[TEXT_ENVID]),
+            "listener": as_bytes(texts[TEXT_LISTENER]),
+            "client": as_bytes(texts[TEXT_CLIENT]),
+            "greeting": as_bytes(texts[TEXT_GREETING]),
+            "login": as_bytes(texts[TEXT_LOGIN]),
+            "tenant": as_bytes(texts[TEXT_TENANT]),
+            "recipients": recipients,
+            "received_us": meta.received_us,
+            "hold_until": meta.hold_until,
+            "durability": meta.durability,
+            "body": meta.body,
+            "flags": meta.flags,
+            "ret": meta.ret,
+            "priority": meta.priority,
+        }
+
+    def recipient(self, int index) -> tuple[bytes, int, bytes]:
+        """(forward_path, NOTIFY bits, ORCPT) of one recipient; IndexError when there is none."""
+        cdef Recipient recipient
+        cdef size_t position
+        cdef int i
+        if self.begin == self.data_begin or not 0 <= index < self.meta().recipients:
+            raise IndexError(index)
+        position = self.first_recipient()
+        for i in range(index + 1):
+            position = self.recipient_at(position, &recipient)
+        return as_bytes(recipient.forward_path), recipient.notify, as_bytes(recipient.orcpt)
+
+    def reverse_path(self) -> bytes:
+        """The reverse-path without its brackets."""
+        return as_bytes(self.text(TEXT_REVERSE_PATH))
+
+
+cdef bytes as_bytes(Text text):
+    return PyBytes_FromStringAndSize(text.octets, text.length)
+
+
+@cython.no_gc
+@cython.freelist(256)
+cdef class Message:
+    def __cinit__(self):
+        self.states = &self._one
+        self.heap_index = -1
+        self.in_flight = -1
+
+    def __dealloc__(self):
+        if self.states != &self._one:
+            free(self.states)
+
+    cdef int allocate(self, uint16_t recipients) except -1:
+        """Room for the states of so many recipients, all queued."""
+        if recipients > 1:
+            self.states = <uint8_t *>malloc(recipients)
+            if self.states == NULL:
+                self.states = &self._one
+                raise MemoryError
+        self.recipients = recipients
+        memset(self.states, RECIPIENT_QUEUED, recipients)
+        return 0
+
+    def __repr__(self):
+        return f"<Message {format_id(self.id)} {self.recipients} recipients>"
+
+    @property
+    def queue_id(self) -> str:
+        """The id as text."""
+        return format_id(self.id)
+
+    def recipient_state(self, int index) -> int:
+        """RecipientState of one recipient; IndexError when there is none."""
+        if not 0 <= index < self.recipients:
+            raise IndexError(index)
+        return self.states[index]
+
+    def set_recipient_state(self, int index, int state):
+        """Set the RecipientState of one recipient; IndexError when there is none."""
+        if not 0 <= index < self.recipients:
+            raise IndexError(index)
+        self.states[index] = state
+
+    def unfinished(self) -> list[int]:
+        """Indices of the recipients for whom something is left to do."""
+        cdef int i
+        return [i for i in range(self.recipients) if not is_final(self.states[i])]
+
+    def set_attempts(self, int attempts):
+        """How many attempts have been made."""
+        self.attempts = attempts
+
+
+cdef bint is_final(uint8_t state) noexcept nogil:
+    return state in (RECIPIENT_DELIVERED, RECIPIENT_FAILED, RECIPIENT_EXPIRED)
+
+
+cdef int write_accepted(MailBuffer buffer, uint64_t id, AcceptedMeta *meta, EnvelopeTexts *texts,
+                        const char *recipients_block, size_t recipients_length) except -1:
+    cdef size_t length = sizeof(RecordHeader) + sizeof(AcceptedMeta) + recipients_length
+    cdef RecordHeader header
+    cdef char *p
+    cdef int i
+    for i in range(ENVELOPE_TEXTS):
+        length += 2 + texts.texts[i].length
+    buffer.make_room_in_front(length)
+    memset(&header, 0, sizeof(header))
+    header.magic = RECORD_MAGIC
+    header.meta_length = length
+    header.length = length + (buffer.end - buffer.data_begin)
+    header.id = id
+    header.type = RECORD_ACCEPTED
+    header.version = 1
+    meta.data_crc = crc32c(0, buffer.octets + buffer.data_begin, buffer.end - buffer.data_begin)
+    buffer.begin -= length
+    p = buffer.octets + buffer.begin
+    memcpy(p, &header, sizeof(header))
+    p += sizeof(header)
+    memcpy(p, meta, sizeof(AcceptedMeta))
+    p += sizeof(AcceptedMeta)
+    for i in range(ENVELOPE_TEXTS):
+        memcpy(p, &texts.texts[i].length, 2)
+        memcpy(p + 2, texts.texts[i].octets, texts.texts[i].length)
+        p += 2 + texts.texts[i].length
+    memcpy(p, recipients_block, recipients_length)
+    return 0
+
+
+cdef void seal_record(char *record, uint64_t serial) noexcept nogil:
+    """Write the segment's serial and the meta part's checksum into a record."""
+    cdef RecordHeader *header = <RecordHeader *>record
+    header.serial = serial
+    header.meta_crc = crc32c(0, record + 8, header.meta_length - 8)
+
+
+cdef bint record_is_sound(const char *record, size_t available, uint64_t serial) noexcept nogil:
+    """Whether the meta part at record is whole, unharmed and of this segment. The mail data is not looked at."""
+    cdef RecordHeader header
+    if available < sizeof(RecordHeader):
+        return False
+    memcpy(&header, record, sizeof(header))
+    if header.magic != RECORD_MAGIC or header.serial != serial or header.version != 1:
+        return False
+    if header.meta_length < sizeof(RecordHeader) or header.meta_length > available or header.length < header.meta_length:
+        return False
+    return crc32c(0, record + 8, header.meta_length - 8) == header.meta_crc
+
+
+def load_message(const uint8_t[::1] record) -> MailBuffer:
+    """The message of a whole `accepted` record, mail data checked; RecordError when it is harmed."""
+    cdef size_t n = record.shape[0]
+    cdef RecordHeader header
+    cdef MailBuffer buffer
+    cdef const char *p
+    if n < sizeof(RecordHeader) + sizeof(AcceptedMeta):
+        raise RecordError(f"a record of {n} octets is too short")
+    p = <const char *>&record[0]
+    memcpy(&header, p, sizeof(header))
+    if not record_is_sound(p, n, header.serial):
+        raise RecordError("the record's meta part is harmed")
+    if header.type != RECORD_ACCEPTED or header.length != n:
+        raise RecordError(f"record of type {header.type}, {header.length} octets: not this message")
+    buffer = MailBuffer(n)
+    buffer.begin = buffer.data_begin = FRONT_ROOM
+    memcpy(buffer.octets + FRONT_ROOM, p, n)
+    buffer.data_begin += header.meta_length
+    buffer.end = FRONT_ROOM + n
+    if crc32c(0, buffer.octets + buffer.data_begin, n - header.meta_length) != buffer.meta().data_crc:
+        raise RecordError(f"the mail data of message {format_id(header.id)} is harmed")
+    return buffer
+
+
+def make_accepted(dict envelope, bytes mail_data, uint64_t id) -> MailBuffer:
+    """A message from plain values (keys as MailBuffer.envelope returns them), for DSNs, tools and tests."""
+    cdef MailBuffer buffer = MailBuffer(len(mail_data))
+    cdef AcceptedMeta meta
+    cdef EnvelopeTexts texts
+    cdef bytes block
+    cdef bytes value
+    cdef int i = 0
+    cdef list kept = []
+    memset(&meta, 0, sizeof(meta))
+    memset(&texts, 0, sizeof(texts))
+    for key in ("reverse_path", "envid", "listener", "client", "greeting", "login", "tenant"):
+        value = envelope.get(key, b"")
+        kept.append(value)
+        texts.texts[i].octets = PyBytes_AS_STRING(value)
+        texts.texts[i].length = PyBytes_GET_SIZE(value)
+        i += 1
+    parts = []
+    for path, notify, orcpt in envelope["recipients"]:
+        parts.append(len(path).to_bytes(2, "little") + path + bytes((notify,)) + len(orcpt).to_bytes(2, "little") + orcpt)
+    block = b"".join(parts)
+    meta.recipients = len(parts)
+    meta.received_us = envelope.get("received_us", 0)
+    meta.hold_until = envelope.get("hold_until", 0)
+    meta.durability = envelope.get("durability", 0)
+    meta.body = envelope.get("body", 0)
+    meta.flags = envelope.get("flags", 0)
+    meta.ret = envelope.get("ret", 0)
+    meta.priority = envelope.get("priority", 0)
+    buffer.append(mail_data)
+    write_accepted(buffer, id, &meta, &texts, PyBytes_AS_STRING(block), PyBytes_GET_SIZE(block))
+    return buffer
+
+
+def new_message(MailBuffer buffer) -> Message:
+    """The queue's entry for a message that has its meta part."""
+    cdef RecordHeader *header = <RecordHeader *>(buffer.octets + buffer.begin)
+    cdef AcceptedMeta *meta = buffer.meta()
+    cdef Message message = Message()
+    if buffer.begin == buffer.data_begin:
+        raise RecordError("the message has no envelope yet")
+    message.id = header.id
+    message.received_us = meta.received_us
+    message.record_octets = header.length
+    message.durability = meta.durability
+    message.body = meta.body
+    message.flags = meta.flags
+    message.buffer = buffer
+    message.allocate(meta.recipients)
+    return message

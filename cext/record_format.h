@@ -1,0 +1,67 @@
+/* The journal on disk. All integers are little-endian; a build for a big-endian machine is refused.
+ *
+ * A segment file is one block of 4,096 octets (SegmentHeader, rest zero) and then records, back to back. A file is used again
+ * after all its messages are done: the header then carries a higher serial, and every record names the serial of
+ * the segment that it was written for, so that what is left of an older life is not mistaken for a record of this one.
+ *
+ * A record is RecordHeader, the rest of its meta part, and (in `accepted` only) mail data up to `length`.
+ * `meta_crc` covers the meta part from the field `meta_length` on; AcceptedMeta.data_crc covers the mail data. So
+ * recovery can check and index a record without reading its mail data.
+ */
+#ifndef ANGARIUM_RECORD_FORMAT_H
+#define ANGARIUM_RECORD_FORMAT_H
+#include <stdint.h>
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the journal's format is little-endian"
+#endif
+
+#define ANGARIUM_SEGMENT_MAGIC 0x31534e41u /* "ANS1" */
+#define ANGARIUM_RECORD_MAGIC 0x31524e41u  /* "ANR1" */
+#define ANGARIUM_BLOCK 4096
+
+typedef struct __attribute__((packed)) {
+    uint32_t magic;
+    uint32_t crc;           /* of everything behind it in this struct */
+    uint32_t version;
+    uint32_t shard;
+    uint64_t serial;        /* order of the segments of one shard */
+    uint64_t oldest_serial; /* when this header was written, no older segment held anything alive */
+    uint64_t size;          /* octets of the file */
+    uint64_t created_us;
+} SegmentHeader;
+
+typedef struct __attribute__((packed)) {
+    uint32_t magic;
+    uint32_t meta_crc;
+    uint32_t meta_length; /* octets of the meta part, this header included */
+    uint32_t length;      /* octets of the whole record */
+    uint64_t serial;      /* of the segment it belongs to */
+    uint64_t id;          /* the message it speaks of */
+    uint8_t type;
+    uint8_t version;
+    uint16_t flags;
+} RecordHeader;
+
+typedef struct __attribute__((packed)) {
+    uint64_t received_us; /* unix time in microseconds */
+    uint64_t hold_until;  /* unix seconds, 0: none (RFC 4865) */
+    uint32_t data_crc;
+    uint16_t recipients;
+    uint8_t durability;
+    uint8_t body;         /* BodyType of command.pxd */
+    uint8_t flags;        /* MESSAGE_* of record.pxd */
+    uint8_t ret;          /* ReturnContent */
+    int8_t priority;
+    uint8_t trace_fields; /* how many fields at the top of the mail data are ours */
+    /* then, each with a u16 length in front: reverse_path, envid, listener, client, greeting name, log-in, tenant;
+     * then per recipient: u16 length, forward_path, u8 notify, u16 length, orcpt */
+} AcceptedMeta;
+
+typedef struct __attribute__((packed)) {
+    uint64_t next_attempt_us; /* 0: nothing left to do */
+    uint32_t attempts;
+    uint16_t entries;
+    /* then per entry: u16 recipient index, u8 state, u16 reply code, u16 length, text (enhanced status in front) */
+} OutcomeMeta;
+#endif

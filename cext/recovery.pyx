@@ -1,0 +1,262 @@
+"""Recovery: read a segment and bring the queue in memory to what the journal says.
+
+Job: walk the records of one segment in order, from the oldest segment to the youngest. Mail data is skipped unless `whole` is asked for
+(the segment that was growing when the node went down), where its checksum is verified too.
+
+Fails: a record that is not sound is looked past: the next sound record of the same segment is searched for, and what lies between is
+reported as torn or harmed. Nothing acknowledged stands behind a torn record, because a sync covers all that was written before it;
+so whatever is found behind one is whole mail that was not acknowledged, or the rest of a segment of which one record was harmed.
+"""
+
+import os
+
+from angarium._core.record import format_id
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from angarium._core.journal cimport Segment
+from angarium._core.record cimport (
+    BLOCK,
+    MESSAGE_COMMITTING,
+    MESSAGE_HELD,
+    RECIPIENT_IN_DOUBT,
+    RECORD_ACCEPTED,
+    RECORD_DONE,
+    RECORD_HOLD,
+    RECORD_MAGIC,
+    RECORD_OUTCOME,
+    RECORD_RELEASE,
+    AcceptedMeta,
+    Message,
+    OutcomeMeta,
+    RecordHeader,
+    crc32c,
+    is_final,
+    record_is_sound,
+)
+from angarium._core.schedule cimport MessageTable
+
+cdef extern from "<string.h>" nogil:
+    void *memmem(const void *haystack, size_t n, const void *needle, size_t m)
+
+cdef enum:
+    WINDOW = 1 << 22             # octets read at a time
+
+
+cdef class SegmentScan:
+    """What reading one segment found."""
+    cdef readonly uint64_t used              # where the next record would go
+    cdef readonly uint32_t accepted
+    cdef readonly uint32_t outcomes
+    cdef readonly uint32_t done
+    cdef readonly uint64_t last_id
+    cdef readonly list harmed                # [(offset, octets, why)]
+    cdef Segment _segment
+    cdef MessageTable _table
+    cdef uint64_t _size
+    cdef bytes _window
+    cdef uint64_t _window_at
+
+    def __init__(self, Segment segment, MessageTable table, bint whole):
+        self._segment = segment
+        self._table = table
+        self._size = os.fstat(segment.fileno).st_size
+        self.harmed = []
+        self._window = b""
+        self._walk(whole)
+        segment.used = self.used
+
+    cdef const char *_at(self, uint64_t position, size_t n) except? NULL:
+        """A pointer to n octets of the file at position, or NULL where the file is shorter."""
+        if position + n > self._size:
+            return NULL
+        if position < self._window_at or position + n > self._window_at + PyBytes_GET_SIZE(self._window):
+            self._window = os.pread(self._segment.fileno, max(n, <size_t>WINDOW), position)
+            self._window_at = position
+            if <size_t>PyBytes_GET_SIZE(self._window) < n:
+                return NULL
+        return PyBytes_AS_STRING(self._window) + (position - self._window_at)
+
+    cdef int _walk(self, bint whole) except -1:
+        cdef uint64_t position = BLOCK
+        cdef uint64_t found
+        cdef RecordHeader header
+        cdef const char *p
+        self.used = BLOCK
+        while True:
+            p = self._at(position, sizeof(RecordHeader))
+            if p == NULL:
+                break
+            memcpy(&header, p, sizeof(header))
+            if header.magic == RECORD_MAGIC and header.serial == self._segment.serial and position + header.length <= self._size:
+                p = self._at(position, header.meta_length) if header.meta_length <= header.length else NULL
+                if p != NULL and record_is_sound(p, header.meta_length, self._segment.serial) and (
+                    not whole or self._data_is_sound(position, &header)
+                ):
+                    p = self._at(position, header.meta_length)
+                    self._apply(position, &header, p)
+                    position += header.length
+                    self.used = position
+                    continue
+            found = self._next_sound(position + 1)
+            if header.magic == RECORD_MAGIC and header.serial == self._segment.serial:
+                self.harmed.append((position, (found or position + header.length) - position,
+                                    f"record of message {format_id(header.id)} is torn or harmed"))
+            elif found:
+                self.harmed.append((position, found - position, "octets that are no record"))
+            if not found:
+                break
+            position = found
+        return 0
+
+    cdef uint64_t _next_sound(self, uint64_t position) except? 0:
+        """Where the next sound record of this segment begins, or 0."""
+        cdef const char *p
+        cdef const char *hit
+        cdef size_t n, i
+        cdef RecordHeader header
+        cdef uint32_t magic = RECORD_MAGIC
+        while position + sizeof(RecordHeader) <= self._size:
+            n = min(<uint64_t>WINDOW, self._size - position)
+            p = self._at(position, n)
+            if p == NULL:
+                return 0
+            i = 0
+            while i + sizeof(RecordHeader) <= n:
+                hit = <const char *>memmem(p + i, n - i, &magic, 4)
+                if hit == NULL or <size_t>(hit - p) + sizeof(RecordHeader) > n:
+                    break
+                i = hit - p
+                memcpy(&header, hit, sizeof(header))
+                if header.serial == self._segment.serial and header.meta_length <= n - i:
+                    if record_is_sound(hit, header.meta_length, self._segment.serial) and position + i + header.length <= self._size:
+                        return position + i
+                i += 1
+            if n < <size_t>WINDOW:
+                return 0
+            position += n - (1 << 17)        # a record's meta part may straddle two windows
+        return 0
+
+    cdef bint _data_is_sound(self, uint64_t position, RecordHeader *header) except -1:
+        cdef AcceptedMeta meta
+        cdef uint64_t at = position + header.meta_length
+        cdef uint64_t end = position + header.length
+        cdef uint32_t crc = 0
+        cdef size_t n
+        cdef const char *p
+        if header.type != RECORD_ACCEPTED:
+            return True
+        p = self._at(position, header.meta_length)
+        memcpy(&meta, p + sizeof(RecordHeader), sizeof(meta))
+        while at < end:
+            n = min(<uint64_t>WINDOW, end - at)
+            p = self._at(at, n)
+            if p == NULL:
+                return False
+            crc = crc32c(crc, p, n)
+            at += n
+        return crc == meta.data_crc
+
+    cdef int _apply(self, uint64_t position, RecordHeader *header, const char *p) except -1:
+        cdef AcceptedMeta meta
+        cdef Message message
+        if header.id > self.last_id:
+            self.last_id = header.id
+        message = self._table.find(header.id)
+        if header.type == RECORD_ACCEPTED:
+            self.accepted += 1
+            memcpy(&meta, p + sizeof(RecordHeader), sizeof(meta))
+            if message is None:
+                message = Message()
+                message.id = header.id
+                message.received_us = meta.received_us
+                message.durability = meta.durability
+                message.body = meta.body
+                message.flags = meta.flags
+                message.record_octets = header.length
+                message.allocate(meta.recipients)
+                self._table.add(message)
+            else:
+                (<Segment>message.segment).drop_alive(message.record_octets)
+            message.segment = self._segment
+            message.offset = position
+            self._segment.add_alive(header.length)
+        elif message is None:
+            return 0                         # about a message that was done in an older life
+        elif header.type == RECORD_DONE:
+            self.done += 1
+            (<Segment>message.segment).drop_alive(message.record_octets)
+            message.segment = None
+            self._table.remove(message)
+        elif header.type == RECORD_OUTCOME:
+            self.outcomes += 1
+            self._outcome(message, p + sizeof(RecordHeader), header.meta_length - sizeof(RecordHeader))
+        elif header.type == RECORD_HOLD:
+            message.state = MESSAGE_HELD
+        elif header.type == RECORD_RELEASE:
+            message.state = MESSAGE_COMMITTING
+        return 0
+
+    cdef int _outcome(self, Message message, const char *p, size_t n) except -1:
+        cdef OutcomeMeta meta
+        cdef size_t position = sizeof(OutcomeMeta)
+        cdef uint16_t index, code, length, i
+        cdef uint8_t state
+        if n < sizeof(OutcomeMeta):
+            return 0
+        memcpy(&meta, p, sizeof(meta))
+        message.attempts = meta.attempts
+        message.next_attempt = meta.next_attempt_us * 1e-6
+        replies = message.replies if message.replies is not None else {}
+        message.in_doubt = False
+        for i in range(meta.entries):
+            if position + 7 > n:
+                break
+            memcpy(&index, p + position, 2)
+            state = <uint8_t>p[position + 2]
+            memcpy(&code, p + position + 3, 2)
+            memcpy(&length, p + position + 5, 2)
+            position += 7
+            if position + length > n or index >= message.recipients:
+                break
+            message.states[index] = state
+            if state == RECIPIENT_IN_DOUBT:
+                message.in_doubt = True
+            if is_final(state):
+                replies.pop(index, None)
+            else:
+                replies[index] = (code, PyBytes_FromStringAndSize(p + position, length))
+            position += length
+        message.replies = replies if replies else None
+        return 0
+
+
+def scan_segment(Segment segment, MessageTable table, bint whole) -> SegmentScan:
+    """Read segment into table; OSError when the file cannot be read."""
+    return SegmentScan(segment, table, whole)
+
+
+def encode_outcome(uint32_t attempts, double next_attempt, list entries) -> bytes:
+    """The body of an outcome record; entries: [(recipient index, RecipientState, reply code, text)]."""
+    cdef OutcomeMeta meta
+    meta.next_attempt_us = <uint64_t>(next_attempt * 1e6)
+    meta.attempts = attempts
+    meta.entries = <uint16_t>len(entries)
+    parts = [PyBytes_FromStringAndSize(<char *>&meta, sizeof(meta))]
+    for index, state, code, text in entries:
+        text = text[:1000]
+        parts.append(index.to_bytes(2, "little") + bytes((state,)) + code.to_bytes(2, "little") + len(text).to_bytes(2, "little") + text)
+    return b"".join(parts)
+
+
+def read_in_flight(str path) -> list[int]:
+    """Ids of the messages whose last octets may have left when the node went down; none when there is no such file."""
+    try:
+        with open(path, "rb") as file:
+            octets = file.read()
+    except FileNotFoundError:
+        return []
+    ids = [int.from_bytes(octets[i : i + 8], "little") for i in range(0, len(octets) - 7, 8)]
+    return [id for id in ids if id]

@@ -1,0 +1,1221 @@
+"""The server's side of one SMTP session (RFC 5321), compiled from the receive buffer to the journal.
+
+Job: read commands and mail data, answer each in order, hand complete messages to an Intake, and answer 250 only when the intake says
+that the message is safe. The session is an asyncio BufferedProtocol: all sessions of a worker share one receive buffer, so an
+idle session holds no buffer at all.
+
+What a session may do next is looked up in VERB_TABLE (dialogue state x verb). While an answer is outstanding (a commit, a TLS
+handshake, the next second of a client that is too fast) input is kept aside, up to STASH_LIMIT octets; then reading stops.
+
+Fails: what the client gets wrong is answered with the reply that command.pyx or this module names; too many errors, silence, or a
+node that drains end the session with 421. A client that is gone loses its unfinished transaction and nothing else: a message
+that was complete is ours already, whether or not the 250 could be written.
+"""
+
+import math
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.buffer cimport PyBUF_WRITE
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memchr, memcpy, memmove, memset, strlen
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
+
+from angarium._core.command cimport (
+    BODY_8BITMIME,
+    OFFER_8BITMIME,
+    OFFER_AUTH,
+    OFFER_DSN,
+    OFFER_SIZE,
+    OFFER_SMTPUTF8,
+    VERB_AUTH,
+    VERB_BDAT,
+    VERB_COUNT,
+    VERB_DATA,
+    VERB_EHLO,
+    VERB_EXPN,
+    VERB_HELO,
+    VERB_HELP,
+    VERB_LHLO,
+    VERB_MAIL,
+    VERB_NOOP,
+    VERB_QUIT,
+    VERB_RCPT,
+    VERB_RSET,
+    VERB_STARTTLS,
+    VERB_UNKNOWN,
+    VERB_VRFY,
+    MailParameters,
+    Path,
+    RcptParameters,
+    parse_bdat,
+    parse_greeting,
+    parse_mail,
+    parse_rcpt,
+    parse_verb,
+)
+from angarium._core.counters cimport Counters, Slot, address_key, slot_add, slot_observe, slot_sub
+from angarium._core.event_log cimport EventLog
+from angarium._core.header cimport HeaderFacts, walk_header
+from angarium._core.journal cimport Receiver
+from angarium._core.mail_data cimport MailDataScan, mail_data_ends_in_bare_cr, scan_chunk, scan_mail_data
+from angarium._core.octets cimport Span
+from angarium._core.record cimport (
+    DURABILITY_ASYNC,
+    DURABILITY_FSYNC,
+    DURABILITY_MEMORY,
+    MESSAGE_EIGHT_BIT,
+    MESSAGE_REQUIRETLS,
+    MESSAGE_SMTPUTF8,
+    MESSAGE_TLS_REQUIRED_NO,
+    TEXT_CLIENT,
+    TEXT_ENVID,
+    TEXT_GREETING,
+    TEXT_LISTENER,
+    TEXT_LOGIN,
+    TEXT_REVERSE_PATH,
+    AcceptedMeta,
+    EnvelopeTexts,
+    MailBuffer,
+    Message,
+    RecordHeader,
+    Text,
+    buffered_octets,
+    id_text,
+    write_accepted,
+)
+
+cdef extern from "<time.h>" nogil:
+    ctypedef long time_t
+    cdef struct tm:
+        int tm_sec
+    tm *gmtime_r(const time_t *when, tm *result)
+    size_t strftime(char *out, size_t room, const char *format, const tm *when)
+
+cdef extern from "<errno.h>" nogil:
+    enum:
+        ENOSPC
+        EDQUOT
+
+cdef enum:
+    RECEIVE_OCTETS = 1 << 18     # of the buffer that a worker's sessions share
+    STASH_LIMIT = 1 << 16        # of input kept while an answer is outstanding
+    AUTH_LINE_OCTETS = 12288     # RFC 4954 §4
+    MOST_CLIENTS = 65536         # addresses whose policy is remembered
+
+cdef enum:                       # what comes next on the wire
+    MODE_COMMAND
+    MODE_DATA
+    MODE_CHUNK
+    MODE_AUTH
+    MODE_CLOSED
+
+cdef enum:                       # why input is not read on
+    WAIT_NOTHING
+    WAIT_COMMIT
+    WAIT_TLS
+    WAIT_RATE
+
+cdef enum:                       # where the dialogue stands
+    DIALOGUE_NEW                 # no EHLO yet
+    DIALOGUE_READY               # EHLO done, no transaction
+    DIALOGUE_MAIL                # MAIL accepted, no recipient yet
+    DIALOGUE_RCPT                # at least one recipient
+    DIALOGUE_BDAT                # at least one chunk
+    DIALOGUE_SPOILT              # a chunk was refused: only RSET, a new greeting or QUIT help
+    DIALOGUE_COUNT
+
+cdef enum:                       # what VERB_TABLE says
+    ALLOW
+    NEED_GREETING
+    NEED_MAIL
+    NEED_RCPT
+    NESTED_MAIL
+    IN_CHUNKS
+    SPOILT
+    NOT_NOW
+
+cdef const char *SEQUENCE_REPLIES[8]
+SEQUENCE_REPLIES[ALLOW] = NULL
+SEQUENCE_REPLIES[NEED_GREETING] = b"503 5.5.1 Send EHLO first\r\n"
+SEQUENCE_REPLIES[NEED_MAIL] = b"503 5.5.1 Send MAIL first\r\n"
+SEQUENCE_REPLIES[NEED_RCPT] = b"503 5.5.1 No valid recipient\r\n"
+SEQUENCE_REPLIES[NESTED_MAIL] = b"503 5.5.1 A mail transaction is under way; send RSET to begin another\r\n"
+SEQUENCE_REPLIES[IN_CHUNKS] = b"503 5.5.1 Mail data has begun with BDAT; go on with BDAT or send RSET\r\n"
+SEQUENCE_REPLIES[SPOILT] = b"503 5.5.1 This transaction was refused; send RSET\r\n"
+SEQUENCE_REPLIES[NOT_NOW] = b"503 5.5.1 Not within a mail transaction\r\n"
+
+# VERB_TABLE[dialogue][verb]
+cdef uint8_t VERB_TABLE[6][16]
+
+
+cdef void fill_verb_table() noexcept:
+    cdef int dialogue, verb
+    for dialogue in range(DIALOGUE_COUNT):
+        for verb in range(VERB_COUNT):
+            VERB_TABLE[dialogue][verb] = ALLOW
+    for verb in (<int>VERB_MAIL, <int>VERB_RCPT, <int>VERB_DATA, <int>VERB_BDAT, <int>VERB_AUTH, <int>VERB_STARTTLS):
+        VERB_TABLE[DIALOGUE_NEW][verb] = NEED_GREETING
+    for verb in (<int>VERB_RCPT, <int>VERB_DATA, <int>VERB_BDAT):
+        VERB_TABLE[DIALOGUE_READY][verb] = NEED_MAIL
+    for verb in (<int>VERB_DATA, <int>VERB_BDAT):
+        VERB_TABLE[DIALOGUE_MAIL][verb] = NEED_RCPT
+    for dialogue in (<int>DIALOGUE_MAIL, <int>DIALOGUE_RCPT, <int>DIALOGUE_BDAT, <int>DIALOGUE_SPOILT):
+        VERB_TABLE[dialogue][<int>VERB_MAIL] = NESTED_MAIL
+        VERB_TABLE[dialogue][<int>VERB_AUTH] = NOT_NOW
+        VERB_TABLE[dialogue][<int>VERB_STARTTLS] = NOT_NOW
+    for verb in (<int>VERB_MAIL, <int>VERB_RCPT, <int>VERB_DATA):
+        VERB_TABLE[DIALOGUE_BDAT][verb] = IN_CHUNKS
+        VERB_TABLE[DIALOGUE_SPOILT][verb] = SPOILT
+    VERB_TABLE[DIALOGUE_SPOILT][<int>VERB_BDAT] = SPOILT
+
+
+fill_verb_table()
+
+cdef const char *R_OK = b"250 2.0.0 OK\r\n"
+cdef const char *R_SENDER_OK = b"250 2.1.0 Sender OK\r\n"
+cdef const char *R_RECIPIENT_OK = b"250 2.1.5 Recipient OK\r\n"
+cdef const char *R_START_DATA = b"354 End data with <CR><LF>.<CR><LF>\r\n"
+cdef const char *R_BYE = b"221 2.0.0 Bye\r\n"
+cdef const char *R_VRFY = b"252 2.5.2 Cannot verify; send some mail and I will try\r\n"
+cdef const char *R_EXPN = b"502 5.5.1 EXPN is not offered\r\n"
+cdef const char *R_HELP = (b"214-2.0.0 Commands: HELO EHLO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS AUTH\r\n"
+                           b"214 2.0.0 See RFC 5321\r\n")
+cdef const char *R_UNKNOWN = b"500 5.5.1 Command unrecognized\r\n"
+cdef const char *R_LHLO = b"500 5.5.1 LHLO is for LMTP; send EHLO\r\n"
+cdef const char *R_LINE_TOO_LONG = b"500 5.5.2 Command line too long\r\n"
+cdef const char *R_NO_RELAY = b"550 5.7.1 Relaying denied\r\n"
+cdef const char *R_AUTH_REQUIRED = b"530 5.7.0 Authentication required\r\n"
+cdef const char *R_TLS_FIRST = b"530 5.7.0 Send STARTTLS first\r\n"
+cdef const char *R_TOO_MANY_RECIPIENTS = b"452 4.5.3 Too many recipients; send the rest in another transaction\r\n"
+cdef const char *R_TOO_LARGE = b"552 5.3.4 Message exceeds the size limit\r\n"
+cdef const char *R_BARE_NEWLINE = b"554 5.6.0 Bare CR or LF in mail data; lines end with CRLF (RFC 5321 section 2.3.8)\r\n"
+cdef const char *R_LOOP = b"554 5.4.6 Too many Received fields; this is a mail loop\r\n"
+cdef const char *R_MEMORY_FULL = b"452 4.3.1 Out of memory for mail; try again later\r\n"
+cdef const char *R_STORAGE_FULL = b"452 4.3.1 Out of disk space for mail; try again later\r\n"
+cdef const char *R_STORAGE_FAILED = b"451 4.3.0 The message could not be written to disk; try again later\r\n"
+cdef const char *R_DRAINING = b"421 4.3.2 Shutting down; try again later\r\n"
+cdef const char *R_IDLE = b"421 4.4.2 Idle for too long\r\n"
+cdef const char *R_DATA_TIMEOUT = b"421 4.4.2 Mail data took too long\r\n"
+cdef const char *R_ERRORS = b"421 4.7.0 Too many errors\r\n"
+cdef const char *R_TRANSACTIONS = b"421 4.7.0 Enough mail for one session; connect again\r\n"
+cdef const char *R_NODE_FULL = b"421 4.3.2 Too many connections; try again later\r\n"
+cdef const char *R_CLIENT_FULL = b"421 4.7.0 Too many connections from your address; try again later\r\n"
+cdef const char *R_NO_TLS = b"502 5.5.1 STARTTLS is not offered\r\n"
+cdef const char *R_TLS_ACTIVE = b"503 5.5.1 TLS is active already\r\n"
+cdef const char *R_TLS_ARGUMENT = b"501 5.5.4 STARTTLS takes no argument\r\n"
+cdef const char *R_TLS_READY = b"220 2.0.0 Ready to start TLS\r\n"
+cdef const char *R_NO_AUTH = b"502 5.5.1 AUTH is not offered\r\n"
+cdef const char *R_AUTH_DONE = b"503 5.5.1 Already authenticated\r\n"
+cdef const char *R_AUTH_MECHANISM = b"504 5.5.4 Unknown authentication mechanism\r\n"
+cdef const char *R_AUTH_OK = b"235 2.7.0 Authentication successful\r\n"
+cdef const char *R_AUTH_FAILED = b"535 5.7.8 Authentication credentials invalid\r\n"
+cdef const char *R_AUTH_CANCELLED = b"501 5.7.0 Authentication cancelled\r\n"
+cdef const char *R_NO_ARGUMENT = b"501 5.5.4 This command takes no argument\r\n"
+
+
+cdef inline double monotonic() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return t.tv_sec + t.tv_nsec * 1e-9
+
+
+cdef inline uint64_t unix_us() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_REALTIME, &t)
+    return <uint64_t>t.tv_sec * 1000000 + <uint64_t>t.tv_nsec // 1000
+
+
+cdef class Intake:
+    cdef uint64_t next_id(self) except 0:
+        raise NotImplementedError
+
+    cdef int accept(self, Message message, Receiver receiver) except -1:
+        raise NotImplementedError
+
+    cdef const char *refusal(self) noexcept:
+        return NULL
+
+
+cdef class CallbackIntake(Intake):
+    """An intake that calls Python: deliver(message, done) must call done(errno) once, now or later."""
+    cdef object _deliver
+    cdef uint64_t _last_id
+
+    def __init__(self, deliver):
+        self._deliver = deliver
+
+    cdef uint64_t next_id(self) except 0:
+        cdef uint64_t id = (unix_us() // 1000 - <uint64_t>1577836800000) << 22
+        if id <= self._last_id:
+            id = self._last_id + 1
+        self._last_id = id
+        return id
+
+    cdef int accept(self, Message message, Receiver receiver) except -1:
+        self._deliver(message, Committed(receiver, message))
+        return 0
+
+
+cdef class Committed:
+    """Tells a receiver once what became of its message."""
+    cdef Receiver _receiver
+    cdef Message _message
+
+    def __cinit__(self, Receiver receiver, Message message):
+        self._receiver = receiver
+        self._message = message
+
+    def __call__(self, int error=0):
+        cdef Receiver receiver = self._receiver
+        if receiver is not None:
+            self._receiver = None
+            receiver.committed(self._message, error)
+
+
+cdef class ListenerProfile:
+    def __init__(self, *, bytes hostname, bytes name, client_policy, int durability=DURABILITY_FSYNC, uint64_t message_octets=50 << 20,
+                 uint32_t recipients=1000, uint32_t command_octets=2048, uint32_t errors=20, uint32_t commands_per_second=1000,
+                 uint32_t hops=100, uint32_t transactions=0, uint64_t connections=10000, uint32_t connections_per_client=1000,
+                 double idle_timeout_s=300, double data_timeout_s=3600, bint authentication_required=False,
+                 authentication=None, tuple mechanisms=(), start_tls=None):
+        self.hostname = hostname
+        self.name = name
+        self.client_policy = client_policy
+        self.durability = durability
+        self.message_octets = message_octets
+        self.recipients = min(recipients, 65535)
+        self.command_octets = command_octets
+        self.errors = errors
+        self.commands_per_second = commands_per_second
+        self.hops = hops
+        self.transactions = transactions
+        self.connections = connections
+        self.connections_per_client = connections_per_client
+        self.idle_timeout_s = idle_timeout_s
+        self.data_timeout_s = data_timeout_s
+        self.authentication_required = authentication_required
+        self.authentication = authentication
+        self.mechanisms = mechanisms
+        self.start_tls = start_tls
+        self._clients = {}
+        self._greeting = b"220 " + hostname + b" ESMTP Angarium\r\n"
+        limits = b"RCPTMAX=%d" % self.recipients
+        if transactions:
+            limits += b" MAILMAX=%d" % transactions
+        lines = [b"PIPELINING", b"SIZE %d" % message_octets, b"8BITMIME", b"SMTPUTF8", b"CHUNKING", b"DSN", b"ENHANCEDSTATUSCODES",
+                 b"LIMITS " + limits]
+        offers = OFFER_SIZE | OFFER_8BITMIME | OFFER_SMTPUTF8 | OFFER_DSN
+        auth = [b"AUTH " + b" ".join(mechanisms)] if mechanisms else []
+        # credentials never travel in plaintext: AUTH is offered under TLS only (RFC 4954 §4, RFC 8314)
+        self._ehlo_plain = self._ehlo_lines(lines + ([b"STARTTLS"] if start_tls is not None else []))
+        self._ehlo_tls = self._ehlo_lines(lines + auth)
+        self._offers_plain = offers
+        self._offers_tls = offers | (OFFER_AUTH if mechanisms else 0)
+
+    @staticmethod
+    def _ehlo_lines(list lines):
+        last = lines.pop()
+        return b"".join([b"250-" + line + b"\r\n" for line in lines]) + b"250 " + last + b"\r\n"
+
+    def forget_clients(self):
+        """Ask client_policy again for every address (the configuration changed)."""
+        self._clients.clear()
+
+    def policy_of(self, address: str) -> tuple[bool, bool]:
+        """What client_policy says of an address; remembered."""
+        known = self._clients.get(address)
+        if known is None:
+            known = self.client_policy(address)
+            if len(self._clients) >= MOST_CLIENTS:
+                self._clients.clear()
+            self._clients[address] = known
+        return known
+
+
+cdef class Reception:
+    def __init__(self, Counters counters, EventLog events, Intake intake, uint64_t memory_octets=1 << 62):
+        self.counters = counters
+        self.events = events
+        self.intake = intake
+        self.memory_octets = memory_octets
+        self._receive = <char *>malloc(RECEIVE_OCTETS)
+        if self._receive == NULL:
+            raise MemoryError
+        self._view = PyMemoryView_FromMemory(self._receive, RECEIVE_OCTETS, PyBUF_WRITE)
+        self._date_second = -1
+
+    # the receive buffer lives as long as the process: transports may hold views of it
+
+    def session(self, ListenerProfile profile) -> ServerSession:
+        """A protocol for a new connection."""
+        return ServerSession(self, profile)
+
+    cdef double now(self) noexcept:
+        return monotonic()
+
+    cdef size_t date(self, uint64_t unix_us) noexcept:
+        """Fill _date with the date-time of RFC 5322 §3.3; returns its length."""
+        cdef time_t second = unix_us // 1000000
+        cdef tm parts
+        if second != self._date_second:
+            self._date_second = second
+            gmtime_r(&second, &parts)
+            self._date_length = strftime(self._date, 40, "%a, %d %b %Y %H:%M:%S +0000", &parts)
+        return self._date_length
+
+    def sweep(self):
+        """End what has been silent for too long, let throttled sessions go on. Call it about once a second."""
+        cdef ServerSession session = self._first
+        cdef ServerSession following
+        cdef double now = monotonic()
+        while session is not None:
+            following = session._next
+            if session._waiting_for == WAIT_RATE:
+                session._go_on()
+            elif session._waiting_for == WAIT_NOTHING and now > session._deadline:
+                slot_add(self.counters.slots, Slot.INGRESS_REJECTED_IDLE, 1)
+                session._abort(R_IDLE)
+            elif session._waiting_for == WAIT_NOTHING and session._buffer is not None and now > session._data_deadline:
+                slot_add(self.counters.slots, Slot.INGRESS_REJECTED_IDLE, 1)
+                session._abort(R_DATA_TIMEOUT)
+            session = following
+
+    def drain(self):
+        """No new transactions: sessions between two transactions end now with 421, the others when theirs is over."""
+        cdef ServerSession session = self._first
+        cdef ServerSession following
+        self.draining = True
+        while session is not None:
+            following = session._next
+            if session._waiting_for == WAIT_NOTHING and session._dialogue <= DIALOGUE_READY and session._mode == MODE_COMMAND:
+                session._abort(R_DRAINING)
+            session = following
+
+
+cdef class ServerSession(Receiver):
+    def __init__(self, Reception reception, ListenerProfile profile):
+        self.reception = reception
+        self.profile = profile
+        self._mode = MODE_COMMAND
+        self._dialogue = DIALOGUE_NEW
+        self._greeting_name = b""
+        self._login = b""
+        self._client = b""
+        self._reverse_path = b""
+        self._envid = b""
+
+    def __dealloc__(self):
+        free(self._out)
+        free(self._stash)
+        free(self._recipients)
+
+    # ------------------------------------------------------------------ asyncio's side
+
+    def connection_made(self, transport):
+        cdef Reception reception = self.reception
+        cdef uint64_t *slots = reception.counters.slots
+        cdef bytes packed
+        self.transport = transport
+        self._deadline = monotonic() + self.profile.idle_timeout_s
+        peer = transport.get_extra_info("peername")
+        address = peer[0] if isinstance(peer, tuple) else ""
+        self._client = address.encode("ascii", "replace")
+        packed = self._client
+        self._client_key = address_key(<const unsigned char *>PyBytes_AS_STRING(packed), PyBytes_GET_SIZE(packed))
+        ssl_object = transport.get_extra_info("ssl_object")
+        if ssl_object is not None:
+            self._note_tls(ssl_object)
+        # into the list of sessions
+        self._next = reception._first
+        if self._next is not None:
+            self._next._previous = self
+        reception._first = self
+        reception.sessions += 1
+        self._counted = True
+        slot_add(slots, Slot.INGRESS_CONNECTIONS_TOTAL, 1)
+        slot_add(slots, Slot.INGRESS_CONNECTIONS, 1)
+        if reception.counters.client_opened(self._client_key) > self.profile.connections_per_client:
+            slot_add(slots, Slot.INGRESS_REFUSED_CLIENT, 1)
+            self._abort(R_CLIENT_FULL)
+        elif reception.counters.node_total(Slot.INGRESS_CONNECTIONS) > self.profile.connections:
+            slot_add(slots, Slot.INGRESS_REFUSED_NODE, 1)
+            self._abort(R_NODE_FULL)
+        elif reception.draining:
+            self._abort(R_DRAINING)
+        else:
+            self._may_relay, self._bare_newlines = self.profile.policy_of(address)
+            transport.write(self.profile._greeting)
+
+    def _note_tls(self, ssl_object):
+        self.tls = True
+        self.tls_version = ssl_object.version().encode("ascii")
+        self.tls_cipher = ssl_object.cipher()[0].encode("ascii")
+        slot_add(self.reception.counters.slots, Slot.INGRESS_TLS_HANDSHAKES, 1)
+
+    def get_buffer(self, hint):
+        return self.reception._view
+
+    def buffer_updated(self, Py_ssize_t n):
+        if self._mode == MODE_CLOSED:
+            return
+        self._deadline = monotonic() + self.profile.idle_timeout_s
+        self._read(self.reception._receive, n)
+        self._flush()
+
+    def feed(self, bytes data):
+        """Octets from the client, for tests that have no transport."""
+        cdef size_t n = PyBytes_GET_SIZE(data)
+        cdef size_t done = 0
+        cdef size_t step
+        while done < n:
+            step = min(n - done, <size_t>RECEIVE_OCTETS)
+            memcpy(self.reception._receive, PyBytes_AS_STRING(data) + done, step)
+            self.buffer_updated(step)
+            done += step
+
+    def eof_received(self):
+        # the client has said all it will: answer what is outstanding, then close
+        self._eof = True
+        return self._waiting_for == WAIT_COMMIT
+
+    def connection_lost(self, exception):
+        self._mode = MODE_CLOSED
+        self.closed = True
+        self._finish()
+
+    def pause_writing(self):
+        # the client does not read its replies: stop reading its commands
+        self._write_paused = True
+        self._pause_reading()
+
+    def resume_writing(self):
+        self._write_paused = False
+        if self._waiting_for == WAIT_NOTHING and self._mode != MODE_CLOSED:
+            self._go_on()
+
+    def _pause_reading(self):
+        if not self._read_paused and self.transport is not None and not self.closed:
+            self._read_paused = True
+            self.transport.pause_reading()
+
+    cdef int _finish(self) except -1:
+        """Leave the list of sessions and let go of everything."""
+        cdef Reception reception = self.reception
+        if self._counted:
+            self._counted = False
+            slot_sub(reception.counters.slots, Slot.INGRESS_CONNECTIONS, 1)
+            reception.counters.client_closed(self._client_key)
+            reception.sessions -= 1
+            if self._previous is not None:
+                self._previous._next = self._next
+            else:
+                reception._first = self._next
+            if self._next is not None:
+                self._next._previous = self._previous
+            self._next = self._previous = None
+        self._reset()
+        self._exchange = None
+        self.transport = None
+        self._stash_length = 0
+        self._out_length = 0
+        return 0
+
+    # ------------------------------------------------------------------ replies
+
+    cdef int _say(self, const char *octets, size_t n) except -1:
+        cdef char *moved
+        cdef size_t capacity
+        if self._out_length + n > self._out_capacity:
+            capacity = (self._out_length + n) * 2 if self._out_length + n > 256 else 512
+            moved = <char *>realloc(self._out, capacity)
+            if moved == NULL:
+                raise MemoryError
+            self._out = moved
+            self._out_capacity = capacity
+        memcpy(self._out + self._out_length, octets, n)
+        self._out_length += n
+        return 0
+
+    cdef int _reply(self, const char *reply) except -1:
+        cdef uint64_t *slots = self.reception.counters.slots
+        cdef char first = reply[0]
+        self._say(reply, strlen(reply))
+        if first == c'2':
+            slot_add(slots, Slot.INGRESS_REPLIES_2XX, 1)
+        elif first == c'3':
+            slot_add(slots, Slot.INGRESS_REPLIES_3XX, 1)
+        elif first == c'4':
+            slot_add(slots, Slot.INGRESS_REPLIES_4XX, 1)
+        else:
+            slot_add(slots, Slot.INGRESS_REPLIES_5XX, 1)
+            self._errors += 1
+            if self.profile.errors and self._errors >= self.profile.errors and self._mode != MODE_CLOSED:
+                slot_add(slots, Slot.INGRESS_REJECTED_ERRORS, 1)
+                self._abort(R_ERRORS)
+        return 0
+
+    cdef int _reject(self, const char *reply, int slot, const char *path, size_t path_length) except -1:
+        """Refuse mail (not just a malformed command): counted by reason and logged."""
+        cdef Text client, greeting, reverse_path, recipient
+        slot_add(self.reception.counters.slots, slot, 1)
+        set_text(&client, self._client)
+        set_text(&greeting, self._greeting_name)
+        set_text(&reverse_path, self._reverse_path)
+        recipient.octets = path
+        recipient.length = path_length
+        self.reception.events.rejected(client, greeting, reverse_path, recipient, reply)
+        return self._reply(reply)
+
+    cdef int _flush(self) except -1:
+        """Write the replies gathered so far in one piece."""
+        if self._out_length and self.transport is not None:
+            octets = PyBytes_FromStringAndSize(self._out, self._out_length)
+            self._out_length = 0
+            self.transport.write(octets)
+            if self._mode == MODE_CLOSED:
+                self.transport.close()
+        return 0
+
+    cdef int _abort(self, const char *reply) except -1:
+        """Say a last reply and close."""
+        if self._mode == MODE_CLOSED:
+            return 0
+        self._mode = MODE_CLOSED
+        self._say(reply, strlen(reply))
+        if reply[0] == c'4':
+            slot_add(self.reception.counters.slots, Slot.INGRESS_REPLIES_4XX, 1)
+        else:
+            slot_add(self.reception.counters.slots, Slot.INGRESS_REPLIES_2XX, 1)
+        self._stash_length = 0
+        return self._flush()
+
+    # ------------------------------------------------------------------ input
+
+    cdef int _read(self, const char *p, size_t n) except -1:
+        cdef size_t taken
+        if self._waiting_for != WAIT_NOTHING or self._stash_length or self._write_paused:
+            self._keep(p, n)
+            if self._waiting_for == WAIT_NOTHING and not self._write_paused:
+                self._go_on()
+            return 0
+        taken = self._consume(p, n)
+        if taken < n and self._mode != MODE_CLOSED:
+            self._keep(p + taken, n - taken)
+        return 0
+
+    cdef int _keep(self, const char *p, size_t n) except -1:
+        """Keep input for later; stop reading when that is much."""
+        cdef char *moved
+        cdef size_t capacity
+        if self._stash_length + n > self._stash_capacity:
+            capacity = self._stash_length + n if self._stash_length + n > 512 else 512
+            moved = <char *>realloc(self._stash, capacity)
+            if moved == NULL:
+                raise MemoryError
+            self._stash = moved
+            self._stash_capacity = capacity
+        memcpy(self._stash + self._stash_length, p, n)
+        self._stash_length += n
+        if self._stash_length > STASH_LIMIT:
+            self._pause_reading()
+        return 0
+
+    cdef int _go_on(self) except -1:
+        """Nothing is outstanding any more: take the input that was kept."""
+        cdef size_t taken
+        self._waiting_for = WAIT_NOTHING
+        if self._stash_length:
+            taken = self._consume(self._stash, self._stash_length)
+            if self._mode == MODE_CLOSED:
+                taken = self._stash_length
+            if taken < self._stash_length:
+                memmove(self._stash, self._stash + taken, self._stash_length - taken)
+            self._stash_length -= taken
+            if self._stash_length == 0:
+                free(self._stash)
+                self._stash = NULL
+                self._stash_capacity = 0
+        self._flush()
+        if self._waiting_for == WAIT_NOTHING and self._mode != MODE_CLOSED:
+            if self._eof:
+                self.transport.close()
+            elif self._read_paused and not self._write_paused and self._stash_length <= STASH_LIMIT:
+                self._read_paused = False
+                self.transport.resume_reading()
+        return 0
+
+    cdef size_t _consume(self, const char *p, size_t n) except? 0:
+        """Take octets from p[:n] until they are used up, incomplete, or an answer is outstanding. Returns how many."""
+        cdef size_t position = 0
+        cdef size_t length, limit
+        cdef const char *newline
+        while position < n and self._waiting_for == WAIT_NOTHING and not self._write_paused:
+            if self._mode == MODE_DATA:
+                position += self._take_data(p + position, n - position)
+                continue
+            if self._mode == MODE_CHUNK:
+                position += self._take_chunk(p + position, n - position)
+                continue
+            if self._mode == MODE_CLOSED:
+                return n
+            newline = <const char *>memchr(p + position, c'\n', n - position)
+            limit = AUTH_LINE_OCTETS if self._mode == MODE_AUTH else self.profile.command_octets
+            if newline == NULL:
+                if n - position > limit:
+                    self._skipping_line = True
+                if self._skipping_line:
+                    return n
+                break
+            length = newline - (p + position)
+            if self._skipping_line or length > limit:
+                self._skipping_line = False
+                position += length + 1
+                self._exchange = None
+                if self._mode == MODE_AUTH:
+                    self._mode = MODE_COMMAND
+                self._reply(R_LINE_TOO_LONG)
+                continue
+            newline = p + position
+            position += length + 1
+            if length and newline[length - 1] == c'\r':
+                length -= 1
+            if self._mode == MODE_AUTH:
+                self._auth_step(newline, length)
+            else:
+                self._command(newline, length)
+        return position
+
+    cdef int _command(self, const char *line, size_t n) except -1:
+        cdef size_t arguments = 0
+        cdef int verb
+        cdef const char *refusal
+        cdef uint64_t *slots = self.reception.counters.slots
+        cdef int64_t second = <int64_t>self._deadline
+        slot_add(slots, Slot.INGRESS_COMMANDS_TOTAL, 1)
+        if second != self._rate_second:
+            self._rate_second = second
+            self._rate_count = 0
+        self._rate_count += 1
+        if self._rate_count == self.profile.commands_per_second:
+            slot_add(slots, Slot.INGRESS_THROTTLED, 1)
+            self._waiting_for = WAIT_RATE        # after this command, until the next sweep
+        verb = parse_verb(line, n, &arguments)
+        refusal = SEQUENCE_REPLIES[VERB_TABLE[self._dialogue][verb]]
+        if refusal != NULL and not (verb == VERB_BDAT):
+            return self._reply(refusal)
+        if verb == VERB_MAIL:
+            return self._do_mail(line, n, arguments)
+        if verb == VERB_RCPT:
+            return self._do_rcpt(line, n, arguments)
+        if verb == VERB_BDAT:
+            return self._do_bdat(line, n, arguments)
+        if verb == VERB_DATA:
+            if arguments < n:
+                return self._reply(R_NO_ARGUMENT)
+            self._start_data()
+            self._mode = MODE_DATA
+            return self._reply(R_START_DATA)
+        if verb == VERB_EHLO or verb == VERB_HELO:
+            return self._do_greeting(verb, line, n, arguments)
+        if verb == VERB_RSET:
+            self._reset()
+            if self._dialogue > DIALOGUE_READY:
+                self._dialogue = DIALOGUE_READY
+            return self._reply(R_OK)
+        if verb == VERB_NOOP:
+            return self._reply(R_OK)
+        if verb == VERB_QUIT:
+            return self._abort(R_BYE)
+        if verb == VERB_VRFY:
+            return self._reply(R_VRFY)
+        if verb == VERB_EXPN:
+            return self._reply(R_EXPN)
+        if verb == VERB_HELP:
+            return self._reply(R_HELP)
+        if verb == VERB_STARTTLS:
+            return self._do_start_tls(n > arguments)
+        if verb == VERB_AUTH:
+            return self._do_auth(line, n, arguments)
+        if verb == VERB_LHLO:
+            return self._reply(R_LHLO)
+        slot_add(slots, Slot.INGRESS_REJECTED_SYNTAX, 1)
+        return self._reply(R_UNKNOWN)
+
+    cdef uint32_t _offers(self) noexcept:
+        return self.profile._offers_tls if self.tls else self.profile._offers_plain
+
+    cdef int _do_greeting(self, int verb, const char *line, size_t n, size_t arguments) except -1:
+        cdef Span name
+        cdef const char *refusal = parse_greeting(line, n, arguments, &name)
+        if refusal != NULL:
+            slot_add(self.reception.counters.slots, Slot.INGRESS_REJECTED_SYNTAX, 1)
+            return self._reply(refusal)
+        if self.reception.draining:
+            return self._abort(R_DRAINING)
+        self._reset()
+        self._dialogue = DIALOGUE_READY
+        self._greeting_name = PyBytes_FromStringAndSize(line + name.start, name.length)
+        self._extended = verb == VERB_EHLO
+        if not self._extended:
+            self._say(b"250 ", 4)
+            self._say(PyBytes_AS_STRING(self.profile.hostname), PyBytes_GET_SIZE(self.profile.hostname))
+            self._say(b"\r\n", 2)
+        else:
+            self._say(b"250-", 4)
+            self._say(PyBytes_AS_STRING(self.profile.hostname), PyBytes_GET_SIZE(self.profile.hostname))
+            self._say(b"\r\n", 2)
+            rest = self.profile._ehlo_tls if self.tls else self.profile._ehlo_plain
+            self._say(PyBytes_AS_STRING(rest), PyBytes_GET_SIZE(rest))
+        slot_add(self.reception.counters.slots, Slot.INGRESS_REPLIES_2XX, 1)
+        return 0
+
+    cdef int _do_mail(self, const char *line, size_t n, size_t arguments) except -1:
+        cdef Path path
+        cdef const char *refusal
+        cdef uint64_t *slots = self.reception.counters.slots
+        if self.profile.authentication_required and not PyBytes_GET_SIZE(self._login):
+            return self._reply(R_AUTH_REQUIRED if self.tls else R_TLS_FIRST)
+        if self.reception.draining:
+            return self._abort(R_DRAINING)
+        if self.profile.transactions and self._transactions >= self.profile.transactions:
+            return self._abort(R_TRANSACTIONS)
+        refusal = parse_mail(line, n, arguments, self._offers() if self._extended else 0, &path, &self._mail)
+        if refusal != NULL:
+            slot_add(slots, Slot.INGRESS_REJECTED_SYNTAX, 1)
+            return self._reply(refusal)
+        if self._mail.has_size and self.profile.message_octets and self._mail.size > self.profile.message_octets:
+            return self._reject(R_TOO_LARGE, Slot.INGRESS_REJECTED_SIZE, NULL, 0)
+        refusal = self.reception.intake.refusal()
+        if refusal != NULL:
+            return self._reject(refusal, Slot.INGRESS_REJECTED_STORAGE, NULL, 0)
+        if buffered_octets() > self.reception.memory_octets:
+            return self._reject(R_MEMORY_FULL, Slot.INGRESS_REJECTED_MEMORY_FULL, NULL, 0)
+        self._reverse_path = PyBytes_FromStringAndSize(line + path.mailbox.start, path.mailbox.length)
+        self._envid = PyBytes_FromStringAndSize(line + self._mail.envid.start, self._mail.envid.length)
+        self._dialogue = DIALOGUE_MAIL
+        return self._reply(R_SENDER_OK)
+
+    cdef int _do_rcpt(self, const char *line, size_t n, size_t arguments) except -1:
+        cdef Path path
+        cdef RcptParameters parameters
+        cdef const char *refusal
+        cdef const char *mailbox
+        cdef uint16_t length
+        cdef size_t wanted, mailbox_length
+        cdef char *p
+        cdef char *moved
+        refusal = parse_rcpt(line, n, arguments, self._offers() if self._extended else 0, self._mail.smtputf8, &path, &parameters)
+        if refusal != NULL:
+            slot_add(self.reception.counters.slots, Slot.INGRESS_REJECTED_SYNTAX, 1)
+            return self._reply(refusal)
+        mailbox = line + path.mailbox.start
+        mailbox_length = path.mailbox.length
+        if not self._may_relay and not PyBytes_GET_SIZE(self._login):
+            return self._reject(R_NO_RELAY, Slot.INGRESS_REJECTED_RELAY, mailbox, mailbox_length)
+        if self._recipient_count >= self.profile.recipients:
+            return self._reject(R_TOO_MANY_RECIPIENTS, Slot.INGRESS_REJECTED_RECIPIENTS, mailbox, mailbox_length)
+        if path.domain.length == 0:
+            # <Postmaster> is ours (RFC 5321 §4.5.1): qualified with our own name, it is routed like any other
+            qualified = PyBytes_FromStringAndSize(mailbox, mailbox_length) + b"@" + self.profile.hostname
+            mailbox = PyBytes_AS_STRING(qualified)
+            mailbox_length = PyBytes_GET_SIZE(qualified)
+        wanted = self._recipients_length + 2 + mailbox_length + 1 + 2 + parameters.orcpt.length
+        if wanted > self._recipients_capacity:
+            moved = <char *>realloc(self._recipients, wanted * 2)
+            if moved == NULL:
+                raise MemoryError
+            self._recipients = moved
+            self._recipients_capacity = wanted * 2
+        p = self._recipients + self._recipients_length
+        length = <uint16_t>mailbox_length
+        memcpy(p, &length, 2)
+        memcpy(p + 2, mailbox, length)
+        p += 2 + length
+        p[0] = <char>parameters.notify
+        length = <uint16_t>parameters.orcpt.length
+        memcpy(p + 1, &length, 2)
+        memcpy(p + 3, line + parameters.orcpt.start, length)
+        self._recipients_length = wanted
+        self._recipient_count += 1
+        self._dialogue = DIALOGUE_RCPT
+        return self._reply(R_RECIPIENT_OK)
+
+    # ------------------------------------------------------------------ mail data
+
+    cdef int _start_data(self) except -1:
+        cdef size_t room = 0
+        if self._mail.has_size and self._mail.size < (1 << 20):
+            room = self._mail.size + 512
+        self._buffer = MailBuffer(room)
+        memset(&self._scan, 0, sizeof(self._scan))
+        self._discarding = False
+        self._refusal = NULL
+        self._data_deadline = monotonic() + self.profile.data_timeout_s
+        return 0
+
+    cdef int _check_bounds(self) except -1:
+        """Refuse what grows too large while it comes in: the rest is read and dropped."""
+        if self._discarding:
+            return 0
+        if self.profile.message_octets and self._scan.octets > self.profile.message_octets:
+            self._refusal = R_TOO_LARGE
+        elif buffered_octets() > self.reception.memory_octets:
+            self._refusal = R_MEMORY_FULL
+        else:
+            return 0
+        self._discarding = True
+        self._buffer = MailBuffer(0)
+        return 0
+
+    cdef size_t _take_data(self, const char *p, size_t n) except? 0:
+        cdef size_t consumed = 0
+        cdef size_t produced = 0
+        cdef bint ended
+        if self._discarding:
+            ended = scan_mail_data(&self._scan, p, n, NULL, &consumed, &produced)
+        else:
+            self._buffer.reserve(n + 4)
+            ended = scan_mail_data(&self._scan, p, n, self._buffer.octets + self._buffer.end, &consumed, &produced)
+            self._buffer.end += produced
+            self._check_bounds()
+        if ended:
+            self._mode = MODE_COMMAND
+            self._end_of_data()
+        return consumed
+
+    cdef int _do_bdat(self, const char *line, size_t n, size_t arguments) except -1:
+        cdef const char *refusal = parse_bdat(line, n, arguments, &self._chunk_left, &self._chunk_last)
+        if refusal != NULL:
+            # without a size the end of the chunk cannot be known (RFC 3030 §2)
+            slot_add(self.reception.counters.slots, Slot.INGRESS_REJECTED_SYNTAX, 1)
+            self._reply(refusal)
+            return self._abort(b"421 4.5.0 The end of the chunk cannot be known\r\n")
+        refusal = SEQUENCE_REPLIES[VERB_TABLE[self._dialogue][<int>VERB_BDAT]]
+        self._chunk_ignored = refusal != NULL
+        self._chunk_reply = refusal
+        if not self._chunk_ignored and self._dialogue != DIALOGUE_BDAT:
+            self._start_data()
+            self._dialogue = DIALOGUE_BDAT
+        self._mode = MODE_CHUNK
+        if self._chunk_left == 0:
+            return self._end_of_chunk()
+        return 0
+
+    cdef size_t _take_chunk(self, const char *p, size_t n) except? 0:
+        if n > self._chunk_left:
+            n = self._chunk_left
+        if not self._chunk_ignored:
+            scan_chunk(&self._scan, p, n)
+            if not self._discarding:
+                self._buffer.reserve(n)
+                memcpy(self._buffer.octets + self._buffer.end, p, n)
+                self._buffer.end += n
+                self._check_bounds()
+        self._chunk_left -= n
+        if self._chunk_left == 0:
+            self._end_of_chunk()
+        return n
+
+    cdef int _end_of_chunk(self) except -1:
+        self._mode = MODE_COMMAND
+        if self._chunk_ignored:
+            return self._reply(self._chunk_reply)
+        if self._chunk_last:
+            return self._end_of_data()
+        if self._refusal != NULL:
+            # said at once, so that the client need not send the rest
+            reply = self._refusal
+            self._reset()
+            self._dialogue = DIALOGUE_SPOILT
+            return self._reject(reply, self._slot_of(reply), NULL, 0)
+        return self._reply(b"250 2.0.0 Chunk received\r\n")
+
+    cdef int _slot_of(self, const char *reply) noexcept:
+        if reply == R_TOO_LARGE:
+            return Slot.INGRESS_REJECTED_SIZE
+        if reply == R_BARE_NEWLINE:
+            return Slot.INGRESS_REJECTED_BARE_NEWLINE
+        if reply == R_LOOP:
+            return Slot.INGRESS_REJECTED_HOPS
+        if reply == R_MEMORY_FULL:
+            return Slot.INGRESS_REJECTED_MEMORY_FULL
+        return Slot.INGRESS_REJECTED_STORAGE
+
+    cdef const char *_verdict(self) noexcept:
+        """NULL when the complete mail data may pass, else the reply that refuses it."""
+        if self._refusal != NULL:
+            return self._refusal
+        if (self._scan.bare_cr or self._scan.bare_lf) and not self._bare_newlines:
+            return R_BARE_NEWLINE
+        return NULL
+
+    cdef int _end_of_data(self) except -1:
+        cdef const char *refusal
+        cdef HeaderFacts facts
+        cdef AcceptedMeta meta
+        cdef EnvelopeTexts texts
+        cdef MailBuffer buffer = self._buffer
+        cdef Message message
+        cdef uint64_t id
+        cdef RecordHeader *header
+        self._end_of_data_at = monotonic()
+        self._transactions += 1
+        if self._dialogue == DIALOGUE_BDAT and mail_data_ends_in_bare_cr(&self._scan):
+            self._scan.bare_cr = True
+        refusal = self._verdict()
+        if refusal == NULL:
+            if self._scan.bare_cr or self._scan.bare_lf:
+                buffer.replace_mail_data(repair_newlines(buffer.mail_data()))
+            walk_header(buffer.octets + buffer.data_begin, buffer.end - buffer.data_begin, &facts)
+            if facts.received >= self.profile.hops:
+                refusal = R_LOOP
+            elif buffered_octets() > self.reception.memory_octets:
+                refusal = R_MEMORY_FULL
+            else:
+                refusal = self.reception.intake.refusal()
+        if refusal != NULL:
+            self._reset()
+            self._dialogue = DIALOGUE_READY
+            return self._reject(refusal, self._slot_of(refusal), NULL, 0)
+        memset(&meta, 0, sizeof(meta))
+        memset(&texts, 0, sizeof(texts))
+        meta.received_us = unix_us()
+        meta.recipients = self._recipient_count
+        meta.durability = self.profile.durability
+        meta.body = self._mail.body
+        meta.ret = self._mail.ret
+        meta.trace_fields = 1
+        if self._mail.smtputf8:
+            meta.flags |= MESSAGE_SMTPUTF8
+        if self._mail.requiretls:
+            meta.flags |= MESSAGE_REQUIRETLS
+        if self._scan.eight_bit:
+            meta.flags |= MESSAGE_EIGHT_BIT
+        if facts.tls_required_no:
+            meta.flags |= MESSAGE_TLS_REQUIRED_NO
+        set_text(&texts.texts[TEXT_REVERSE_PATH], self._reverse_path)
+        set_text(&texts.texts[TEXT_ENVID], self._envid)
+        set_text(&texts.texts[TEXT_LISTENER], self.profile.name)
+        set_text(&texts.texts[TEXT_CLIENT], self._client)
+        set_text(&texts.texts[TEXT_GREETING], self._greeting_name)
+        set_text(&texts.texts[TEXT_LOGIN], self._login)
+        id = self.reception.intake.next_id()
+        self._write_trace(id, meta.received_us)
+        write_accepted(buffer, id, &meta, &texts, self._recipients, self._recipients_length)
+        header = <RecordHeader *>(buffer.octets + buffer.begin)
+        message = Message()
+        message.id = id
+        message.received_us = meta.received_us
+        message.record_octets = header.length
+        message.durability = meta.durability
+        message.body = meta.body
+        message.flags = meta.flags
+        message.buffer = buffer
+        message.allocate(meta.recipients)
+        self._waiting_for = WAIT_COMMIT
+        try:
+            self.reception.intake.accept(message, self)
+        except OSError as failure:
+            self._waiting_for = WAIT_NOTHING
+            self._reset()
+            self._dialogue = DIALOGUE_READY
+            refusal = R_STORAGE_FULL if failure.errno in (ENOSPC, EDQUOT) else R_STORAGE_FAILED
+            return self._reject(refusal, Slot.INGRESS_REJECTED_STORAGE, NULL, 0)
+        return 0
+
+    cdef int committed(self, Message message, int error) except -1:
+        """The intake says that the message is safe (error 0), or that it could not be kept."""
+        cdef Reception reception = self.reception
+        cdef uint64_t *slots = reception.counters.slots
+        cdef char reply[64]
+        cdef double seconds = monotonic() - self._end_of_data_at
+        cdef const char *durability
+        cdef int slot
+        if error:
+            self._reset()
+            self._dialogue = DIALOGUE_READY
+            if not self.closed:
+                self._reject(R_STORAGE_FULL if error in (ENOSPC, EDQUOT) else R_STORAGE_FAILED,
+                             Slot.INGRESS_REJECTED_STORAGE, NULL, 0)
+                return self._go_on()
+            return 0
+        if message.durability == DURABILITY_FSYNC:
+            durability = b" durability=fsync\r\n"
+            slot = Slot.INGRESS_MESSAGES_FSYNC
+        elif message.durability == DURABILITY_ASYNC:
+            durability = b" durability=async\r\n"
+            slot = Slot.INGRESS_MESSAGES_ASYNC
+        else:
+            durability = b" durability=memory\r\n"
+            slot = Slot.INGRESS_MESSAGES_MEMORY
+        slot_add(slots, slot, 1)
+        slot_add(slots, Slot.INGRESS_OCTETS, message.buffer.end - message.buffer.data_begin)
+        slot_observe(slots, Slot.INGRESS_COMMIT_LATENCY, <uint64_t>(seconds * 1e6))
+        reception.events.accepted(message, message.buffer, self._protocol(), seconds)
+        self._reset()
+        self._dialogue = DIALOGUE_READY
+        if self.closed:
+            return 0
+        memcpy(reply, b"250 2.0.0 queued as ", 20)
+        id_text(message.id, reply + 20)
+        memcpy(reply + 33, durability, strlen(durability) + 1)
+        self._reply(reply)
+        return self._go_on()
+
+    cdef void _reset(self) noexcept:
+        """No transaction (RFC 5321 §4.1.1.5)."""
+        self._buffer = None
+        self._recipients_length = 0
+        self._recipient_count = 0
+        self._discarding = False
+        self._refusal = NULL
+        memset(&self._mail, 0, sizeof(self._mail))
+
+    cdef const char *_protocol(self) noexcept:
+        """The keyword of RFC 3848 and RFC 6531 §4.3."""
+        if self._mail.smtputf8:
+            if self.tls:
+                return b"UTF8SMTPSA" if PyBytes_GET_SIZE(self._login) else b"UTF8SMTPS"
+            return b"UTF8SMTPA" if PyBytes_GET_SIZE(self._login) else b"UTF8SMTP"
+        if not self._extended:
+            return b"SMTP"
+        if self.tls:
+            return b"ESMTPSA" if PyBytes_GET_SIZE(self._login) else b"ESMTPS"
+        return b"ESMTPA" if PyBytes_GET_SIZE(self._login) else b"ESMTP"
+
+    cdef int _write_trace(self, uint64_t id, uint64_t received_us) except -1:
+        """Put the trace field in front of the mail data (RFC 5321 §4.4)."""
+        cdef char field[1400]
+        cdef size_t n = 0
+        cdef size_t length
+        cdef uint16_t path_length
+        cdef const char *protocol = self._protocol()
+        cdef bint v6 = memchr(PyBytes_AS_STRING(self._client), c':', PyBytes_GET_SIZE(self._client)) != NULL
+        n += put(field, n, b"Received: from ", 15)
+        n += put(field, n, PyBytes_AS_STRING(self._greeting_name), min(PyBytes_GET_SIZE(self._greeting_name), 255))
+        n += put(field, n, b" ([IPv6:" if v6 else b" ([", 8 if v6 else 3)
+        n += put(field, n, PyBytes_AS_STRING(self._client), min(PyBytes_GET_SIZE(self._client), 64))
+        n += put(field, n, b"])\r\n\tby ", 8)
+        n += put(field, n, PyBytes_AS_STRING(self.profile.hostname), min(PyBytes_GET_SIZE(self.profile.hostname), 255))
+        n += put(field, n, b" with ", 6)
+        n += put(field, n, protocol, strlen(protocol))
+        n += put(field, n, b" id ", 4)
+        id_text(id, field + n)
+        n += 13
+        if self.tls:
+            n += put(field, n, b"\r\n\t(version=", 12)
+            n += put(field, n, PyBytes_AS_STRING(self.tls_version), min(PyBytes_GET_SIZE(self.tls_version), 32))
+            n += put(field, n, b" cipher=", 8)
+            n += put(field, n, PyBytes_AS_STRING(self.tls_cipher), min(PyBytes_GET_SIZE(self.tls_cipher), 64))
+            n += put(field, n, b")", 1)
+        if self._recipient_count == 1:
+            # only when there is one: others must not learn of each other (RFC 5321 §7.2)
+            memcpy(&path_length, self._recipients, 2)
+            if path_length <= 320:
+                n += put(field, n, b"\r\n\tfor <", 8)
+                n += put(field, n, self._recipients + 2, path_length)
+                n += put(field, n, b">", 1)
+        length = self.reception.date(received_us)
+        n += put(field, n, b"; ", 2)
+        n += put(field, n, self.reception._date, length)
+        n += put(field, n, b"\r\n", 2)
+        return self._buffer.prepend(field, n)
+
+    # ------------------------------------------------------------------ TLS and authentication
+
+    def _do_start_tls(self, bint has_argument):
+        if self.profile.start_tls is None and not self.tls:
+            return self._reply(R_NO_TLS)
+        if self.tls:
+            return self._reply(R_TLS_ACTIVE)
+        if has_argument:
+            return self._reply(R_TLS_ARGUMENT)
+        self._reply(R_TLS_READY)
+        self._flush()
+        self._waiting_for = WAIT_TLS
+        self.profile.start_tls(self)
+        return 0
+
+    def discard_plaintext(self):
+        """Throw away what came behind STARTTLS in plaintext: it may be injected (RFC 3207 §6). Call before the handshake."""
+        self._stash_length = 0
+
+    def tls_established(self, transport):
+        """The handshake is over: go on over `transport`, knowing nothing of before (RFC 3207 §4.2)."""
+        if self.closed or self._mode == MODE_CLOSED:
+            transport.abort()
+            return
+        self.transport = transport
+        self._read_paused = False
+        self._note_tls(transport.get_extra_info("ssl_object"))
+        self._reset()
+        self._dialogue = DIALOGUE_NEW
+        self._greeting_name = b""
+        self._login = b""
+        self._deadline = monotonic() + self.profile.idle_timeout_s
+        self._go_on()
+
+    def tls_failed(self):
+        """The handshake failed; the connection is of no use."""
+        slot_add(self.reception.counters.slots, Slot.INGRESS_TLS_FAILURES, 1)
+        self._mode = MODE_CLOSED
+        if self.transport is not None:
+            self.transport.abort()
+
+    cdef int _do_auth(self, const char *line, size_t n, size_t arguments) except -1:
+        cdef bytes rest
+        if not self.profile.mechanisms or not self._extended:
+            return self._reply(R_NO_AUTH)
+        if not self.tls:
+            return self._reply(R_TLS_FIRST)
+        if PyBytes_GET_SIZE(self._login):
+            return self._reply(R_AUTH_DONE)
+        words = PyBytes_FromStringAndSize(line + arguments, n - arguments).split()
+        if not words:
+            return self._reply(b"501 5.5.4 AUTH needs a mechanism\r\n")
+        self._exchange = self.profile.authentication(words[0].upper())
+        if self._exchange is None:
+            return self._reply(R_AUTH_MECHANISM)
+        rest = words[1] if len(words) > 1 else None
+        return self._auth_answer(self._exchange.step(rest))
+
+    cdef int _auth_step(self, const char *line, size_t n) except -1:
+        cdef bytes answer = PyBytes_FromStringAndSize(line, n)
+        self._mode = MODE_COMMAND
+        if answer == b"*":
+            self._exchange = None
+            return self._reply(R_AUTH_CANCELLED)
+        return self._auth_answer(self._exchange.step(answer))
+
+    def _auth_answer(self, answer):
+        """answer: bytes: the next challenge; str: the log-in, proved; None: refused; ValueError: bad syntax."""
+        cdef uint64_t *slots = self.reception.counters.slots
+        cdef bytes challenge
+        if isinstance(answer, bytes):
+            challenge = b"334 " + answer + b"\r\n"
+            self._mode = MODE_AUTH
+            return self._reply(PyBytes_AS_STRING(challenge))
+        self._exchange = None
+        if answer is None:
+            slot_add(slots, Slot.INGRESS_AUTH_FAILED, 1)
+            return self._reply(R_AUTH_FAILED)
+        self._login = answer.encode("utf-8")
+        slot_add(slots, Slot.INGRESS_AUTH_OK, 1)
+        return self._reply(R_AUTH_OK)
+
+
+cdef inline void set_text(Text *text, bytes octets) noexcept:
+    text.octets = PyBytes_AS_STRING(octets)
+    text.length = <uint16_t>PyBytes_GET_SIZE(octets)
+
+
+cdef inline size_t put(char *out, size_t at, const char *octets, size_t n) noexcept nogil:
+    memcpy(out + at, octets, n)
+    return n
+
+
+def repair_newlines(bytes mail_data) -> bytes:
+    """Every bare CR and bare LF becomes CRLF: for named legacy clients only."""
+    return b"\r\n".join(mail_data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"))

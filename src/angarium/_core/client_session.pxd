@@ -1,0 +1,110 @@
+"""The client's side of SMTP after the connection is set up: transactions, pipelined."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from angarium._core.counters cimport Counters
+from angarium._core.dispatch cimport Carrier, Delivery, ReadyQueue
+from angarium._core.record cimport MailBuffer, Message, Recipient
+from angarium._core.reply cimport ReplyParser
+
+
+cpdef enum Capability:
+    CAPABILITY_PIPELINING = 1
+    CAPABILITY_8BITMIME = 2
+    CAPABILITY_SMTPUTF8 = 4
+    CAPABILITY_CHUNKING = 8
+    CAPABILITY_SIZE = 16
+    CAPABILITY_DSN = 32
+    CAPABILITY_REQUIRETLS = 64
+
+
+cpdef enum Phase:                # where in a transaction something happened
+    PHASE_CONNECT = 0
+    PHASE_GREETING
+    PHASE_EHLO
+    PHASE_TLS
+    PHASE_MAIL
+    PHASE_RCPT
+    PHASE_DATA
+    PHASE_CONTENT                # the mail data is on its way, not all of it has left
+    PHASE_FINAL                  # the last octet has left, the reply to it is awaited
+    PHASE_RSET
+    PHASE_IDLE
+    PHASE_QUIT
+
+
+cdef class Egress:
+    """What the outgoing sessions of one worker share: receive buffer, timeouts, the list of open sessions."""
+    cdef readonly Counters counters
+    cdef object _view
+    cdef char *_receive
+    cdef char *_scratch                      # where envelopes are composed
+    cdef size_t _scratch_capacity
+    cdef ClientSession _first
+    cdef readonly uint32_t sessions
+    cdef public double mail_timeout_s        # RFC 5321 §4.5.3.2, each
+    cdef public double rcpt_timeout_s
+    cdef public double data_timeout_s
+    cdef public double block_timeout_s
+    cdef public double final_timeout_s
+    cdef public double idle_s                # an idle connection is closed after that
+    cdef public double lifetime_s            # no new transaction on an older connection
+    cdef public uint64_t chunk_octets        # BDAT in one piece with the envelope up to this size
+
+
+cdef class ClientSession(Carrier):
+    cdef readonly Egress egress
+    cdef readonly ReadyQueue queue
+    cdef readonly object transport
+    cdef readonly bytes host                 # what we are connected to: name and address
+    cdef readonly uint32_t capabilities
+    cdef readonly uint64_t size_limit        # 0: none known
+    cdef readonly uint32_t transactions      # done
+    cdef readonly uint32_t transactions_limit    # 0: none
+    cdef readonly uint32_t recipients_limit  # of one transaction; 0: none
+    cdef ClientSession _next, _previous
+    cdef readonly bint closed
+    cdef bint _linked
+    cdef double _born
+    cdef double _deadline
+    cdef ReplyParser _parser
+    cdef bint _write_paused
+    # the transaction under way
+    cdef Delivery _current
+    cdef uint8_t _expecting                  # Phase of the next reply
+    cdef uint16_t _rcpt_answered
+    cdef uint16_t _rcpt_accepted
+    cdef bint _chunked                       # BDAT, not DATA
+    cdef bint _content_sent                  # the last octet has been handed to the transport
+    cdef bint _answered                      # some reply of this transaction was seen
+    cdef bint _mail_refused                  # what was pipelined behind it is to be ignored
+    cdef bint _quitting                      # no further transaction on this connection
+    cdef list _refused                       # None, or [(index, code, enhanced, text, phase)] of single recipients
+    # the one whose envelope was sent along with the content of the current one (RFC 2920 §3.1)
+    cdef Delivery _ahead
+
+    cdef int _on_reply(self) except -1
+    cdef int _on_mail(self, bint good) except -1
+    cdef int _on_rcpt(self, bint good) except -1
+    cdef int _on_data(self) except -1
+    cdef int _on_final(self, bint good) except -1
+    cdef bint _begin(self, Delivery delivery) except -1
+    cdef bint _fits(self, Delivery delivery) except -1
+    cdef size_t _compose(self, Delivery delivery) except 0
+    cdef size_t _compose_mail(self, Delivery delivery, char *p) noexcept
+    cdef size_t _compose_rcpt(self, Recipient *recipient, char *p) noexcept
+    cdef bint _pipelined(self) noexcept
+    cdef bint _chunks(self, Delivery delivery) noexcept
+    cdef int _write(self, const char *octets, size_t n) except -1
+    cdef int _write_rcpt(self) except -1
+    cdef int _write_content(self) except -1
+    cdef int _write_chunk(self, size_t envelope) except -1
+    cdef int _mark(self) except -1
+    cdef int _go_on(self) except -1
+    cdef int _take_ahead(self) except -1
+    cdef tuple _result(self, uint16_t index, int phase)
+    cdef int _settle(self, int phase) except -1
+    cdef int _abandon(self, str why) except -1
+    cdef int _quit(self) except -1
+    cdef int _unlink(self) except -1
+    cdef int _await(self, int phase) except -1

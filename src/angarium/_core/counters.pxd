@@ -1,0 +1,224 @@
+"""Counters, gauges and histograms of the whole node in one piece of shared memory.
+
+To add one: a line in Slot under its kind and stage, and a line in angarium.outcome.metrics. Slots number themselves.
+"""
+
+cimport cython
+from libc.stdint cimport uint32_t, uint64_t
+
+cdef extern from *:
+    """
+    #define angarium_load(p) __atomic_load_n((p), __ATOMIC_RELAXED)
+    #define angarium_store(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
+    #define angarium_add(p, n) ((void)__atomic_fetch_add((p), (n), __ATOMIC_RELAXED))
+    /* Upper bounds of the histograms' buckets, microseconds. 1-2-5 up to a second, then what people ask about. */
+    static const uint64_t angarium_bounds[24] = {
+        100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000, 500000,
+        1000000, 2000000, 5000000, 10000000, 30000000, 60000000, 120000000, 300000000, 600000000,
+        1800000000, 3600000000, 14400000000
+    };
+    """
+    uint64_t load_u64 "angarium_load"(const uint64_t *p) noexcept nogil
+    uint32_t load_u32 "angarium_load"(const uint32_t *p) noexcept nogil
+    void store_u64 "angarium_store"(uint64_t *p, uint64_t value) noexcept nogil
+    void store_u32 "angarium_store"(uint32_t *p, uint32_t value) noexcept nogil
+    void add_u64 "angarium_add"(uint64_t *p, uint64_t n) noexcept nogil
+    const uint64_t *BOUNDS_US "angarium_bounds"
+
+
+cdef enum:
+    SLOTS = 1024
+    COUNTERS_BEGIN = 128         # below: gauges, which go back to zero when their worker starts again
+    HISTOGRAMS_BEGIN = 512
+    HISTOGRAM_SLOTS = 32         # of one histogram: a count per bucket (not cumulative), then the sum
+    BUCKETS = 25                 # one per bound, and one above the last
+    CLIENT_SLOTS = 8192          # of one worker's client table; a power of two
+    CLIENT_WINDOW = 64           # slots in which a client may be, counted from the one its key hashes to
+
+
+cpdef enum Slot:
+    # ---- gauges: how much there is now ----
+    # ingress
+    INGRESS_CONNECTIONS = 0
+    # queue
+    QUEUE_MESSAGES
+    QUEUE_RECIPIENTS
+    QUEUE_OCTETS                     # of the messages queued, wherever they are
+    QUEUE_MEMORY_OCTETS              # of mail data held in memory
+    QUEUE_JOURNAL_OCTETS             # of segments on disk
+    QUEUE_SHARDS_FAILED              # closed for intake after a failed write or sync
+    # delivery
+    DELIVERY_CONNECTIONS
+    DELIVERY_READY                   # messages that may go now
+    DELIVERY_SCHEDULED               # messages that wait for their time
+
+    # ---- counters: they never go back ----
+    # ingress: connections
+    INGRESS_CONNECTIONS_TOTAL = 128
+    INGRESS_REFUSED_NODE             # the node's limit
+    INGRESS_REFUSED_CLIENT           # the client's limit
+    INGRESS_CLIENT_TABLE_FULL        # connections counted under the key that all such clients share
+    INGRESS_TLS_HANDSHAKES
+    INGRESS_TLS_FAILURES
+    INGRESS_AUTH_OK
+    INGRESS_AUTH_FAILED
+    # ingress: commands and replies
+    INGRESS_COMMANDS_TOTAL
+    INGRESS_REPLIES_2XX
+    INGRESS_REPLIES_3XX
+    INGRESS_REPLIES_4XX
+    INGRESS_REPLIES_5XX
+    INGRESS_THROTTLED            # sessions made to wait for sending commands too fast
+    # ingress: messages answered 250, by durability class
+    INGRESS_MESSAGES_FSYNC
+    INGRESS_MESSAGES_ASYNC
+    INGRESS_MESSAGES_MEMORY
+    INGRESS_OCTETS                   # of mail data answered 250
+    # ingress: what was rejected, by reason
+    INGRESS_REJECTED_RELAY
+    INGRESS_REJECTED_SIZE
+    INGRESS_REJECTED_BARE_NEWLINE
+    INGRESS_REJECTED_HOPS
+    INGRESS_REJECTED_SYNTAX
+    INGRESS_REJECTED_RECIPIENTS
+    INGRESS_REJECTED_ERRORS
+    INGRESS_REJECTED_RATE
+    INGRESS_REJECTED_IDLE
+    INGRESS_REJECTED_STORAGE
+    INGRESS_REJECTED_MEMORY_FULL
+    # queue: journal
+    QUEUE_COMMITS_TOTAL              # groups of records written
+    QUEUE_COMMIT_RECORDS             # records in those groups
+    QUEUE_SYNCS_TOTAL                # fdatasync calls
+    QUEUE_JOURNAL_WRITTEN_OCTETS  # handed to the kernel
+    QUEUE_SEGMENTS_CREATED
+    QUEUE_SEGMENTS_RECYCLED
+    # queue: recovery and ends without delivery
+    QUEUE_RECOVERED                  # messages found at start
+    QUEUE_TORN_RECORDS
+    QUEUE_IN_DOUBT_TOTAL
+    QUEUE_EXPIRED
+    # delivery: attempts and what they came to
+    DELIVERY_ATTEMPTS
+    DELIVERY_DELIVERED_RECIPIENTS
+    DELIVERY_DEFERRED_RECIPIENTS
+    DELIVERY_FAILED_RECIPIENTS
+    DELIVERY_EXPIRED_RECIPIENTS
+    DELIVERY_DELIVERED_MESSAGES
+    DELIVERY_OCTETS                  # of mail data taken by next hops
+    DELIVERY_DUPLICATES_POSSIBLE     # messages sent again after a transaction whose final reply was not seen
+    # delivery: connections and names
+    DELIVERY_CONNECTIONS_OPENED
+    DELIVERY_CONNECTIONS_REUSED
+    DELIVERY_CONNECTIONS_FAILED
+    DELIVERY_DNS_QUERIES
+    DELIVERY_DNS_CACHE_HITS
+    DELIVERY_DNS_FAILURES
+    # outcome
+    OUTCOME_EVENTS
+    OUTCOME_EVENTS_DROPPED
+    # processes
+    WORKER_STARTS
+
+    # ---- histograms of time: 32 slots each ----
+    INGRESS_COMMIT_LATENCY = 512     # end of the mail data until the 250 is written
+    QUEUE_SYNC_LATENCY = 544         # one fdatasync
+    DELIVERY_LATENCY = 576           # message accepted until a recipient is delivered
+    LOOP_LAG = 608                   # how late a worker's loop ran what was due
+
+
+cdef struct SlabHeader:
+    uint64_t magic
+    uint32_t version
+    uint32_t regions
+    uint64_t region_octets
+    uint64_t seed                # of the client tables' hash, so that no client can choose its slot
+
+
+cdef struct ClientSlot:
+    uint64_t key                 # 0: never used since the table was cleared
+    uint32_t count               # 0: free
+    uint32_t unused
+
+
+cdef struct Region:              # one process writes it, all may read it
+    uint64_t slots[1024]
+    uint32_t uncounted           # open connections that found no place in the table
+    uint32_t unused[15]
+    ClientSlot clients[8192]
+
+
+# For hot loops that keep the pointer: no bounds check here, the slot is a constant of the Slot enumeration.
+cdef inline void slot_add(uint64_t *slots, int slot, uint64_t n) noexcept nogil:
+    add_u64(slots + slot, n)
+
+
+cdef inline void slot_sub(uint64_t *slots, int slot, uint64_t n) noexcept nogil:
+    add_u64(slots + slot, 0 - n)
+
+
+cdef inline void slot_set(uint64_t *slots, int slot, uint64_t value) noexcept nogil:
+    store_u64(slots + slot, value)
+
+
+cdef inline void slot_observe(uint64_t *slots, int base, uint64_t microseconds) noexcept nogil:
+    cdef int bucket = 0
+    while bucket < BUCKETS - 1 and microseconds > BOUNDS_US[bucket]:
+        bucket += 1
+    add_u64(slots + base + bucket, 1)
+    add_u64(slots + base + BUCKETS, microseconds)
+
+
+# What counts as one client; client_key() in Python.
+cdef inline uint64_t address_key(const unsigned char *packed, size_t n) noexcept nogil:
+    # An IPv6 client owns a /64 at least, so that is what counts as one. Key 0 means "free", and is never returned.
+    cdef uint64_t key = 0
+    cdef size_t i
+    cdef bint mapped = n == 16
+    if n == 16:
+        for i in range(10):
+            mapped = mapped and packed[i] == 0
+        if mapped and packed[10] == 0xFF and packed[11] == 0xFF:
+            packed += 12
+            n = 4
+    if n == 4:
+        for i in range(4):
+            key = (key << 8) | packed[i]
+        return (<uint64_t>1 << 32) | key
+    if n == 16:
+        for i in range(8):
+            key = (key << 8) | packed[i]
+        # bit 63 is set in no global unicast address; here it keeps IPv6 apart from the keys above, ::1 included
+        return key | (<uint64_t>1 << 63)
+    return 1
+
+
+@cython.final
+cdef class Slab:
+    cdef readonly int fd         # -1 when closed
+    cdef bint owns_fd            # made here, not attached
+    cdef char *memory            # mapped until the last Counters over it is gone
+    cdef size_t octets
+    cdef SlabHeader *header
+
+    cdef Region *at(self, uint32_t i) noexcept nogil
+    cpdef Counters region(self, Py_ssize_t i)
+
+
+@cython.final
+cdef class Counters:
+    cdef Slab slab               # keeps the memory mapped
+    cdef Region *own
+    cdef uint64_t *slots         # own.slots: valid as long as this object
+    cdef readonly Py_ssize_t index
+
+    # IndexError for a slot out of range. Any thread of the region's process may count.
+    cpdef int add(self, int slot, uint64_t n) except -1 nogil
+    cpdef int sub(self, int slot, uint64_t n) except -1 nogil
+    cpdef int set(self, int slot, uint64_t value) except -1 nogil
+    cpdef int observe(self, int base, uint64_t microseconds) except -1 nogil
+    # Sum of one slot over all regions: what a limit of the whole node compares with.
+    cpdef uint64_t node_total(self, int slot) except? 0xFFFFFFFFFFFFFFFF nogil
+    # Connections of the client over the whole node, this one included. Only the loop's thread calls these two.
+    cpdef uint32_t client_opened(self, uint64_t key) noexcept nogil
+    cpdef void client_closed(self, uint64_t key) noexcept nogil

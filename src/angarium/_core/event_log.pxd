@@ -1,0 +1,33 @@
+"""The event log's hot lines: JSON composed in C, written in large pieces."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from angarium._core.counters cimport Counters
+from angarium._core.record cimport MailBuffer, Message, Text
+from angarium._core.reply cimport Reply
+
+
+cdef class EventLog:
+    cdef readonly object path                # None: no log is kept
+    cdef int _fd
+    cdef char *_octets
+    cdef size_t _length
+    cdef size_t _capacity
+    cdef Counters _counters
+    cdef uint64_t _second
+    cdef char _stamp[20]                     # YYYY-MM-DDTHH:MM:SS
+    cdef readonly uint64_t dropped           # events lost because the file could not be written
+
+    cdef bint enabled(self) noexcept
+    cdef int accepted(self, Message message, MailBuffer buffer, const char *protocol, double seconds) except -1
+    cdef int attempt(self, const char *event, Message message, MailBuffer buffer, int recipient, bytes next_hop, bytes site,
+                     Reply *reply, bytes text, double attempt_s) except -1
+    cdef int rejected(self, Text client, Text greeting, Text reverse_path, Text recipient, const char *reply) except -1
+    cdef int _room(self, size_t n) except -1
+    cdef int _put(self, const char *octets, size_t n) except -1
+    cdef int _json(self, const char *octets, size_t n) except -1
+    cdef int _seconds(self, double value) except -1
+    cdef int _decimal(self, uint64_t value) except -1
+    cdef int _begin(self, const char *event) except -1
+    cdef int _end(self) except -1
+    cdef int _durability(self, Message message) except -1

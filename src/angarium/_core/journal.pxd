@@ -1,0 +1,99 @@
+"""One shard's journal: segments, group commit in a thread of its own that never takes the GIL, the in-flight table."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from angarium._core.counters cimport Counters
+from angarium._core.record cimport MailBuffer, Message
+
+
+cdef extern from "committer.h":
+    ctypedef struct committer:
+        uint64_t written
+        uint64_t synced
+        uint64_t syncs
+        uint64_t sync_us
+        uint64_t octets
+        int error
+        int failed_fd
+
+
+cdef class Receiver:
+    """Who waits for a commit: a server session, or whoever submits mail from within."""
+
+    # error: 0 when the message is safe in its durability class, else the errno of the write or sync that failed
+    cdef int committed(self, Message message, int error) except -1
+
+
+cdef class Taker:
+    """Who takes a message once it is ours: the dispatcher."""
+    cdef int take(self, Message message) except -1
+
+
+cdef class Segment:
+    """One file of the journal."""
+    cdef int fd
+    cdef readonly str path
+    cdef readonly uint64_t serial
+    cdef readonly uint64_t size
+    cdef readonly uint64_t used
+    cdef readonly uint64_t alive_octets      # of messages that are not done
+    cdef readonly uint32_t alive             # messages that are not done, and records of them under way
+    cdef readonly bint sealed
+    cdef readonly bint harmed                # a write or sync failed: read from it, never write or sync it again
+
+
+cdef struct Waiting:
+    uint64_t sequence
+    void *message            # owned references
+    void *receiver
+
+
+cdef struct Finished:
+    uint64_t sequence        # once this is written …
+    int slot                 # … this slot of the in-flight table is free
+
+
+cdef class Journal:
+    cdef readonly str folder
+    cdef readonly int shard
+    cdef readonly uint64_t segment_octets
+    cdef readonly int most_spares
+    cdef readonly list segments              # in order of serial; the last is the one that grows
+    cdef readonly list spares                # files ready for use, oldest life first
+    cdef readonly int failed                 # errno; 0 while the journal takes records
+    cdef public object full                  # True after a segment could not be made for want of room
+    cdef public object kick_later            # called once when a commit has been asked for: arranges for kick() soon
+    cdef Segment _active
+    cdef Counters _counters
+    cdef Taker _taker
+    cdef committer *_committer
+    cdef int _folder_fd
+    cdef int _event_fd
+    cdef int _in_flight_fd
+    cdef bint _kick_asked
+    cdef bint _flush_asked
+    cdef uint64_t _next_serial
+    cdef uint64_t _last_id
+    cdef uint64_t _seen_syncs, _seen_sync_us, _seen_octets
+    cdef Waiting *_waiting                   # ring
+    cdef size_t _waiting_head, _waiting_count, _waiting_capacity
+    cdef Finished *_finished                 # ring
+    cdef size_t _finished_head, _finished_count, _finished_capacity
+    cdef uint64_t *_in_flight                # mapped file: ids of messages whose last octets may have left
+    cdef int *_free_slots
+    cdef int _free_count
+
+    cdef uint64_t next_id(self) except 0
+    cdef int append_message(self, Message message, Receiver receiver) except -1
+    cdef int append_small(self, uint8_t type, uint64_t id, const char *body, size_t n, int slot) except -1
+    cdef int append_done(self, Message message) except -1
+    cdef void mark_in_flight(self, Message message) noexcept
+    cdef void unmark_in_flight(self, Message message) noexcept
+    cdef int forget(self, Message message) except -1
+    cdef Segment _place(self, uint64_t length)
+    cdef int _open_segment(self, uint64_t length) except -1
+    cdef int _wait(self, uint64_t sequence, Message message, Receiver receiver) except -1
+    cdef int _finish_later(self, uint64_t sequence, int slot) except -1
+    cdef int _recycle(self) except -1
+    cdef int _ask_kick(self, bint flush) except -1
+    cdef int _settle(self, uint64_t written, uint64_t synced, int error) except -1

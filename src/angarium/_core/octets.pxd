@@ -1,0 +1,55 @@
+"""Inline helpers over octets that every compiled module shares.
+
+Pointers are indexed only here and in the scanners, always beside an explicit length.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memchr
+
+
+cdef struct Span:
+    # A slice of somebody else's buffer, as an offset from its start; length 0 with start 0 means "absent".
+    uint32_t start
+    uint32_t length
+
+
+cdef inline bint is_digit(char c) noexcept nogil:
+    return 48 <= <uint8_t>c <= 57
+
+
+cdef inline bint is_alpha(char c) noexcept nogil:
+    return 97 <= (<uint8_t>c | 0x20) <= 122
+
+
+cdef inline char lower(char c) noexcept nogil:
+    return c | 0x20 if 65 <= <uint8_t>c <= 90 else c
+
+
+cdef inline bint equal_fold(const char *a, const char *b, size_t n) noexcept nogil:
+    """ASCII-case-insensitive comparison of n octets; b is already lower case."""
+    cdef size_t i
+    for i in range(n):
+        if lower(a[i]) != b[i]:
+            return False
+    return True
+
+
+cdef inline size_t put_decimal(char *out, uint64_t value) noexcept nogil:
+    """Write value in decimal at out (20 octets of room) and return how many octets that took."""
+    cdef char digits[20]
+    cdef size_t n = 0, i
+    while True:
+        digits[n] = <char>(48 + value % 10)
+        n += 1
+        value //= 10
+        if value == 0:
+            break
+    for i in range(n):
+        out[i] = digits[n - 1 - i]
+    return n
+
+
+cdef inline Py_ssize_t find_octet(const char *p, size_t n, char c) noexcept nogil:
+    """Offset of the first c in p[:n], or -1."""
+    cdef const char *hit = <const char *>memchr(p, <uint8_t>c, n)
+    return -1 if hit == NULL else hit - p

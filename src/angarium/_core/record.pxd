@@ -1,0 +1,179 @@
+"""The journal's records (format: cext/record_format.h), the octets of one message, and its entry in the queue."""
+
+from libc.stdint cimport int8_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cdef extern from "crc32c.h":
+    uint32_t crc32c "angarium_crc32c"(uint32_t crc, const void *data, size_t n) noexcept nogil
+
+
+cdef extern from "record_format.h":
+    enum:
+        SEGMENT_MAGIC "ANGARIUM_SEGMENT_MAGIC"
+        RECORD_MAGIC "ANGARIUM_RECORD_MAGIC"
+        BLOCK "ANGARIUM_BLOCK"
+
+    ctypedef struct SegmentHeader:
+        uint32_t magic
+        uint32_t crc
+        uint32_t version
+        uint32_t shard
+        uint64_t serial
+        uint64_t oldest_serial
+        uint64_t size
+        uint64_t created_us
+
+    ctypedef struct RecordHeader:
+        uint32_t magic
+        uint32_t meta_crc
+        uint32_t meta_length
+        uint32_t length
+        uint64_t serial
+        uint64_t id
+        uint8_t type
+        uint8_t version
+        uint16_t flags
+
+    ctypedef struct AcceptedMeta:
+        uint64_t received_us
+        uint64_t hold_until
+        uint32_t data_crc
+        uint16_t recipients
+        uint8_t durability
+        uint8_t body
+        uint8_t flags
+        uint8_t ret
+        int8_t priority
+        uint8_t trace_fields
+
+    ctypedef struct OutcomeMeta:
+        uint64_t next_attempt_us
+        uint32_t attempts
+        uint16_t entries
+
+
+cpdef enum RecordType:
+    RECORD_ACCEPTED = 1      # envelope + mail data: the message is ours
+    RECORD_OUTCOME = 2       # what an attempt left: states and replies of some recipients, time of the next attempt
+    RECORD_DONE = 3          # nothing is left to do for this message
+    RECORD_HOLD = 4          # kept from delivery until a RECORD_RELEASE
+    RECORD_RELEASE = 5
+
+
+cpdef enum Durability:
+    DURABILITY_FSYNC = 0     # on disk before 250
+    DURABILITY_ASYNC = 1     # handed to the kernel before 250, on disk within the stated time
+    DURABILITY_MEMORY = 2    # on disk only if the first attempt does not deliver
+
+
+cpdef enum MessageFlag:
+    MESSAGE_SMTPUTF8 = 1
+    MESSAGE_REQUIRETLS = 2
+    MESSAGE_TLS_REQUIRED_NO = 4
+    MESSAGE_EIGHT_BIT = 8    # the mail data holds an octet over 127, whatever BODY said
+
+
+cpdef enum RecipientState:
+    RECIPIENT_QUEUED = 0
+    RECIPIENT_DELIVERED = 1
+    RECIPIENT_DEFERRED = 2
+    RECIPIENT_FAILED = 3
+    RECIPIENT_EXPIRED = 4
+    RECIPIENT_IN_DOUBT = 5
+
+
+cpdef enum MessageState:
+    MESSAGE_COMMITTING = 0   # its record is on the way to the disk
+    MESSAGE_READY = 1        # may go now, or is going
+    MESSAGE_SCHEDULED = 2    # waits for its time
+    MESSAGE_HELD = 3
+    MESSAGE_GONE = 4
+
+
+cdef enum:
+    ENVELOPE_TEXTS = 7       # the length-prefixed texts in front of the recipients, in AcceptedMeta's order
+    TEXT_REVERSE_PATH = 0
+    TEXT_ENVID = 1
+    TEXT_LISTENER = 2
+    TEXT_CLIENT = 3
+    TEXT_GREETING = 4
+    TEXT_LOGIN = 5
+    TEXT_TENANT = 6
+
+
+cdef struct Text:
+    const char *octets
+    uint16_t length
+
+
+cdef struct Recipient:
+    Text forward_path
+    Text orcpt
+    uint8_t notify
+
+
+cdef class MailBuffer:
+    """The octets of one message: room in front, the record's meta part, the mail data.
+
+    The meta part is written backwards into the room in front once the envelope is known, so that the record is one piece
+    of memory that the commit thread writes and a connection sends without a copy.
+    """
+    cdef char *octets
+    cdef size_t capacity
+    cdef size_t begin        # of the record; == data_begin while there is none
+    cdef size_t data_begin   # of the mail data, trace fields included
+    cdef size_t end
+    cdef Py_ssize_t exports  # views that are out: the memory must not move
+
+    cdef int reserve(self, size_t n) except -1
+    cdef int prepend(self, const char *p, size_t n) except -1
+    cdef int make_room_in_front(self, size_t n) except -1
+    cdef AcceptedMeta *meta(self) noexcept nogil
+    cdef Text text(self, int which) noexcept nogil
+    cdef size_t recipient_at(self, size_t position, Recipient *recipient) noexcept nogil
+    cdef size_t first_recipient(self) noexcept nogil
+
+
+cdef class Message:
+    """The queue's entry for one message: small, because there may be millions."""
+    cdef readonly uint64_t id
+    cdef readonly uint64_t received_us
+    cdef readonly double next_attempt        # unix seconds; 0 while it is not scheduled
+    cdef public object segment               # journal.Segment that holds the record, None for class memory
+    cdef uint64_t offset                     # of the record in its segment
+    cdef readonly uint32_t record_octets
+    cdef readonly uint32_t attempts
+    cdef public MailBuffer buffer            # None: the mail data is on disk only
+    cdef public object replies               # None, or {recipient index: (code, text)} of the last attempt
+    cdef uint8_t *states                     # RecipientState per recipient
+    cdef uint8_t _one
+    cdef readonly uint16_t recipients
+    cdef readonly uint16_t outstanding       # deliveries under way or ready
+    cdef public uint8_t state                # MessageState
+    cdef public uint8_t durability
+    cdef uint8_t body
+    cdef public uint8_t flags
+    cdef public bint in_doubt
+    cdef int in_flight                       # slot of the journal's in-flight table, -1: none
+    cdef Py_ssize_t heap_index               # position in the timer, -1: not there
+
+    cdef int allocate(self, uint16_t recipients) except -1
+
+
+cdef uint64_t buffered_octets() noexcept nogil
+cdef bytes as_bytes(Text text)
+cdef bint is_final(uint8_t state) noexcept nogil
+
+
+cdef struct EnvelopeTexts:
+    Text texts[7]
+
+
+# Writes the meta part of an accepted record in front of buffer's mail data. `recipients_block` is the recipients as the record
+# wants them. Serial and checksum are filled in when the journal knows where the record goes (seal_record).
+cdef int write_accepted(MailBuffer buffer, uint64_t id, AcceptedMeta *meta, EnvelopeTexts *texts,
+                        const char *recipients_block, size_t recipients_length) except -1
+cdef void seal_record(char *record, uint64_t serial) noexcept nogil
+cdef bint record_is_sound(const char *record, size_t available, uint64_t serial) noexcept nogil
+cdef void id_text(uint64_t id, char *out) noexcept nogil      # 13 octets
+cdef uint64_t id_value(const char *text, size_t n) noexcept nogil

@@ -1,0 +1,151 @@
+"""The server's side of one SMTP session, and what the sessions of one worker share."""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from angarium._core.command cimport MailParameters
+from angarium._core.counters cimport Counters
+from angarium._core.event_log cimport EventLog
+from angarium._core.journal cimport Receiver
+from angarium._core.mail_data cimport MailDataScan
+from angarium._core.record cimport MailBuffer, Message, Text
+
+
+cdef class Intake:
+    """Where accepted mail goes: takes responsibility for a message and tells the session when it is safe."""
+    cdef uint64_t next_id(self) except 0
+    cdef int accept(self, Message message, Receiver receiver) except -1
+    cdef const char *refusal(self) noexcept      # NULL, or the whole 4xx reply while no mail can be taken
+
+
+cdef class ListenerProfile:
+    """What all sessions of one listener have in common: decided by the configuration, read by the session."""
+    cdef readonly bytes hostname
+    cdef readonly bytes name
+    cdef readonly int durability
+    cdef readonly uint64_t message_octets
+    cdef readonly uint32_t recipients
+    cdef readonly uint32_t command_octets
+    cdef readonly uint32_t errors
+    cdef readonly uint32_t commands_per_second
+    cdef readonly uint32_t hops
+    cdef readonly uint32_t transactions          # of one session, 0: no limit
+    cdef readonly uint64_t connections           # of the node
+    cdef readonly uint32_t connections_per_client
+    cdef readonly double idle_timeout_s
+    cdef readonly double data_timeout_s          # from the start of one message's data to its end
+    cdef readonly bint authentication_required
+    cdef readonly object client_policy           # address text -> (may relay, may send bare newlines)
+    cdef readonly object authentication          # mechanism -> exchange or None; None: AUTH is not offered
+    cdef readonly tuple mechanisms
+    cdef readonly object start_tls               # session -> None; None: STARTTLS is not offered
+    cdef dict _clients                           # what client_policy said, bounded
+    cdef bytes _greeting
+    cdef bytes _ehlo_plain                       # rest of the EHLO reply behind its first line
+    cdef bytes _ehlo_tls
+    cdef uint32_t _offers_plain
+    cdef uint32_t _offers_tls
+
+
+cdef class Reception:
+    """What the sessions of one worker share: receive buffer, clock, counters, intake."""
+    cdef readonly Counters counters
+    cdef readonly EventLog events
+    cdef readonly Intake intake
+    cdef public uint64_t memory_octets           # hard mark: over it no mail is taken
+    cdef public bint draining                    # new commands get 421
+    cdef object _view                            # memoryview of _receive
+    cdef char *_receive
+    cdef ServerSession _first                    # doubly linked list of the open sessions
+    cdef readonly uint32_t sessions
+    cdef int64_t _date_second
+    cdef char _date[40]
+    cdef size_t _date_length
+
+    cdef double now(self) noexcept
+    cdef size_t date(self, uint64_t unix_us) noexcept
+
+
+cdef class ServerSession(Receiver):
+    cdef readonly ListenerProfile profile
+    cdef readonly Reception reception
+    cdef readonly object transport
+    cdef ServerSession _next, _previous
+    # connection
+    cdef bytes _client                           # address as text
+    cdef uint64_t _client_key
+    cdef bint _counted
+    cdef bint _may_relay
+    cdef bint _bare_newlines                     # repaired instead of refused
+    cdef readonly bint closed
+    cdef bint _eof
+    cdef readonly bint tls
+    cdef readonly object tls_version, tls_cipher
+    # dialogue
+    cdef uint8_t _dialogue                       # DIALOGUE_*: what the verb table is asked with
+    cdef uint8_t _mode                           # MODE_*: what the next octets are
+    cdef uint8_t _waiting_for                    # WAIT_*: why input is not read on
+    cdef bint _extended                          # EHLO, not HELO
+    cdef bint _skipping_line
+    cdef bytes _greeting_name
+    cdef bytes _login
+    cdef object _exchange                        # AUTH under way
+    cdef uint32_t _errors
+    cdef uint32_t _transactions
+    cdef int64_t _rate_second
+    cdef uint32_t _rate_count
+    cdef double _deadline
+    cdef double _data_deadline
+    # replies not yet written
+    cdef char *_out
+    cdef size_t _out_length, _out_capacity
+    cdef bint _write_paused
+    # input that came while waiting
+    cdef char *_stash
+    cdef size_t _stash_length, _stash_capacity
+    cdef bint _read_paused
+    # mail transaction
+    cdef bytes _reverse_path
+    cdef bytes _envid
+    cdef MailParameters _mail
+    cdef char *_recipients                       # as the journal's record wants them
+    cdef size_t _recipients_length, _recipients_capacity
+    cdef uint16_t _recipient_count
+    cdef MailBuffer _buffer
+    cdef MailDataScan _scan
+    cdef bint _discarding                        # the message is refused; its octets are read and dropped
+    cdef const char *_refusal                    # what it is refused with
+    cdef uint64_t _chunk_left
+    cdef bint _chunk_last
+    cdef bint _chunk_ignored                     # a chunk outside a transaction
+    cdef const char *_chunk_reply
+    cdef double _end_of_data_at
+
+    cdef int _read(self, const char *p, size_t n) except -1
+    cdef size_t _consume(self, const char *p, size_t n) except? 0
+    cdef int _command(self, const char *line, size_t n) except -1
+    cdef int _do_mail(self, const char *line, size_t n, size_t arguments) except -1
+    cdef int _do_rcpt(self, const char *line, size_t n, size_t arguments) except -1
+    cdef int _do_bdat(self, const char *line, size_t n, size_t arguments) except -1
+    cdef int _do_greeting(self, int verb, const char *line, size_t n, size_t arguments) except -1
+    cdef int _do_auth(self, const char *line, size_t n, size_t arguments) except -1
+    cdef int _auth_step(self, const char *line, size_t n) except -1
+    cdef int _start_data(self) except -1
+    cdef size_t _take_data(self, const char *p, size_t n) except? 0
+    cdef size_t _take_chunk(self, const char *p, size_t n) except? 0
+    cdef int _end_of_chunk(self) except -1
+    cdef int _end_of_data(self) except -1
+    cdef int _check_bounds(self) except -1
+    cdef int _slot_of(self, const char *reply) noexcept
+    cdef const char *_verdict(self) noexcept
+    cdef int _write_trace(self, uint64_t id, uint64_t received_us) except -1
+    cdef const char *_protocol(self) noexcept
+    cdef int _say(self, const char *octets, size_t n) except -1
+    cdef int _reply(self, const char *reply) except -1
+    cdef int _reject(self, const char *reply, int slot, const char *path, size_t path_length) except -1
+    cdef int _flush(self) except -1
+    cdef int _keep(self, const char *p, size_t n) except -1
+    cdef int _go_on(self) except -1
+    cdef int _abort(self, const char *reply) except -1
+    cdef int _finish(self) except -1
+    cdef void _reset(self) noexcept
+    cdef uint32_t _offers(self) noexcept

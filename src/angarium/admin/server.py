@@ -1,0 +1,147 @@
+"""The admin process: HTTP for operators and for Prometheus, never on the path of a message.
+
+Job: run() serves the application of angarium.admin.api until SIGTERM or SIGINT, then lets requests under way end within
+GRACE_S.
+Input: the configuration, the slab's descriptor, the workers' sockets, and a listening socket or the address to bind.
+Output: when it listens, one octet on `ready_fd`, which is then closed.
+
+Fails: OSError when it cannot listen or read the token, ValueError for an address, a slab or a token that is none: all
+before it is ready.
+Bounds: CONNECTIONS_MAX connections at once, others are answered 503.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvicorn
+import uvloop
+
+from angarium._core.counters import Slab
+from angarium.admin.address import Address
+from angarium.admin.api import Services, create_app
+from angarium.admin.sandbox_mail import SandboxMail
+from angarium.admin.workers import Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from litestar.types import ASGIApp
+
+    from angarium.config.model import Config
+
+__all__ = ["bind", "read_token", "run"]
+
+CONNECTIONS_MAX = 256
+GRACE_S = 3
+BACKLOG = 128
+
+
+def run(
+    config: Config,
+    slab_fd: int,
+    worker_sockets: Sequence[str | Path],
+    *,
+    sock_fd: int | None = None,
+    ready_fd: int | None = None,
+    supervisor_pid: int | None = None,
+) -> None:
+    """Serve until told to stop. `sock_fd` is a socket that listens already; without it config.admin.listen is bound."""
+    spool = Path(config.node.spool)
+    services = Services(
+        hostname=config.node.hostname,
+        slab=Slab.attach(slab_fd),
+        workers=Workers(worker_sockets),
+        sandbox_mail=SandboxMail(spool / "sink" / "Maildir") if config.sandbox else None,
+        token=read_token(Path(config.admin.token_file)) if config.admin.token_file else None,
+        supervisor_pid=supervisor_pid,
+    )
+    listener = bind(Address.parse(str(config.admin.listen))) if sock_fd is None else socket.socket(fileno=sock_fd)
+    serve(create_app(services), listener, ready_fd)
+
+
+def serve(app: ASGIApp, listener: socket.socket, ready_fd: int | None = None) -> None:
+    """Serve an application on a listening socket until SIGTERM or SIGINT."""
+    settings = uvicorn.Config(
+        app,  # type: ignore[arg-type]  # Litestar and uvicorn each have their own types for ASGI
+        loop="none",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=CONNECTIONS_MAX,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    with listener:
+        uvloop.run(_Server(settings, ready_fd).serve(sockets=[listener]))
+
+
+class _Server(uvicorn.Server):
+    """Tells when it listens, and ends with an ordinary exit where uvicorn would send itself the signal once more."""
+
+    def __init__(self, config: uvicorn.Config, ready_fd: int | None) -> None:
+        super().__init__(config)
+        self._ready_fd = ready_fd
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._ready_fd is not None:
+            os.write(self._ready_fd, b"1")
+            os.close(self._ready_fd)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.handle_exit)
+        yield
+
+
+def bind(address: Address) -> socket.socket:
+    """A listening socket. A Unix socket that nobody listens on any more is replaced; it is for its owner and group."""
+    if not address.path:
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(address.path)
+        mask = os.umask(0o117)
+        try:
+            listener.bind(address.path)
+        finally:
+            os.umask(mask)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+
+
+def read_token(path: Path) -> str:
+    """The token in a file: its first line. ValueError when it is too short to be a secret, or has odd characters."""
+    with open(path, encoding="utf-8") as file:
+        token = file.readline(1024).strip()
+    if len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token:
+        raise ValueError(f"{path}: the token must be one line of at least 16 printable ASCII characters without spaces")
+    return token

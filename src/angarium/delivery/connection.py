@@ -1,0 +1,246 @@
+"""Open a connection to a next hop: TCP, greeting, EHLO, STARTTLS by aiosmtplib; then its transport is ours.
+
+Input: a Target: hosts in the order in which to try them. Output: an open ClientSession that has taken the queue's next delivery.
+
+Fails: when no host can be reached, everything that waits in the queue is settled with the last host's failure, and the next hop rests
+for a while that grows with each failure in a row (PROBE_*): one probe per interval, not one attempt per message.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiosmtplib
+
+from angarium._core.client_session import Capability, ClientSession, Egress, Phase
+from angarium._core.counters import Counters, Slot
+from angarium._core.dispatch import Delivery, ReadyQueue
+from angarium.clock import Clock
+
+PROBE_FIRST_S = 1.0
+PROBE_LONGEST_S = 60.0
+MOST_OPENING = 64  # connections being opened by one worker at a time
+
+
+@dataclass(frozen=True)
+class Host:
+    """One mail host at one address."""
+
+    name: str
+    address: str
+    port: int = 25
+
+
+@dataclass
+class Target:
+    """Where the deliveries of a ready queue go, and how its host has behaved."""
+
+    hosts: tuple[Host, ...]
+    tls: str = "opportunistic"  # none | opportunistic | require | verify
+    failures: int = 0
+    failure: tuple[int, tuple[int, int, int] | None, bytes, int] | None = field(default=None)
+
+
+class ConnectFailure(Exception):
+    """A host could not be used. code 0: no reply was seen."""
+
+    def __init__(self, phase: int, text: str, code: int = 0) -> None:
+        super().__init__(text)
+        self.phase = phase
+        self.text = text
+        self.code = code
+
+
+class Connector:
+    """Opens the connections of one worker."""
+
+    def __init__(
+        self,
+        egress: Egress,
+        counters: Counters,
+        clock: Clock,
+        *,
+        hostname: str,
+        connect_timeout_s: float,
+        greeting_timeout_s: float,
+        ehlo_timeout_s: float,
+        transactions_per_connection: int,
+        settle: Callable[[Delivery], None],
+        loopback_only: bool,
+    ) -> None:
+        self._egress = egress
+        self._counters = counters
+        self._clock = clock
+        self._hostname = hostname
+        self._connect_timeout_s = connect_timeout_s
+        self._dialogue_timeout_s = max(greeting_timeout_s, ehlo_timeout_s)
+        self._transactions = transactions_per_connection
+        self._settle = settle
+        self._loopback_only = loopback_only
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._slots = asyncio.Semaphore(MOST_OPENING)
+        self._contexts: dict[bool, ssl.SSLContext] = {}
+
+    def connect(self, queue: ReadyQueue) -> None:
+        """Begin to open one connection for queue (its `connecting` has been counted)."""
+        task = asyncio.get_running_loop().create_task(self._open(queue))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Give up what is being opened."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _open(self, queue: ReadyQueue) -> None:
+        target: Target = queue.target
+        failure = ConnectFailure(Phase.PHASE_CONNECT, "no address")
+        try:
+            async with self._slots:
+                for host in target.hosts:
+                    try:
+                        session = await self._open_host(queue, target, host)
+                    except ConnectFailure as why:
+                        failure = why
+                        self._counters.add(Slot.DELIVERY_CONNECTIONS_FAILED, 1)
+                        continue
+                    target.failures = 0
+                    queue.blocked_until = 0.0
+                    self._counters.add(Slot.DELIVERY_CONNECTIONS_OPENED, 1)
+                    queue.connecting -= 1
+                    session.start()
+                    return
+        except asyncio.CancelledError:
+            queue.connecting -= 1
+            raise
+        queue.connecting -= 1
+        self._fail(queue, target, failure)
+
+    def _fail(self, queue: ReadyQueue, target: Target, failure: ConnectFailure) -> None:
+        if queue.open:
+            return  # others are up: they carry what waits
+        target.failures += 1
+        pause_s = min(PROBE_FIRST_S * 2.0 ** (target.failures - 1), PROBE_LONGEST_S)
+        queue.blocked_until = self._clock.monotonic() + pause_s
+        text = failure.text.encode("utf-8", "replace")
+        for _ in range(queue.backlog):
+            delivery = queue.take()
+            if delivery is None:
+                break
+            delivery.results = [(index, failure.code, None, text, failure.phase) for index in delivery.indices()]
+            self._settle(delivery)
+
+    async def _open_host(self, queue: ReadyQueue, target: Target, host: Host) -> ClientSession:
+        where = f"{host.name}[{host.address}]:{host.port}"
+        if self._loopback_only and not ipaddress.ip_address(host.address).is_loopback:
+            raise ConnectFailure(Phase.PHASE_CONNECT, f"{where}: refused, the sandbox delivers on this machine only")
+        client = aiosmtplib.SMTP(
+            hostname=host.address,
+            port=host.port,
+            local_hostname=self._hostname,
+            timeout=self._connect_timeout_s,
+            start_tls=False,
+            use_tls=False,
+        )
+        phase = Phase.PHASE_CONNECT
+        try:
+            await client.connect()
+            client.timeout = self._dialogue_timeout_s
+            phase = Phase.PHASE_EHLO
+            with contextlib.suppress(aiosmtplib.SMTPHeloError):
+                await client.ehlo()
+            if not client.is_ehlo_or_helo_needed and target.tls != "none":
+                phase = Phase.PHASE_TLS
+                await self._secure(client, target, host)
+            elif client.is_ehlo_or_helo_needed:
+                await client.helo()
+        except aiosmtplib.SMTPResponseException as refusal:
+            client.close()
+            raise ConnectFailure(phase, f"{where}: {refusal.message}", refusal.code) from refusal
+        except (aiosmtplib.SMTPException, OSError, ssl.SSLError, ValueError) as failure:
+            client.close()
+            raise ConnectFailure(phase, f"{where}: {failure}") from failure
+        except asyncio.CancelledError:
+            client.close()
+            raise
+        return self._adopt(queue, client, where)
+
+    async def _secure(self, client: aiosmtplib.SMTP, target: Target, host: Host) -> None:
+        """STARTTLS as the policy asks."""
+        if not client.supports_extension("starttls"):
+            if target.tls in {"require", "verify"}:
+                raise aiosmtplib.SMTPException("the host does not offer STARTTLS, and the policy requires it")
+            return
+        verify = target.tls == "verify"
+        await client.starttls(tls_context=self._context(verify), server_hostname=host.name if verify else None)
+        await client.ehlo()
+
+    def _context(self, verify: bool) -> ssl.SSLContext:
+        context = self._contexts.get(verify)
+        if context is None:
+            context = ssl.create_default_context()
+            if not verify:
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+            self._contexts[verify] = context
+        return context
+
+    def _adopt(self, queue: ReadyQueue, client: aiosmtplib.SMTP, where: str) -> ClientSession:
+        """Take the transport away from aiosmtplib: from here on the compiled session reads and writes."""
+        transport: Any = client.transport
+        if transport is None or transport.is_closing():
+            raise ConnectFailure(Phase.PHASE_EHLO, f"{where}: the host closed the connection")
+        extensions = client.esmtp_extensions
+        session = ClientSession(
+            self._egress,
+            queue,
+            transport,
+            where.encode("ascii", "replace"),
+            capabilities_of(extensions),
+            size_limit=_number(extensions.get("size", "")),
+            transactions_limit=_lowest(self._transactions, _limit_of(extensions.get("limits", ""), "MAILMAX")),
+            recipients_limit=_limit_of(extensions.get("limits", ""), "RCPTMAX"),
+        )
+        transport.set_protocol(session)
+        return session
+
+
+def capabilities_of(extensions: dict[str, str]) -> int:
+    """The Capability bits of an EHLO reply."""
+    offered = 0
+    for keyword, bit in (
+        ("pipelining", Capability.CAPABILITY_PIPELINING),
+        ("8bitmime", Capability.CAPABILITY_8BITMIME),
+        ("smtputf8", Capability.CAPABILITY_SMTPUTF8),
+        ("chunking", Capability.CAPABILITY_CHUNKING),
+        ("size", Capability.CAPABILITY_SIZE),
+        ("dsn", Capability.CAPABILITY_DSN),
+        ("requiretls", Capability.CAPABILITY_REQUIRETLS),
+    ):
+        if keyword in extensions:
+            offered |= bit
+    return offered
+
+
+def _number(text: str) -> int:
+    word = text.strip()
+    return int(word) if word.isdecimal() and len(word) <= 20 else 0
+
+
+def _limit_of(text: str, name: str) -> int:
+    """One limit of a LIMITS line (RFC 9422 §3), 0 when it is not there."""
+    for word in text.split():
+        keyword, _, value = word.partition("=")
+        if keyword.upper() == name:
+            return _number(value)
+    return 0
+
+
+def _lowest(*limits: int) -> int:
+    """The lowest limit that is one (0: none)."""
+    return min((limit for limit in limits if limit), default=0)

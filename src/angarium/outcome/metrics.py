@@ -1,0 +1,320 @@
+"""The metrics of the node: every name, with its help, labels and the slots of shared memory it is read from.
+
+Job: turn the slots of the slab (angarium._core.counters) into metric families. Names are
+`angarium_<stage>_<what>_<unit|total>` in base units (seconds, bytes); a label's values are a closed set, listed here.
+SlabCollector sums over all processes of the node at every scrape; workers do not import this module.
+
+`python -m angarium.outcome.metrics > docs/metrics.md` writes the page that lists them.
+
+A new metric needs its slot in counters.pxd (and its name in counters.pyi) and one line here.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from angarium._core.counters import Slab, Slot, bucket_bounds_us
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from prometheus_client.metrics_core import Metric as Family
+
+__all__ = ["METRICS", "PROCESS_METRICS", "Kind", "MetricSpec", "SlabCollector", "render_page"]
+
+
+class Kind(Enum):
+    """The types of metric that a slot can be."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """One metric: a single slot, or one slot for each value of its label."""
+
+    kind: Kind
+    name: str
+    help: str
+    slots: tuple[Slot, ...]
+    label: str = ""
+    label_values: tuple[str, ...] = ()
+
+    @property
+    def stage(self) -> str:
+        """The second part of the name."""
+        return self.name.split("_")[1]
+
+
+def _metric(kind: Kind, name: str, slots: Slot | Mapping[str, Slot], text: str, label: str = "") -> MetricSpec:
+    if isinstance(slots, Slot):
+        return MetricSpec(kind, f"angarium_{name}", text, (slots,))
+    return MetricSpec(kind, f"angarium_{name}", text, tuple(slots.values()), label, tuple(slots))
+
+
+def _counter(name: str, slots: Slot | Mapping[str, Slot], text: str, label: str = "") -> MetricSpec:
+    return _metric(Kind.COUNTER, name, slots, text, label)
+
+
+def _gauge(name: str, slot: Slot, text: str) -> MetricSpec:
+    return _metric(Kind.GAUGE, name, slot, text)
+
+
+def _histogram(name: str, slot: Slot, text: str) -> MetricSpec:
+    return _metric(Kind.HISTOGRAM, name, slot, text)
+
+
+METRICS: tuple[MetricSpec, ...] = (
+    # ingress: connections
+    _gauge("ingress_open_connections", Slot.INGRESS_CONNECTIONS, "Client connections that are open."),
+    _counter("ingress_connections_total", Slot.INGRESS_CONNECTIONS_TOTAL, "Client connections accepted."),
+    _counter(
+        "ingress_refused_connections_total",
+        {"node": Slot.INGRESS_REFUSED_NODE, "client": Slot.INGRESS_REFUSED_CLIENT},
+        "Connections answered 421 at once, by the limit that was reached: the node's or the client's own.",
+        "limit",
+    ),
+    _counter(
+        "ingress_client_table_full_total",
+        Slot.INGRESS_CLIENT_TABLE_FULL,
+        "Connections whose client found no place in the table of clients, and so shared one limit with others like it.",
+    ),
+    _counter(
+        "ingress_tls_handshakes_total",
+        {"ok": Slot.INGRESS_TLS_HANDSHAKES, "failed": Slot.INGRESS_TLS_FAILURES},
+        "TLS handshakes with clients.",
+        "result",
+    ),
+    _counter(
+        "ingress_authentications_total",
+        {"ok": Slot.INGRESS_AUTH_OK, "failed": Slot.INGRESS_AUTH_FAILED},
+        "AUTH commands by result.",
+        "result",
+    ),
+    # ingress: commands and replies
+    _counter("ingress_commands_total", Slot.INGRESS_COMMANDS_TOTAL, "SMTP commands received."),
+    _counter(
+        "ingress_replies_total",
+        {
+            "2xx": Slot.INGRESS_REPLIES_2XX,
+            "3xx": Slot.INGRESS_REPLIES_3XX,
+            "4xx": Slot.INGRESS_REPLIES_4XX,
+            "5xx": Slot.INGRESS_REPLIES_5XX,
+        },
+        "SMTP replies sent to clients, by the first digit of the reply code.",
+        "class",
+    ),
+    _counter(
+        "ingress_throttled_total", Slot.INGRESS_THROTTLED, "Times a session had to wait for sending commands too fast."
+    ),
+    # ingress: messages
+    _counter(
+        "ingress_messages_total",
+        {
+            "fsync": Slot.INGRESS_MESSAGES_FSYNC,
+            "async": Slot.INGRESS_MESSAGES_ASYNC,
+            "memory": Slot.INGRESS_MESSAGES_MEMORY,
+        },
+        "Messages answered 250, by durability class.",
+        "durability",
+    ),
+    _counter("ingress_mail_data_bytes_total", Slot.INGRESS_OCTETS, "Octets of mail data answered 250."),
+    _counter(
+        "ingress_rejections_total",
+        {
+            "relay": Slot.INGRESS_REJECTED_RELAY,
+            "size": Slot.INGRESS_REJECTED_SIZE,
+            "bare_newline": Slot.INGRESS_REJECTED_BARE_NEWLINE,
+            "hops": Slot.INGRESS_REJECTED_HOPS,
+            "syntax": Slot.INGRESS_REJECTED_SYNTAX,
+            "recipients": Slot.INGRESS_REJECTED_RECIPIENTS,
+            "errors": Slot.INGRESS_REJECTED_ERRORS,
+            "rate": Slot.INGRESS_REJECTED_RATE,
+            "idle": Slot.INGRESS_REJECTED_IDLE,
+            "storage": Slot.INGRESS_REJECTED_STORAGE,
+            "memory_full": Slot.INGRESS_REJECTED_MEMORY_FULL,
+        },
+        "Commands, messages and sessions turned away, by reason.",
+        "reason",
+    ),
+    _histogram(
+        "ingress_commit_latency_seconds",
+        Slot.INGRESS_COMMIT_LATENCY,
+        "From the end of the mail data until its 250 was written.",
+    ),
+    # queue
+    _gauge("queue_messages", Slot.QUEUE_MESSAGES, "Messages queued."),
+    _gauge("queue_recipients", Slot.QUEUE_RECIPIENTS, "Recipients of the messages queued that are not final."),
+    _gauge("queue_mail_data_bytes", Slot.QUEUE_OCTETS, "Octets of the messages queued, in memory or not."),
+    _gauge("queue_memory_bytes", Slot.QUEUE_MEMORY_OCTETS, "Octets of mail data held in memory."),
+    _gauge("queue_journal_bytes", Slot.QUEUE_JOURNAL_OCTETS, "Octets of the journal's segments on disk."),
+    _gauge("queue_failed_shards", Slot.QUEUE_SHARDS_FAILED, "Shards closed for intake after a failed write or sync."),
+    _counter("queue_commits_total", Slot.QUEUE_COMMITS_TOTAL, "Groups of records written to a journal."),
+    _counter("queue_commit_records_total", Slot.QUEUE_COMMIT_RECORDS, "Records in the groups written."),
+    _counter("queue_journal_written_bytes_total", Slot.QUEUE_JOURNAL_WRITTEN_OCTETS, "Octets written to journals."),
+    _counter("queue_syncs_total", Slot.QUEUE_SYNCS_TOTAL, "Calls of fdatasync on a journal."),
+    _histogram("queue_sync_latency_seconds", Slot.QUEUE_SYNC_LATENCY, "Duration of one fdatasync of a journal."),
+    _counter(
+        "queue_segments_total",
+        {"created": Slot.QUEUE_SEGMENTS_CREATED, "recycled": Slot.QUEUE_SEGMENTS_RECYCLED},
+        "Journal segments taken into use, by where they came from.",
+        "origin",
+    ),
+    _counter("queue_recovered_messages_total", Slot.QUEUE_RECOVERED, "Messages found in the journal at start."),
+    _counter("queue_torn_records_total", Slot.QUEUE_TORN_RECORDS, "Unfinished records found at start, and left out."),
+    _counter(
+        "queue_in_doubt_messages_total",
+        Slot.QUEUE_IN_DOUBT_TOTAL,
+        "Messages whose next hop may have taken them without its final reply being seen.",
+    ),
+    _counter("queue_expired_messages_total", Slot.QUEUE_EXPIRED, "Messages given up because their time was over."),
+    # delivery
+    _gauge("delivery_open_connections", Slot.DELIVERY_CONNECTIONS, "Connections to next hops that are open."),
+    _gauge("delivery_ready_messages", Slot.DELIVERY_READY, "Messages that may go now."),
+    _gauge("delivery_scheduled_messages", Slot.DELIVERY_SCHEDULED, "Messages that wait for their time."),
+    _counter("delivery_attempts_total", Slot.DELIVERY_ATTEMPTS, "Attempts to hand a message to a next hop."),
+    _counter(
+        "delivery_recipients_total",
+        {
+            "delivered": Slot.DELIVERY_DELIVERED_RECIPIENTS,
+            "deferred": Slot.DELIVERY_DEFERRED_RECIPIENTS,
+            "failed": Slot.DELIVERY_FAILED_RECIPIENTS,
+            "expired": Slot.DELIVERY_EXPIRED_RECIPIENTS,
+        },
+        "Recipients by what an attempt came to; one that is deferred counts again at its next attempt.",
+        "result",
+    ),
+    _counter(
+        "delivery_delivered_messages_total",
+        Slot.DELIVERY_DELIVERED_MESSAGES,
+        "Messages of which all recipients were delivered.",
+    ),
+    _counter("delivery_mail_data_bytes_total", Slot.DELIVERY_OCTETS, "Octets of mail data taken by next hops."),
+    _counter(
+        "delivery_possible_duplicates_total",
+        Slot.DELIVERY_DUPLICATES_POSSIBLE,
+        "Messages sent again after a transaction whose final reply was not seen.",
+    ),
+    _histogram(
+        "delivery_latency_seconds", Slot.DELIVERY_LATENCY, "From the acceptance of a message until it was delivered."
+    ),
+    _counter(
+        "delivery_connections_total",
+        {
+            "opened": Slot.DELIVERY_CONNECTIONS_OPENED,
+            "reused": Slot.DELIVERY_CONNECTIONS_REUSED,
+            "failed": Slot.DELIVERY_CONNECTIONS_FAILED,
+        },
+        "Connections leased for an attempt: newly opened, taken from the pool, or not to be had.",
+        "result",
+    ),
+    _counter("delivery_dns_queries_total", Slot.DELIVERY_DNS_QUERIES, "DNS queries sent."),
+    _counter("delivery_dns_cache_hits_total", Slot.DELIVERY_DNS_CACHE_HITS, "DNS questions answered from the cache."),
+    _counter("delivery_dns_failures_total", Slot.DELIVERY_DNS_FAILURES, "DNS queries without a usable answer."),
+    # outcome
+    _counter("outcome_events_total", Slot.OUTCOME_EVENTS, "Events written to the event log."),
+    _counter("outcome_dropped_events_total", Slot.OUTCOME_EVENTS_DROPPED, "Events that could not be written."),
+    # processes
+    _counter("worker_starts_total", Slot.WORKER_STARTS, "Starts of worker processes, the first ones included."),
+    _histogram("worker_loop_lag_seconds", Slot.LOOP_LAG, "How late a worker's event loop ran what was due."),
+)
+
+_PROCESSES = ("supervisor", "admin", "worker-N")
+
+
+def _of_process(kind: Kind, name: str, text: str) -> MetricSpec:
+    return MetricSpec(kind, f"angarium_{name}", text, (), "process", _PROCESSES)
+
+
+# Not counted in slots: angarium.admin.processes reads these from /proc.
+PROCESS_MEMORY = _of_process(Kind.GAUGE, "process_resident_memory_bytes", "Resident memory of a process.")
+PROCESS_CPU = _of_process(Kind.COUNTER, "process_cpu_seconds_total", "User and system CPU time of a process.")
+PROCESS_FDS = _of_process(Kind.GAUGE, "process_open_fds", "Open file descriptors of a process.")
+PROCESS_UP = _of_process(Kind.GAUGE, "process_up", "1 when the process answered the admin process, 0 when it did not.")
+PROCESS_METRICS = (PROCESS_MEMORY, PROCESS_CPU, PROCESS_FDS, PROCESS_UP)
+
+
+class SlabCollector(Collector):
+    """The families of METRICS, read from the slab at the moment of the scrape and summed over all processes."""
+
+    def __init__(self, slab: Slab) -> None:
+        self._slab = slab
+        self._bounds = [str(bound / 1e6) for bound in bucket_bounds_us()] + ["+Inf"]
+
+    def collect(self) -> Iterator[Family]:
+        """One family for each metric, with every label value, zeros included."""
+        totals = self._slab.totals()
+        for spec in METRICS:
+            yield self._family(spec, totals)
+
+    def _family(self, spec: MetricSpec, totals: Sequence[int]) -> Family:
+        if spec.kind is Kind.HISTOGRAM:
+            return self._histogram(spec, totals)
+        labels = [spec.label] if spec.label else []
+        family: CounterMetricFamily | GaugeMetricFamily
+        if spec.kind is Kind.COUNTER:
+            family = CounterMetricFamily(spec.name, spec.help, labels=labels)
+        else:
+            family = GaugeMetricFamily(spec.name, spec.help, labels=labels)
+        for label_values, slot in zip([[v] for v in spec.label_values] or [[]], spec.slots, strict=True):
+            value = totals[slot]
+            if spec.kind is Kind.GAUGE and value >= 1 << 63:
+                value -= 1 << 64  # a gauge taken down too often shows as what it is, not as 18 quintillion
+            family.add_metric(label_values, value)
+        return family
+
+    def _histogram(self, spec: MetricSpec, totals: Sequence[int]) -> Family:
+        base = spec.slots[0]
+        cumulative = 0
+        buckets: list[tuple[str, float]] = []
+        for i, bound in enumerate(self._bounds):
+            cumulative += totals[base + i]
+            buckets.append((bound, cumulative))
+        return HistogramMetricFamily(
+            spec.name, spec.help, buckets=buckets, sum_value=totals[base + len(self._bounds)] / 1e6
+        )
+
+
+_STAGE_TITLES = {
+    "ingress": "Ingress: clients connect and hand over mail",
+    "queue": "Queue: messages the relay is responsible for",
+    "delivery": "Delivery: attempts at the next hop",
+    "outcome": "Outcome: what is reported",
+    "worker": "Workers",
+    "process": "Processes: read from /proc at every scrape; one that cannot be seen is left out",
+}
+
+
+def render_page() -> str:
+    """docs/metrics.md."""
+    lines = [
+        "# Metrics",
+        "",
+        "`GET /metrics` of the admin process, in the Prometheus text format or OpenMetrics. Values are summed over all",
+        "processes of the node. Counters survive the restart of a worker and start from zero with the relay. Labels",
+        "take only the values listed here.",
+        "",
+        "This page is generated: `python -m angarium.outcome.metrics > docs/metrics.md`.",
+    ]
+    for stage, title in _STAGE_TITLES.items():
+        lines += ["", f"## {title}", "", "| metric | type | labels | meaning |", "| --- | --- | --- | --- |"]
+        for spec in METRICS + PROCESS_METRICS:
+            if spec.stage != stage:
+                continue
+            labels = f"`{spec.label}`: {', '.join(spec.label_values)}" if spec.label else ""
+            lines.append(f"| `{spec.name}` | {spec.kind.value} | {labels} | {spec.help} |")
+    bounds = ", ".join(f"{bound / 1e6:g}" for bound in bucket_bounds_us())
+    lines += ["", "## Histograms", "", f"All have the same bucket bounds, in seconds: {bounds}.", ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render_page())

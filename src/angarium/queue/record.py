@@ -1,0 +1,28 @@
+"""The journal's record format as Python sees it: encode and decode records, no I/O.
+
+The layout is described in cext/record_format.h; the compiled core does the work.
+"""
+
+from angarium._core.record import (
+    MailBuffer,
+    RecordError,
+    checksum,
+    format_id,
+    load_message,
+    make_accepted,
+    new_message,
+    parse_id,
+)
+from angarium._core.recovery import encode_outcome
+
+__all__ = [
+    "MailBuffer",
+    "RecordError",
+    "checksum",
+    "encode_outcome",
+    "format_id",
+    "load_message",
+    "make_accepted",
+    "new_message",
+    "parse_id",
+]

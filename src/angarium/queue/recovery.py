@@ -1,0 +1,99 @@
+"""Open a shard: read its segments, bring back every message that is not done, and give its journal.
+
+Input: the shard's folder. Output: a Journal that continues it, the messages in the table, and a report.
+
+The segments are read from the oldest that was alive to the youngest. Of the two youngest everything is verified, mail data included, because
+a crash may have torn what was being written; of the others the index data alone is read.
+
+Fails: OSError when the folder or a file cannot be read. A torn or harmed record costs that record and is in the report.
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from angarium._core.counters import Counters
+from angarium._core.journal import Journal, Segment, Taker, read_segment_header
+from angarium._core.recovery import read_in_flight, scan_segment
+from angarium._core.schedule import MessageTable
+
+_HEADER_OCTETS = 4096
+_VERIFIED_SEGMENTS = 2
+
+
+@dataclass
+class RecoveryReport:
+    """What was found in one shard."""
+
+    shard: int
+    messages: int = 0
+    segments: int = 0
+    harmed: list[str] = field(default_factory=list)
+    in_doubt: list[int] = field(default_factory=list)
+
+
+def open_shard(
+    folder: Path,
+    shard: int,
+    table: MessageTable,
+    *,
+    segment_octets: int,
+    counters: Counters,
+    taker: Taker,
+    sync_interval_s: float,
+) -> tuple[Journal, RecoveryReport]:
+    """Recover what is in folder into table and open its journal."""
+    report = RecoveryReport(shard)
+    alive, spares = _read_folder(folder, shard, segment_octets)
+    before = len(table)
+    last_id = 0
+    for position, segment in enumerate(alive):
+        scan = scan_segment(segment, table, len(alive) - position <= _VERIFIED_SEGMENTS)
+        segment.seal()
+        last_id = max(last_id, scan.last_id)
+        report.harmed += [f"{segment.path}: {why} ({n} octets at {offset})" for offset, n, why in scan.harmed]
+    report.messages = len(table) - before
+    report.segments = len(alive)
+    report.in_doubt = [
+        number for number in read_in_flight(str(folder / "in-flight")) if table.get(number) is not None
+    ]
+    serial = max((segment.serial for segment in alive + spares), default=0)
+    journal = Journal(
+        str(folder),
+        shard,
+        segment_octets,
+        counters,
+        taker,
+        segments=alive,
+        spares=spares,
+        next_serial=serial + 1,
+        last_id=last_id,
+        sync_interval_s=sync_interval_s,
+    )
+    return journal, report
+
+
+def _read_folder(folder: Path, shard: int, segment_octets: int) -> tuple[list[Segment], list[Segment]]:
+    """(segments that may hold something alive, files that can be used again), both in order of serial."""
+    found: list[tuple[int, Segment]] = []
+    oldest_alive = 0
+    for path in sorted(folder.glob("*.segment")):
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        size = os.fstat(fd).st_size
+        header = read_segment_header(os.pread(fd, _HEADER_OCTETS, 0))
+        if header is None or header[0] != shard:
+            found.append((0, Segment(str(path), fd, 0, size, 0)))
+            continue
+        oldest_alive = max(oldest_alive, header[2])
+        found.append((header[1], Segment(str(path), fd, header[1], size, 0)))
+    found.sort(key=lambda entry: entry[0])
+    alive = [segment for serial, segment in found if serial and serial >= oldest_alive]
+    spares = []
+    for serial, segment in found:
+        if serial and serial >= oldest_alive:
+            continue
+        if segment.size == segment_octets:
+            spares.append(segment)
+        else:
+            os.unlink(segment.path)
+    return alive, spares

@@ -1,0 +1,300 @@
+"""Counters in shared memory: what one process counts, every other reads, and a dead worker holds nothing."""
+
+import ipaddress
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from angarium._core.counters import Counters, Slab, Slot, bucket_bounds_us, client_key, is_gauge, is_histogram
+
+TABLE = 8192
+WINDOW = 64
+
+
+@pytest.fixture
+def slab() -> Iterator[Slab]:
+    slab = Slab.create(3)
+    yield slab
+    slab.close()
+
+
+def histogram(counters: Counters, base: Slot) -> tuple[list[int], int]:
+    buckets = len(bucket_bounds_us()) + 1
+    return [counters.value(base + i) for i in range(buckets)], counters.value(base + buckets)
+
+
+def test_totals_sum_what_every_region_counted(slab: Slab) -> None:
+    slab.region(0).add(Slot.INGRESS_OCTETS, 5)
+    slab.region(2).add(Slot.INGRESS_OCTETS, 7)
+    slab.region(2).add(Slot.INGRESS_OCTETS, 1)
+    assert [slab.values(i)[Slot.INGRESS_OCTETS] for i in range(3)] == [5, 0, 8]
+    assert slab.total(Slot.INGRESS_OCTETS) == 13
+    assert slab.totals()[Slot.INGRESS_OCTETS] == 13
+    assert slab.region(1).node_total(Slot.INGRESS_OCTETS) == 13
+    assert sum(slab.totals()) == 13
+
+
+def test_a_gauge_goes_up_and_down_and_can_be_set(slab: Slab) -> None:
+    counters = slab.region(1)
+    counters.add(Slot.INGRESS_CONNECTIONS, 3)
+    counters.sub(Slot.INGRESS_CONNECTIONS, 2)
+    assert counters.value(Slot.INGRESS_CONNECTIONS) == 1
+    counters.set(Slot.INGRESS_CONNECTIONS, 2**63)
+    assert counters.value(Slot.INGRESS_CONNECTIONS) == 2**63
+
+
+def test_every_bound_belongs_to_its_own_bucket(slab: Slab) -> None:
+    bounds = bucket_bounds_us()
+    assert list(bounds) == sorted(set(bounds))
+    assert bounds[0] == 100
+    for bucket, bound in enumerate(bounds):
+        counters = Slab.create(1).region(0)
+        counters.observe(Slot.QUEUE_SYNC_LATENCY, bound)
+        counters.observe(Slot.QUEUE_SYNC_LATENCY, bound + 1)
+        counts, total = histogram(counters, Slot.QUEUE_SYNC_LATENCY)
+        assert [i for i, n in enumerate(counts) if n] == [bucket, bucket + 1]
+        assert total == 2 * bound + 1
+
+
+def test_durations_beyond_all_bounds_and_of_nothing_are_counted(slab: Slab) -> None:
+    counters = slab.region(0)
+    counters.observe(Slot.LOOP_LAG, 0)
+    counters.observe(Slot.LOOP_LAG, 10**12)
+    counts, total = histogram(counters, Slot.LOOP_LAG)
+    assert counts[0] == counts[-1] == 1
+    assert sum(counts) == 2
+    assert total == 10**12
+
+
+@pytest.mark.parametrize("slot", [-1, 1024])
+def test_a_slot_out_of_range_is_refused(slab: Slab, slot: int) -> None:
+    counters = slab.region(0)
+    for use in (counters.value, counters.node_total, slab.total):
+        with pytest.raises(IndexError):
+            use(slot)
+    for change in (counters.add, counters.sub, counters.set, counters.observe):
+        with pytest.raises(IndexError):
+            change(slot, 1)
+
+
+@pytest.mark.parametrize("slot", [Slot.INGRESS_OCTETS, Slot.LOOP_LAG + 1, 511])
+def test_only_a_histogram_can_be_observed(slab: Slab, slot: int) -> None:
+    with pytest.raises(IndexError, match="no histogram"):
+        slab.region(0).observe(slot, 1)
+
+
+@pytest.mark.parametrize("region", [-1, 3])
+def test_a_region_out_of_range_is_refused(slab: Slab, region: int) -> None:
+    with pytest.raises(IndexError):
+        slab.region(region)
+    with pytest.raises(IndexError):
+        slab.values(region)
+
+
+def test_slots_are_of_the_kind_that_their_number_says() -> None:
+    members = Slot.__members__
+    assert len(set(members.values())) == len(members)
+    histograms = {name for name, slot in members.items() if is_histogram(slot)}
+    assert histograms == {name for name, slot in members.items() if slot >= 512}
+    assert all(slot < 128 for slot in members.values() if is_gauge(slot))
+    assert not [name for name, slot in members.items() if slot >= 1024]
+
+
+@pytest.mark.parametrize("regions", [0, -1, 4097])
+def test_a_slab_has_a_sensible_number_of_regions(regions: int) -> None:
+    with pytest.raises(ValueError, match="regions"):
+        Slab.create(regions)
+
+
+@pytest.mark.parametrize("make", [Slab, Counters])
+def test_neither_class_can_be_made_by_hand(make: type) -> None:
+    with pytest.raises(TypeError):
+        make()
+
+
+def test_another_process_counts_in_the_same_memory(slab: Slab) -> None:
+    script = (
+        "import sys, os\n"
+        "from angarium._core.counters import Slab, Slot\n"
+        "fd = int(sys.argv[1])\n"
+        "slab = Slab.attach(fd)\n"
+        "os.close(fd)\n"
+        "worker = slab.region(1)\n"
+        "worker.add(Slot.QUEUE_COMMITS_TOTAL, slab.total(Slot.QUEUE_COMMITS_TOTAL) + 1)\n"
+        "print(worker.client_opened(99))\n"
+    )
+    slab.region(0).add(Slot.QUEUE_COMMITS_TOTAL, 4)
+    assert slab.region(0).client_opened(99) == 1
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(slab.fd)], pass_fds=[slab.fd], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "2"
+    assert slab.total(Slot.QUEUE_COMMITS_TOTAL) == 9
+    assert slab.region(0).client_connections(99) == 2
+
+
+def test_counters_stay_usable_after_the_slab_is_closed() -> None:
+    slab = Slab.create(1)
+    counters = slab.region(0)
+    slab.close()
+    assert slab.fd == -1
+    slab.close()
+    del slab
+    counters.add(Slot.OUTCOME_EVENTS, 2)
+    assert counters.node_total(Slot.OUTCOME_EVENTS) == 2
+
+
+def test_attach_leaves_the_descriptor_to_its_owner(slab: Slab) -> None:
+    attached = Slab.attach(slab.fd)
+    attached.close()
+    os.fstat(slab.fd)
+    assert attached.total(Slot.OUTCOME_EVENTS) == 0
+
+
+def test_attach_refuses_what_is_no_slab(slab: Slab) -> None:
+    fd = os.memfd_create("other")
+    try:
+        with pytest.raises(ValueError, match="not a slab"):
+            Slab.attach(fd)
+        os.ftruncate(fd, 1 << 20)
+        with pytest.raises(ValueError, match="not a slab"):
+            Slab.attach(fd)
+        copy = os.pread(slab.fd, 1 << 20, 0)
+        os.pwrite(fd, copy[:8] + b"\xff\0\0\0" + copy[12:], 0)
+        os.ftruncate(fd, len(copy))
+        with pytest.raises(ValueError, match="another release"):
+            Slab.attach(fd)
+        os.pwrite(fd, copy, 0)
+        os.ftruncate(fd, len(copy) - 4096)
+        with pytest.raises(ValueError, match="another release"):
+            Slab.attach(fd)
+    finally:
+        os.close(fd)
+
+
+def test_nobody_can_shrink_the_memory_under_its_readers(slab: Slab) -> None:
+    with pytest.raises(PermissionError):
+        os.ftruncate(slab.fd, 4096)
+
+
+def test_threads_of_one_process_lose_no_count(slab: Slab) -> None:
+    counters = slab.region(0)
+    start = threading.Barrier(4)
+
+    def count() -> None:
+        start.wait()
+        for _ in range(20_000):
+            counters.add(Slot.QUEUE_SYNCS_TOTAL, 1)
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counters.value(Slot.QUEUE_SYNCS_TOTAL) == 80_000
+
+
+def test_connections_of_a_client_are_counted_over_all_workers(slab: Slab) -> None:
+    first, second = slab.region(0), slab.region(1)
+    assert [first.client_opened(5), second.client_opened(5), first.client_opened(5)] == [1, 2, 3]
+    assert second.client_opened(6) == 1
+    first.client_closed(5)
+    assert second.client_connections(5) == 2
+    first.client_closed(5)
+    second.client_closed(5)
+    assert first.client_connections(5) == 0
+    assert first.client_connections(6) == 1
+
+
+def test_closing_what_was_never_opened_takes_nothing_away(slab: Slab) -> None:
+    counters = slab.region(0)
+    counters.client_closed(5)
+    assert counters.client_opened(5) == 1
+    slab.region(1).client_closed(5)
+    assert counters.client_connections(5) == 1
+
+
+def test_nobody_is_not_a_client(slab: Slab) -> None:
+    counters = slab.region(0)
+    assert counters.client_opened(0) == 0
+    counters.client_closed(0)
+    assert counters.client_connections(0) == 0
+
+
+def test_a_full_table_counts_the_rest_under_one_key(slab: Slab) -> None:
+    worker, other = slab.region(0), slab.region(1)
+    clients = range(1, 2 * TABLE + 1)
+    for client in clients:
+        worker.client_opened(client)
+    full = worker.value(Slot.INGRESS_CLIENT_TABLE_FULL)
+    placed = [client for client in clients if worker.client_connections(client)]
+    assert len(placed) + full == len(clients)
+    assert len(placed) > TABLE * 9 // 10
+    # the next client without a place shares its count with all others without one, over all workers
+    for client in clients:
+        other.client_opened(client)
+    other_full = other.value(Slot.INGRESS_CLIENT_TABLE_FULL)
+    stranger = next(key for key in range(10**6, 10**7) if other.client_opened(key) > 2)
+    other.client_closed(stranger)
+    assert other.client_opened(stranger) == full + other_full + 1
+    other.client_closed(stranger)
+    # known clients keep their own count, and all can go again
+    assert worker.client_opened(placed[0]) >= 2
+    worker.client_closed(placed[0])
+    for client in clients:
+        worker.client_closed(client)
+    other.reset_gauges()
+    assert not [client for client in clients if worker.client_connections(client)]
+    assert worker.client_opened(1) == 1
+
+
+def test_counts_hold_while_many_clients_come_and_go(slab: Slab) -> None:
+    worker = slab.region(0)
+    open_clients: list[int] = []
+    for key in range(1, 6 * TABLE):
+        assert worker.client_opened(key) == 1
+        open_clients.append(key)
+        if len(open_clients) > 500:
+            worker.client_closed(open_clients.pop((key * 7919) % len(open_clients)))
+    assert worker.value(Slot.INGRESS_CLIENT_TABLE_FULL) == 0
+    assert all(worker.client_connections(key) == 1 for key in open_clients)
+
+
+def test_a_worker_that_starts_again_holds_nothing_and_keeps_its_counters(slab: Slab) -> None:
+    worker = slab.region(0)
+    worker.add(Slot.INGRESS_CONNECTIONS, 4)
+    worker.add(Slot.INGRESS_CONNECTIONS_TOTAL, 4)
+    worker.observe(Slot.INGRESS_COMMIT_LATENCY, 100)
+    worker.client_opened(5)
+    slab.region(1).client_opened(5)
+    slab.region(0).reset_gauges()
+    assert worker.value(Slot.INGRESS_CONNECTIONS) == 0
+    assert worker.value(Slot.INGRESS_CONNECTIONS_TOTAL) == 4
+    assert histogram(worker, Slot.INGRESS_COMMIT_LATENCY)[0][0] == 1
+    assert worker.client_connections(5) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("2001:db8::1", "2001:db8::ffff:2", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("::1", "0.0.0.0", False),
+    ],
+)
+def test_a_client_is_an_ipv4_address_or_an_ipv6_subnet(one: str, other: str, same: bool) -> None:
+    first, second = (client_key(ipaddress.ip_address(text).packed) for text in (one, other))
+    assert first
+    assert second
+    assert (first == second) is same
+
+
+def test_clients_without_an_address_are_one_client() -> None:
+    assert client_key(b"") == client_key(b"a socket") != client_key(b"\0\0\0\0")
