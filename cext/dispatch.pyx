@@ -190,6 +190,10 @@ cdef class Dispatcher(Taker):
     cdef Journal journal_of(self, Message message):
         return <Journal>self.journals[(message.id >> 14) & 255]
 
+    def journal(self, Message message) -> Journal:
+        """The journal of the shard that the message belongs to."""
+        return self.journal_of(message)
+
     cdef int take(self, Message message) except -1:
         """A message is safe in its class: it is ours now."""
         if message.state != MESSAGE_COMMITTING:
@@ -239,8 +243,24 @@ cdef class Dispatcher(Taker):
                     queue = <ReadyQueue>found
                     if queue.expires > monotonic():
                         return self.dispatch(message, queue, Delivery())
+        message.outstanding += 1             # while its deliveries are made, none of them is the last
         self.place(message)
+        message.outstanding -= 1
+        if message.outstanding == 0 and message.state != MESSAGE_GONE:
+            return self._round_over(message)
         return 0
+
+    cdef int _round_over(self, Message message) except -1:
+        """No delivery is under way any more, or one of several is over."""
+        cdef uint16_t i
+        for i in range(message.recipients):
+            if not is_final(message.states[i]):
+                if message.outstanding == 0:
+                    self.reconsider(message)
+                else:
+                    self.partial(message)
+                return 0
+        return self.remove(message)
 
     def enqueue_now(self, Message message):
         """enqueue for callers in Python."""
@@ -268,6 +288,17 @@ cdef class Dispatcher(Taker):
                 delivery._indices[i] = indices[i]
             delivery.recipients = len(indices)
         self.dispatch(message, queue, delivery)
+
+    def redirect(self, Delivery delivery, ReadyQueue queue):
+        """A delivery that waited for its next hop's names goes into the queue of that next hop."""
+        delivery.queue = queue
+        delivery.transfers = 0
+        queue.push(delivery, False)
+        queue.pump()
+
+    def mark_in_flight(self, Message message):
+        """The next hop may have the message from now on."""
+        self.journal_of(message).mark_in_flight(message)
 
     def remember(self, bytes domain, ReadyQueue queue):
         """From now on mail to domain goes to queue, whatever the local part."""
@@ -315,21 +346,8 @@ cdef class Dispatcher(Taker):
 
     cdef int close(self, Delivery delivery) except -1:
         """A delivery is over and its recipients' states are set."""
-        cdef Message message = delivery.message
-        cdef uint16_t i
-        cdef bint unfinished = False
-        message.outstanding -= 1
-        for i in range(message.recipients):
-            if not is_final(message.states[i]):
-                unfinished = True
-                break
-        if not unfinished:
-            return self.remove(message)
-        if message.outstanding == 0:
-            self.reconsider(message)
-        else:
-            self.partial(message)
-        return 0
+        delivery.message.outstanding -= 1
+        return self._round_over(delivery.message)
 
     def finish(self, Delivery delivery):
         """close for callers in Python."""

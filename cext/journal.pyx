@@ -511,6 +511,10 @@ cdef class Journal:
             self._free_count += 1
             message.in_flight = -1
 
+    def settle_in_flight(self, Message message):
+        """unmark_in_flight for callers in Python."""
+        self.unmark_in_flight(message)
+
     cdef int _finish_later(self, uint64_t sequence, int slot) except -1:
         cdef size_t capacity, i
         cdef Finished *moved

@@ -80,6 +80,11 @@ def parse_id(str text) -> int:
     return value
 
 
+def shard_of(uint64_t id) -> int:
+    """The shard that a queue id names."""
+    return (id >> 14) & 255
+
+
 def checksum(const uint8_t[::1] data, uint32_t crc=0) -> int:
     """CRC-32C of data, continued from crc."""
     if data.shape[0] == 0:
@@ -304,6 +309,11 @@ cdef class Message:
     def queue_id(self) -> str:
         """The id as text."""
         return format_id(self.id)
+
+    @property
+    def offset_octets(self) -> int:
+        """Where the record begins in its segment."""
+        return self.offset
 
     def recipient_state(self, int index) -> int:
         """RecipientState of one recipient; IndexError when there is none."""

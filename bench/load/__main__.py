@@ -302,6 +302,9 @@ def list_relays(options: argparse.Namespace) -> int:
 
 
 def leave(number: int, frame: FrameType | None) -> None:
+    """Leave by way of all the clean-up, which a second signal (timeout(1) sends two) must not interrupt."""
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda number, frame: None)
     raise SystemExit(128 + number)
 
 

@@ -17,6 +17,7 @@ from .figures import (
     ratio,
     relays,
     scenarios,
+    spread,
 )
 
 if TYPE_CHECKING:
@@ -201,6 +202,13 @@ def machine_section(result: Result) -> list[str]:
     lines.append("")
     if not result["runs"]:
         return lines
+    probe = spread(run["probe_ms"] for run in result["runs"])
+    if probe:
+        lines += [
+            f"A fixed loop before each run took {probe.median:.0f} ms of CPU ({probe.least:.0f}–{probe.most:.0f}): how "
+            "steady the machine itself was.",
+            "",
+        ]
     disturbed = sum(run["disturbed"] for run in result["runs"])
     failed = sum(not run["ok"] for run in result["runs"])
     lines += [

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -163,7 +164,8 @@ class Generator:
 
     def stop(self) -> None:
         if not self.poll():
-            self._process.terminate()
+            # Not Popen's terminate: that may reap the process, and its CPU time with it.
+            os.kill(self._process.pid, signal.SIGTERM)
             _, status, usage = os.wait4(self._process.pid, 0)
             self._keep(status, usage.ru_utime + usage.ru_stime)
 

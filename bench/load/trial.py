@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FOREIGN_LIMIT = 0.06
 POLL_S = 0.004
 STALL_S = 15
+PROBE_STEPS = 500_000
 MICRO = 1e6
 
 
@@ -73,11 +74,21 @@ class Run:
     foreign_share: float = 0.0
     quiet_before: bool = True
     disturbed: bool = False
+    probe_ms: float = 0.0  # CPU time of a fixed loop just before: whether the machine itself is as fast as before
     started_at: str = ""
 
     def as_json(self) -> dict[str, Any]:
         values = dataclasses.asdict(self)
         return {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
+
+
+def probe_speed() -> float:
+    """Milliseconds of CPU that a fixed loop takes: the host of a virtual machine can slow it down unseen by /proc."""
+    start = time.process_time()
+    total = 0
+    for number in range(PROBE_STEPS):
+        total += number
+    return (time.process_time() - start) * 1e3
 
 
 def run_trial(
@@ -89,6 +100,7 @@ def run_trial(
     sink.forget()
     os.sync()
     run.quiet_before = wait_for_quiet()
+    run.probe_ms = probe_speed()
     run.started_at = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     base, base_sessions, base_sink_s = sink.messages(), sink.sessions(), sink.cpu_s()
     sampler = MemorySampler(ground.group) if relay.measured else None

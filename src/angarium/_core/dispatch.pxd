@@ -77,6 +77,7 @@ cdef class Dispatcher(Taker):
     cdef int dispatch(self, Message message, ReadyQueue queue, Delivery delivery) except -1
     cdef int delivered(self, Delivery delivery, Reply *reply, bytes text) except -1
     cdef int close(self, Delivery delivery) except -1
+    cdef int _round_over(self, Message message) except -1
     cdef int remove(self, Message message) except -1
     cdef Journal journal_of(self, Message message)
 

@@ -53,3 +53,50 @@ cdef inline Py_ssize_t find_octet(const char *p, size_t n, char c) noexcept nogi
     """Offset of the first c in p[:n], or -1."""
     cdef const char *hit = <const char *>memchr(p, <uint8_t>c, n)
     return -1 if hit == NULL else hit - p
+
+
+cdef inline size_t skip_spaces(const char *p, size_t i, size_t n) noexcept nogil:
+    while i < n and p[i] == c' ':
+        i += 1
+    return i
+
+
+cdef inline bint is_word(const char *p, size_t n, const char *word, size_t length) noexcept nogil:
+    return n == length and equal_fold(p, word, length)
+
+
+cdef inline void set_span(Span *span, size_t begin, size_t end) noexcept nogil:
+    span.start = <uint32_t>begin
+    span.length = <uint32_t>(end - begin)
+
+
+cdef inline bint is_continuation(const char *p, size_t i, size_t n) noexcept nogil:
+    return i < n and (<uint8_t>p[i] & 0xC0) == 0x80
+
+
+cdef inline bint is_utf8(const char *p, size_t n) noexcept nogil:
+    """RFC 3629: neither overlong forms nor surrogates nor anything over U+10FFFF."""
+    cdef size_t i = 0
+    cdef uint8_t c, second
+    while i < n:
+        c = <uint8_t>p[i]
+        if c < 0x80:
+            i += 1
+            continue
+        if c < 0xC2 or c > 0xF4 or not is_continuation(p, i + 1, n):
+            return False
+        if c < 0xE0:
+            i += 2
+            continue
+        second = <uint8_t>p[i + 1]
+        if not is_continuation(p, i + 2, n):
+            return False
+        if c < 0xF0:
+            if (c == 0xE0 and second < 0xA0) or (c == 0xED and second > 0x9F):
+                return False
+            i += 3
+            continue
+        if not is_continuation(p, i + 3, n) or (c == 0xF0 and second < 0x90) or (c == 0xF4 and second > 0x8F):
+            return False
+        i += 4
+    return True

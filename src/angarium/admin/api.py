@@ -19,7 +19,7 @@ from typing import Annotated, TypeVar
 from litestar import Litestar, MediaType, Request, Response, get
 from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
-from litestar.exceptions import HTTPException, NotFoundException
+from litestar.exceptions import ClientException, HTTPException, NotFoundException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.params import FromPath, PathParameter, QueryParameter, SkipValidation
@@ -30,6 +30,7 @@ from prometheus_client.exposition import choose_encoder
 
 import angarium
 from angarium._core.counters import Slab, Slot
+from angarium._core.record import format_id, parse_id
 from angarium.admin.gate import Gate
 from angarium.admin.model import (
     Liveness,
@@ -248,7 +249,11 @@ async def queue_show(
     services: _Services, message_id: Annotated[str, PathParameter(description="queue id", max_length=64)]
 ) -> MessageDetail:
     """One message of the queue, with its header section and the place of its record."""
-    answers = await services.workers.ask(Question(op="show", id=message_id.upper()), _DETAIL)
+    try:
+        wanted = format_id(parse_id(message_id))
+    except ValueError as error:
+        raise ClientException(detail=str(error)) from None
+    answers = await services.workers.ask(Question(op="show", id=wanted), _DETAIL)
     for answer in answers:
         if answer.result is not None:
             return answer.result

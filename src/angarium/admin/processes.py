@@ -45,10 +45,12 @@ class ProcessCollector(Collector):
                 with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
                     # the second field is the program's name in parentheses, and may hold anything
                     fields = stat.read().rpartition(")")[2].split()
-                descriptors = len(os.listdir(f"/proc/{pid}/fd"))
             except OSError:
                 continue
             cpu.add_metric([process], (int(fields[11]) + int(fields[12])) / _TICKS_PER_S)
             memory.add_metric([process], int(fields[21]) * _PAGE_OCTETS)
-            fds.add_metric([process], descriptors)
+            try:
+                fds.add_metric([process], len(os.listdir(f"/proc/{pid}/fd")))
+            except OSError:
+                continue  # of another user: only its own may look
         yield from (memory, cpu, fds, up)

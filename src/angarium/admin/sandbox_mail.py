@@ -15,6 +15,7 @@ All functions here read files and may take some milliseconds: call them in a thr
 
 from __future__ import annotations
 
+import codecs
 import heapq
 import os
 import re
@@ -37,9 +38,12 @@ CACHED = 2_000
 HEADER_MAX_OCTETS = 64 * 1024
 MESSAGE_MAX_OCTETS = 8 * 1024 * 1024
 TEXT_MAX_OCTETS = 1024 * 1024
+FIELD_MAX_CHARACTERS = 4096
 
 _ID = re.compile(r"[A-Za-z0-9_=+,@%-][A-Za-z0-9._=+,@%-]{0,199}")
 _ARRIVAL = re.compile(r"(\d{1,12})(?:\.M(\d{1,6}))?")
+# Python's own text codecs that no mail is written in; some take time that grows with the square of the length.
+_NOT_FOR_MAIL = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"})
 _END_OF_HEADER = re.compile(rb"\r?\n\r?\n")
 
 
@@ -163,13 +167,12 @@ def _header_section(octets: bytes) -> bytes:
 
 def _decoded(header: Message, name: str) -> str:
     """A field's text with encoded words (RFC 2047) decoded; as it stands when they make no sense."""
-    value = header.get(name)
-    if value is None:
-        return ""
+    value = str(header.get(name, ""))[:FIELD_MAX_CHARACTERS]
     try:
-        return _one_line(str(make_header(decode_header(value))))
+        decoded = _one_line(str(make_header(decode_header(value))))
     except (HeaderParseError, LookupError, ValueError):
-        return _one_line(str(value))
+        decoded = ""
+    return decoded or _one_line(value)
 
 
 def _one_line(text: str) -> str:
@@ -205,7 +208,10 @@ def _parts(octets: bytes) -> tuple[str | None, str | None, list[Attachment]]:
 
 def _text_of(part: Message, body: bytes) -> str:
     body = body[:TEXT_MAX_OCTETS]
+    charset = str(part.get_content_charset("utf-8"))
     try:
-        return body.decode(str(part.get_content_charset("utf-8")), "replace")
-    except LookupError:
-        return body.decode("utf-8", "replace")
+        if codecs.lookup(charset).name not in _NOT_FOR_MAIL:
+            return body.decode(charset, "replace")
+    except (LookupError, ValueError):
+        pass
+    return body.decode("utf-8", "replace")

@@ -24,7 +24,6 @@ import uvicorn
 import uvloop
 
 from angarium._core.counters import Slab
-from angarium.admin.address import Address
 from angarium.admin.api import Services, create_app
 from angarium.admin.sandbox_mail import SandboxMail
 from angarium.admin.workers import Workers
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
     from litestar.types import ASGIApp
 
+    from angarium.config.address import ListenAddress
     from angarium.config.model import Config
 
 __all__ = ["bind", "read_token", "run"]
@@ -53,6 +53,8 @@ def run(
     supervisor_pid: int | None = None,
 ) -> None:
     """Serve until told to stop. `sock_fd` is a socket that listens already; without it config.admin.listen is bound."""
+    if config.admin.token_file is None and not config.admin.listen.is_loopback:
+        raise ValueError(f"admin.token_file is needed to listen on {config.admin.listen}, which is not loopback")
     spool = Path(config.node.spool)
     services = Services(
         hostname=config.node.hostname,
@@ -62,14 +64,14 @@ def run(
         token=read_token(Path(config.admin.token_file)) if config.admin.token_file else None,
         supervisor_pid=supervisor_pid,
     )
-    listener = bind(Address.parse(str(config.admin.listen))) if sock_fd is None else socket.socket(fileno=sock_fd)
+    listener = bind(config.admin.listen) if sock_fd is None else socket.socket(fileno=sock_fd)
     serve(create_app(services), listener, ready_fd)
 
 
 def serve(app: ASGIApp, listener: socket.socket, ready_fd: int | None = None) -> None:
     """Serve an application on a listening socket until SIGTERM or SIGINT."""
     settings = uvicorn.Config(
-        app,  # type: ignore[arg-type]  # Litestar and uvicorn each have their own types for ASGI
+        app,
         loop="none",
         http="h11",
         ws="none",
@@ -105,7 +107,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def bind(address: Address) -> socket.socket:
+def bind(address: ListenAddress) -> socket.socket:
     """A listening socket. A Unix socket that nobody listens on any more is replaced; it is for its owner and group."""
     if not address.path:
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET

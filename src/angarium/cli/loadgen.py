@@ -3,14 +3,14 @@
     python -m angarium.cli.loadgen generate '{"host": "127.0.0.1", "port": 2525, …}'
     python -m angarium.cli.loadgen sink
 
-Both write JSON, a line at a time, to standard output: the sink first its port, then both their counters a few times a
-second, and the generator at its end a line with `"finished": true`. The sink ends when its standard input does. Times are
-of the system-wide monotonic clock in seconds, so that those of the two processes can be compared.
+Both write JSON, a line at a time, to standard output: the sink first its port, then both their counters a few times
+a second, and the generator at its end a line with `"finished": true`. The sink ends when its standard input does.
+Times are of the system-wide monotonic clock in seconds, so that those of the two processes can be compared.
 
 The generator keeps `sessions` connections busy until `messages` have been sent or `duration_s` has passed. A message's
-latency is the time until its 250: from MAIL on a connection that is reused, from connecting on one of its own. Whatever
-refuses a message (a reply, a lost connection) is counted by its text; after `FAILURES_AT_MOST` it gives up. It speaks only
-as much SMTP as it takes to send; it is no client for mail that matters.
+latency is the time until its 250: from MAIL on a connection that is reused, from connecting on one of its own.
+Whatever refuses a message (a reply, a lost connection) is counted by its text; after `FAILURES_AT_MOST` it gives up.
+It speaks only as much SMTP as it takes to send; it is no client for mail that matters.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 REPORT_EVERY_S: Final = 0.2
 FAILURES_AT_MOST: Final = 100
 STALL_S: Final = 60.0
+QUIT_S: Final = 2.0
 REPLY_OCTETS_AT_MOST: Final = 65_536
 COMMAND_OCTETS_AT_MOST: Final = 65_536
 LINE: Final = b"The quick brown fox jumps over the lazy dog, again and again, as mail must go.\r\n"
@@ -197,7 +198,7 @@ class Session(asyncio.Protocol):
 
     def _write(self, octets: bytes, step: str) -> None:
         self._step = step
-        if self._transport is not None:
+        if octets and self._transport is not None:
             self._transport.write(octets)
 
     def _say_ehlo(self) -> None:
@@ -251,6 +252,7 @@ class Load:
         self._sessions: set[Session] = set()
         self._connecting: set[asyncio.Task[None]] = set()
         self._done = asyncio.Event()
+        self._emptied = asyncio.Event()  # done, and every session has quit
         self._progress_at = 0.0
         self._stopped = ""
 
@@ -265,8 +267,15 @@ class Load:
         await self._done.wait()
         counters.at = time.monotonic()
         counters.cpu_s = time.process_time()
-        ticker.cancel()
-        await asyncio.gather(ticker, *self._connecting, return_exceptions=True)
+        tasks = [ticker, *self._connecting]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            async with asyncio.timeout(0 if self._stopped else QUIT_S):
+                await self._emptied.wait()
+        except TimeoutError:
+            pass
         for session in list(self._sessions):
             session.abort()
         if self._stopped:
@@ -294,6 +303,8 @@ class Load:
 
     def left(self, session: Session) -> None:
         self._sessions.discard(session)
+        if self._done.is_set() and not self._sessions:
+            self._emptied.set()
 
     def accepted(self, latency_s: float) -> bool:
         """Count a 250; True when there is one more message for this session."""
@@ -392,12 +403,11 @@ class SinkSession(asyncio.Protocol):
         leaving = False
         while not leaving:
             if self._in_data:
-                end = -3 if data.startswith(b".\r\n", start) else data.find(b"\r\n.\r\n", start)
+                end = data.find(b"\r\n.\r\n", start)
                 if end == -1:
-                    # Keep what could be the beginning of the end: CRLF before the dot included.
-                    start = max(start, len(data) - 4)
+                    start = max(start, len(data) - 4)  # keep what could be the beginning of the end
                     break
-                start = start + 3 if end == -3 else end + 5
+                start = end + 5
                 self._in_data = False
                 self._counters.messages += 1
                 self._counters.last_at = time.monotonic()
@@ -409,7 +419,9 @@ class SinkSession(asyncio.Protocol):
             verb = data[start : start + 4].upper()
             start = end + 2
             replies.append(self.REPLIES.get(verb, b"500 5.5.2 what?\r\n"))
-            self._in_data = verb == b"DATA"
+            if verb == b"DATA":
+                self._in_data = True
+                start = end  # its CRLF is the one before the dot of an empty message
             leaving = verb == b"QUIT"
         self._buffer = data[start:]
         if replies:

@@ -9,6 +9,7 @@ for a while that grows with each failure in a row (PROBE_*): one probe per inter
 import asyncio
 import contextlib
 import ipaddress
+import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -99,10 +100,10 @@ class Connector:
 
     async def _open(self, queue: ReadyQueue) -> None:
         target: Target = queue.target
-        failure = ConnectFailure(Phase.PHASE_CONNECT, "no address")
+        failure = ConnectFailure(Phase.PHASE_CONNECT, f"{target.hosts[0].name if target.hosts else 'the next hop'}: no address")
         try:
             async with self._slots:
-                for host in target.hosts:
+                for host in [known for named in target.hosts for known in await _addresses(named)]:
                     try:
                         session = await self._open_host(queue, target, host)
                     except ConnectFailure as why:
@@ -208,6 +209,20 @@ class Connector:
         )
         transport.set_protocol(session)
         return session
+
+
+async def _addresses(host: Host) -> list[Host]:
+    """The host at each of its addresses; a name that the configuration gives is looked up by the system (hosts file, DNS)."""
+    try:
+        ipaddress.ip_address(host.address)
+    except ValueError:
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(host.address, host.port, type=socket.SOCK_STREAM)
+        except OSError:
+            return []
+        return [Host(host.name, str(address[0]), host.port) for *_, address in found]
+    return [host]
 
 
 def capabilities_of(extensions: dict[str, str]) -> int:

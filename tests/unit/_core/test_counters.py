@@ -5,9 +5,12 @@ import os
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from angarium._core.counters import Counters, Slab, Slot, bucket_bounds_us, client_key, is_gauge, is_histogram
 
@@ -262,6 +265,68 @@ def test_counts_hold_while_many_clients_come_and_go(slab: Slab) -> None:
             worker.client_closed(open_clients.pop((key * 7919) % len(open_clients)))
     assert worker.value(Slot.INGRESS_CLIENT_TABLE_FULL) == 0
     assert all(worker.client_connections(key) == 1 for key in open_clients)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["open", "close", "restart"]), st.integers(0, 2), st.integers(1, 6)), max_size=80
+    )
+)
+def test_the_client_table_counts_as_a_plain_dictionary_would(steps: list[tuple[str, int, int]]) -> None:
+    slab = Slab.create(3)
+    workers = [slab.region(i) for i in range(3)]
+    model: list[Counter[int]] = [Counter(), Counter(), Counter()]
+    for step, worker, client in steps:
+        if step == "open":
+            model[worker][client] += 1
+            assert workers[worker].client_opened(client) == sum(part[client] for part in model)
+        elif step == "close" and model[worker][client]:
+            model[worker][client] -= 1
+            workers[worker].client_closed(client)
+        elif step == "restart":
+            model[worker].clear()
+            workers[worker].reset_gauges()
+    for client in range(1, 7):
+        assert workers[0].client_connections(client) == sum(part[client] for part in model)
+    assert slab.total(Slot.INGRESS_CLIENT_TABLE_FULL) == 0
+    slab.close()
+
+
+def test_workers_that_open_at_once_never_exceed_a_limit_together(slab: Slab) -> None:
+    script = (
+        "import sys\n"
+        "from angarium._core.counters import Slab\n"
+        "worker = Slab.attach(int(sys.argv[1])).region(int(sys.argv[2]))\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.readline()\n"
+        "held = 0\n"
+        "for _ in range(20_000):\n"
+        "    if worker.client_opened(7) <= 100:\n"
+        "        held += 1\n"
+        "    else:\n"
+        "        worker.client_closed(7)\n"
+        "print(held)\n"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(slab.fd), str(i)],
+            pass_fds=[slab.fd],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(3)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    held = [int(process.communicate(timeout=60)[0]) for process in processes]
+    assert sum(held) == slab.region(0).client_connections(7)
+    assert 90 <= sum(held) <= 100
 
 
 def test_a_worker_that_starts_again_holds_nothing_and_keeps_its_counters(slab: Slab) -> None:

@@ -18,7 +18,7 @@ STATUS = {"worker": 0, "pid": 1, "accepting": True, "reason": "", "shards": [0, 
 
 
 class FakeWorker:
-    """A worker's socket. `results` maps an op to its result; an exception is an error reply, bytes go out as they are."""
+    """A worker's socket. `results` maps an op to its result; an exception is an error reply, bytes go out as is."""
 
     def __init__(self, path: Path, number: int) -> None:
         self.path = path

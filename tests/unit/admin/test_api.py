@@ -18,6 +18,9 @@ Connect = Callable[..., httpx.AsyncClient]
 StartWorkers = Callable[[int], Any]
 
 
+ID = "0123456789ABC"
+
+
 def summary(messages: int, oldest_s: float | None, ready: int = 0, in_doubt: int = 0) -> dict[str, Any]:
     return {
         "messages": messages,
@@ -85,7 +88,7 @@ async def test_a_dead_worker_is_named_and_the_rest_is_shown(
         assert answer.headers[UNREACHABLE_HEADER] == "0"
 
 
-@pytest.mark.parametrize("path", ["/api/v1/queue/summary", "/api/v1/queue", "/api/v1/queue/0A"])
+@pytest.mark.parametrize("path", ["/api/v1/queue/summary", "/api/v1/queue", f"/api/v1/queue/{ID}"])
 async def test_no_answer_at_all_is_not_an_empty_queue(connect: Connect, tmp_path: Path, path: str) -> None:
     answer = await connect([tmp_path / "dead"]).get(path)
     assert answer.status_code == 503
@@ -156,9 +159,9 @@ async def test_show_finds_the_message_with_whichever_worker_has_it(
     }
     first.results["show"] = None
     second.results["show"] = detail
-    answer = await connect([tmp_path / "dead", first.path, second.path]).get("/api/v1/queue/0a")
+    answer = await connect([tmp_path / "dead", first.path, second.path]).get(f"/api/v1/queue/{ID.lower()}")
     assert answer.json() == detail
-    assert second.questions == [{"op": "show", "id": "0A"}]
+    assert second.questions == [{"op": "show", "id": ID}]
 
 
 async def test_show_says_not_found_only_when_every_worker_was_asked(
@@ -166,10 +169,18 @@ async def test_show_says_not_found_only_when_every_worker_was_asked(
 ) -> None:
     (fake,) = await start_workers(1)
     fake.results["show"] = None
-    assert (await connect([fake.path]).get("/api/v1/queue/0A")).status_code == 404
-    unsure = await connect([fake.path, tmp_path / "dead"]).get("/api/v1/queue/0A")
+    assert (await connect([fake.path]).get(f"/api/v1/queue/{ID}")).status_code == 404
+    unsure = await connect([fake.path, tmp_path / "dead"]).get(f"/api/v1/queue/{ID}")
     assert unsure.status_code == 503
     assert "worker 1" in unsure.json()["detail"]
+
+
+@pytest.mark.parametrize("message_id", ["0A", "0123456789ABU", "..%2F..%2Fstatus", "0123456789ABCD", "0000000000000"])
+async def test_show_refuses_what_is_no_id(start_workers: StartWorkers, connect: Connect, message_id: str) -> None:
+    (fake,) = await start_workers(1)
+    answer = await connect([fake.path]).get(f"/api/v1/queue/{message_id}")
+    assert answer.status_code in {400, 404}
+    assert fake.questions == []
 
 
 async def test_status_reports_every_worker_and_the_counters(
@@ -284,7 +295,7 @@ async def test_the_description_of_the_api_names_every_path(connect: Connect) -> 
 
 async def test_no_document_pages_that_load_scripts_from_elsewhere(connect: Connect) -> None:
     client = connect([])
-    for path in ("/api", "/api/swagger", "/api/redoc", "/schema"):
+    for path in ("/api/swagger", "/api/redoc", "/schema"):
         assert (await client.get(path)).status_code == 404
 
 

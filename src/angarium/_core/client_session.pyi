@@ -1,0 +1,121 @@
+"""The client's side of SMTP on a connection that is set up; documented in cext/client_session.pyx."""
+
+from asyncio import BaseTransport, BufferedProtocol
+from enum import IntEnum
+from typing import Any, Final
+
+from typing_extensions import disjoint_base
+
+from angarium._core.counters import Counters
+from angarium._core.dispatch import Carrier, ReadyQueue
+
+PHASE_NAMES: Final[tuple[str, ...]]
+
+# A set of bits: any sum of these is what a host offers.
+class Capability(IntEnum):
+    CAPABILITY_PIPELINING = 1
+    CAPABILITY_8BITMIME = 2
+    CAPABILITY_SMTPUTF8 = 4
+    CAPABILITY_CHUNKING = 8
+    CAPABILITY_SIZE = 16
+    CAPABILITY_DSN = 32
+    CAPABILITY_REQUIRETLS = 64
+
+class Phase(IntEnum):
+    PHASE_CONNECT = 0
+    PHASE_GREETING = 1
+    PHASE_EHLO = 2
+    PHASE_TLS = 3
+    PHASE_MAIL = 4
+    PHASE_RCPT = 5
+    PHASE_DATA = 6
+    PHASE_CONTENT = 7
+    PHASE_FINAL = 8
+    PHASE_RSET = 9
+    PHASE_IDLE = 10
+    PHASE_QUIT = 11
+
+@disjoint_base
+class Egress:
+    """What the outgoing sessions of one worker share: receive buffer, timeouts, the list of open sessions."""
+
+    mail_timeout_s: float
+    rcpt_timeout_s: float
+    data_timeout_s: float
+    block_timeout_s: float
+    final_timeout_s: float
+    idle_s: float
+    lifetime_s: float
+    chunk_octets: int
+    def __init__(
+        self,
+        counters: Counters,
+        *,
+        mail_timeout_s: float = 300,
+        rcpt_timeout_s: float = 300,
+        data_timeout_s: float = 120,
+        block_timeout_s: float = 180,
+        final_timeout_s: float = 600,
+        idle_s: float = 30,
+        lifetime_s: float = 600,
+        chunk_octets: int = ...,
+    ) -> None:
+        """The timeouts of RFC 5321 §4.5.3.2. chunk_octets: largest message that goes with BDAT; 0: none does."""
+    @property
+    def counters(self) -> Counters: ...
+    @property
+    def sessions(self) -> int: ...
+    def sweep(self) -> None:
+        """End what has been silent for too long; close connections that were idle for idle_s. Call it about once a second."""
+    def quit_idle(self) -> None:
+        """Close every connection that carries nothing."""
+
+# an asyncio protocol by its methods, which is what uvloop asks for; the base class here is for the type checker
+@disjoint_base
+class ClientSession(Carrier, BufferedProtocol):
+    """The protocol of one outgoing connection, put in place with transport.set_protocol()."""
+
+    def __init__(
+        self,
+        egress: Egress,
+        queue: ReadyQueue,
+        transport: Any,
+        host: bytes,
+        capabilities: int,
+        *,
+        size_limit: int = 0,
+        transactions_limit: int = 0,
+        recipients_limit: int = 0,
+    ) -> None:
+        """capabilities: bits of Capability. Limits: 0 means none. host: name and address, for texts."""
+    @property
+    def egress(self) -> Egress: ...
+    @property
+    def queue(self) -> ReadyQueue: ...
+    @property
+    def transport(self) -> Any: ...
+    @property
+    def host(self) -> bytes: ...
+    @property
+    def capabilities(self) -> int: ...
+    @property
+    def size_limit(self) -> int: ...
+    @property
+    def transactions(self) -> int: ...
+    @property
+    def transactions_limit(self) -> int: ...
+    @property
+    def recipients_limit(self) -> int: ...
+    @property
+    def closed(self) -> bool: ...
+    def start(self) -> None:
+        """The connection is up and the transport is ours: take work."""
+    def connection_made(self, transport: BaseTransport) -> None: ...
+    def get_buffer(self, hint: int) -> memoryview: ...
+    def buffer_updated(self, n: int) -> None: ...
+    def feed(self, data: bytes) -> None:
+        """Octets from the host, for tests that have no transport."""
+    def eof_received(self) -> bool: ...
+    def connection_lost(self, exception: Exception | None) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...

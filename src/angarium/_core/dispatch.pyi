@@ -1,0 +1,166 @@
+"""From the queue to a connection and back; documented in cext/dispatch.pyx."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from typing_extensions import disjoint_base
+
+from angarium._core.counters import Counters
+from angarium._core.event_log import EventLog
+from angarium._core.journal import Journal, Receiver, Taker
+from angarium._core.record import MailBuffer, Message
+from angarium._core.schedule import MessageTable, Timer
+from angarium._core.server_session import Intake
+
+_Enhanced: TypeAlias = tuple[int, int, int] | None
+# recipient index, reply code (0: no reply was seen), enhanced status, text, Phase
+_Result: TypeAlias = tuple[int, int, _Enhanced, bytes, int]
+
+@disjoint_base
+class Carrier:
+    """What can carry a delivery to a next hop. Its method is C: see ClientSession."""
+
+@disjoint_base
+class Delivery:
+    """One message on its way to one next hop: an attempt for some of its recipients."""
+
+    results: list[_Result] | None
+    @property
+    def message(self) -> Message: ...
+    @property
+    def queue(self) -> ReadyQueue: ...
+    @property
+    def recipients(self) -> int: ...
+    @property
+    def began(self) -> float: ...
+    @property
+    def transfers(self) -> int: ...
+    def indices(self) -> list[int]:
+        """The message's indices of this delivery's recipients."""
+    def mail_buffer(self) -> MailBuffer:
+        """The octets of the message."""
+    def seconds(self) -> float:
+        """Since a connection took it."""
+
+@disjoint_base
+class ReadyQueue:
+    """What may go to one next hop now, the connections that are open to it, and their limits."""
+
+    open: int
+    connecting: int
+    limit: int
+    connect: Callable[[ReadyQueue], None] | None
+    hand_over: Callable[[Delivery], None] | None
+    blocked_until: float
+    expires: float
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        next_hop: bytes,
+        site: bytes,
+        target: object = None,
+        *,
+        limit: int = 20,
+        connect: Callable[[ReadyQueue], None] | None = None,
+        hand_over: Callable[[Delivery], None] | None = None,
+        expires: float = ...,
+    ) -> None:
+        """connect begins to open one more connection; hand_over takes deliveries where there are no connections."""
+    @property
+    def next_hop(self) -> bytes: ...
+    @property
+    def site(self) -> bytes: ...
+    @property
+    def target(self) -> Any: ...
+    @property
+    def dispatcher(self) -> Dispatcher: ...
+    @property
+    def backlog(self) -> int: ...
+    @property
+    def idle(self) -> list[Carrier]: ...
+    @property
+    def sent(self) -> int: ...
+    def take(self) -> Delivery | None:
+        """The next delivery; None when there is none, or the dispatcher is stopped."""
+    def put_back(self, delivery: Delivery) -> None:
+        """A delivery that was taken and not begun goes first again."""
+    def wake(self) -> None:
+        """Give work to idle connections; ask for one more when all are busy and mail gathers behind them."""
+    def grow(self) -> None:
+        """Mail has waited since the last tick: one more connection, if the limit allows."""
+
+@disjoint_base
+class Dispatcher(Taker):
+    """Takes messages that are ours, finds their ready queue, and settles what became of them."""
+
+    place: Callable[[Message], None]
+    load: Callable[[Message], None]
+    settle: Callable[[Delivery], None]
+    reconsider: Callable[[Message], None]
+    partial: Callable[[Message], None]
+    ready_limit: int
+    memory_soft_octets: int
+    stopped: bool
+    def __init__(self, counters: Counters, events: EventLog) -> None: ...
+    @property
+    def table(self) -> MessageTable: ...
+    @property
+    def timer(self) -> Timer: ...
+    @property
+    def counters(self) -> Counters: ...
+    @property
+    def events(self) -> EventLog: ...
+    @property
+    def journals(self) -> dict[int, Journal]: ...
+    @property
+    def by_domain(self) -> dict[bytes, ReadyQueue]: ...
+    @property
+    def ready(self) -> int: ...
+    def journal(self, message: Message) -> Journal:
+        """The journal of the shard that the message belongs to."""
+    def adopt(self, message: Message) -> None:
+        """A message is safe in its class: it is ours now. Nothing happens to one that was adopted before."""
+    def wait(self, message: Message, at: float) -> None:
+        """Let message wait in the timer until `at` (unix seconds)."""
+    def enqueue_now(self, message: Message) -> None:
+        """Put message where it may go now."""
+    def send(self, message: Message, queue: ReadyQueue, indices: list[int]) -> None:
+        """Make a delivery of some recipients of message and put it into queue."""
+    def redirect(self, delivery: Delivery, queue: ReadyQueue) -> None:
+        """A delivery that waited for its next hop's names goes into the queue of that next hop."""
+    def mark_in_flight(self, message: Message) -> None:
+        """The next hop may have the message from now on."""
+    def remember(self, domain: bytes, queue: ReadyQueue) -> None:
+        """From now on mail to domain (lower case) goes to queue, whatever the local part."""
+    def delivered_by_hand(self, delivery: Delivery, code: int, text: bytes) -> None:
+        """A next hop without SMTP took the message for all recipients."""
+    def log_attempt(
+        self, event: str, delivery: Delivery, index: int, code: int, enhanced: _Enhanced, text: bytes
+    ) -> None:
+        """One line of the event log about one recipient of delivery."""
+    def finish(self, delivery: Delivery) -> None:
+        """A delivery is over and its recipients' states are set."""
+    def drop(self, message: Message) -> None:
+        """Nothing is left to do for message."""
+    def tick(self, most: int = 1000, most_s: float = 0.005) -> int:
+        """Messages whose time has come become ready, at most so many and for so long. Returns how many."""
+    def publish_gauges(self) -> None:
+        """Write what is queued into the shared counters."""
+    def persist(self, message: Message) -> None:
+        """Put a message of class memory into the journal: its first attempt did not deliver it."""
+
+@disjoint_base
+class JournalIntake(Intake):
+    """Takes mail into the journals of one worker: into the first that is well, always the same while it is."""
+
+    def __init__(self, dispatcher: Dispatcher, journals: list[Journal]) -> None: ...
+    @property
+    def journals(self) -> list[Journal]: ...
+    @property
+    def dispatcher(self) -> Dispatcher: ...
+    @property
+    def accepting(self) -> bool: ...
+    def submit(self, message: Message, receiver: Receiver | None = None) -> None:
+        """Take a message made here; OSError when the journal takes nothing."""
+    def new_id(self) -> int:
+        """A queue id for a message to be submitted."""

@@ -1,0 +1,166 @@
+"""The server's side of one SMTP session (RFC 5321); documented in cext/server_session.pyx."""
+
+from asyncio import BaseTransport, BufferedProtocol
+from collections.abc import Callable
+from typing import Any, Protocol, final
+
+from typing_extensions import disjoint_base
+
+from angarium._core.counters import Counters
+from angarium._core.event_log import EventLog
+from angarium._core.journal import Receiver
+from angarium._core.record import Message
+
+class _Exchange(Protocol):
+    def step(self, response: bytes | None, /) -> bytes | str | None: ...
+
+@disjoint_base
+class Intake:
+    """Where accepted mail goes. Its methods are C: see JournalIntake and CallbackIntake."""
+
+@disjoint_base
+class CallbackIntake(Intake):
+    """An intake that calls Python: deliver(message, done) must call done(errno) once, now or later; 0: it is safe."""
+
+    def __init__(self, deliver: Callable[[Message, Committed], None]) -> None: ...
+
+@disjoint_base
+class Committed:
+    """Tells a session once what became of its message; a second call does nothing."""
+
+    def __call__(self, error: int = 0) -> None: ...
+
+@disjoint_base
+class ListenerProfile:
+    """What all sessions of one listener have in common."""
+
+    def __init__(
+        self,
+        *,
+        hostname: bytes,
+        name: bytes,
+        client_policy: Callable[[str], tuple[bool, bool]],
+        durability: int = ...,
+        message_octets: int = ...,
+        recipients: int = 1000,
+        command_octets: int = 2048,
+        errors: int = 20,
+        commands_per_second: int = 1000,
+        hops: int = 100,
+        transactions: int = 0,
+        connections: int = 10000,
+        connections_per_client: int = 1000,
+        idle_timeout_s: float = 300,
+        data_timeout_s: float = 3600,
+        authentication_required: bool = False,
+        authentication: Callable[[bytes], _Exchange | None] | None = None,
+        mechanisms: tuple[bytes, ...] = (),
+        start_tls: Callable[[ServerSession], None] | None = None,
+    ) -> None:
+        """client_policy: address -> (may relay, may send bare newlines); authentication: mechanism -> exchange or None.
+
+        message_octets, errors and transactions: 0 means no limit.
+        """
+    @property
+    def hostname(self) -> bytes: ...
+    @property
+    def name(self) -> bytes: ...
+    @property
+    def durability(self) -> int: ...
+    @property
+    def message_octets(self) -> int: ...
+    @property
+    def recipients(self) -> int: ...
+    @property
+    def command_octets(self) -> int: ...
+    @property
+    def errors(self) -> int: ...
+    @property
+    def commands_per_second(self) -> int: ...
+    @property
+    def hops(self) -> int: ...
+    @property
+    def transactions(self) -> int: ...
+    @property
+    def connections(self) -> int: ...
+    @property
+    def connections_per_client(self) -> int: ...
+    @property
+    def idle_timeout_s(self) -> float: ...
+    @property
+    def data_timeout_s(self) -> float: ...
+    @property
+    def authentication_required(self) -> bool: ...
+    @property
+    def client_policy(self) -> Callable[[str], tuple[bool, bool]]: ...
+    @property
+    def authentication(self) -> Callable[[bytes], _Exchange | None] | None: ...
+    @property
+    def mechanisms(self) -> tuple[bytes, ...]: ...
+    @property
+    def start_tls(self) -> Callable[[ServerSession], None] | None: ...
+    def forget_clients(self) -> None:
+        """Ask client_policy again for every address (the configuration changed)."""
+    def policy_of(self, address: str) -> tuple[bool, bool]:
+        """What client_policy says of an address; remembered."""
+
+@disjoint_base
+class Reception:
+    """What the sessions of one worker share: receive buffer, clock, counters, intake."""
+
+    memory_octets: int
+    draining: bool
+    def __init__(self, counters: Counters, events: EventLog, intake: Intake, memory_octets: int = ...) -> None: ...
+    @property
+    def counters(self) -> Counters: ...
+    @property
+    def events(self) -> EventLog: ...
+    @property
+    def intake(self) -> Intake: ...
+    @property
+    def sessions(self) -> int: ...
+    def session(self, profile: ListenerProfile) -> ServerSession:
+        """A protocol for a new connection."""
+    def sweep(self) -> None:
+        """End what has been silent for too long, let throttled sessions go on. Call it about once a second."""
+    def drain(self) -> None:
+        """No new transactions: sessions between two transactions end now with 421, the others when theirs is over."""
+
+# an asyncio protocol by its methods, which is what uvloop asks for; the base class here is for the type checker
+@disjoint_base
+class ServerSession(Receiver, BufferedProtocol):
+    """The protocol of one connection. Reception.session() makes it."""
+
+    def __init__(self, reception: Reception, profile: ListenerProfile) -> None: ...
+    @property
+    def profile(self) -> ListenerProfile: ...
+    @property
+    def reception(self) -> Reception: ...
+    @property
+    def transport(self) -> Any: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def tls(self) -> bool: ...
+    @property
+    def tls_version(self) -> bytes | None: ...
+    @property
+    def tls_cipher(self) -> bytes | None: ...
+    def connection_made(self, transport: BaseTransport) -> None: ...
+    def get_buffer(self, hint: int) -> memoryview: ...
+    def buffer_updated(self, n: int) -> None: ...
+    def feed(self, data: bytes) -> None:
+        """Octets from the client, for tests that have no transport."""
+    def eof_received(self) -> bool: ...
+    def connection_lost(self, exception: Exception | None) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+    def discard_plaintext(self) -> None:
+        """Throw away what came behind STARTTLS in plaintext (RFC 3207 §6). Call before the handshake."""
+    def tls_established(self, transport: Any) -> None:
+        """The handshake is over: go on over `transport`, knowing nothing of before (RFC 3207 §4.2)."""
+    def tls_failed(self) -> None:
+        """The handshake failed; the connection is of no use."""
+
+def repair_newlines(mail_data: bytes) -> bytes:
+    """Every bare CR and bare LF becomes CRLF: for named legacy clients only."""

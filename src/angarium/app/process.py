@@ -1,0 +1,84 @@
+"""What a child of the supervisor runs: `python -m angarium.app.process ROLE`, with its orders as JSON on standard input.
+
+The supervisor passes sockets and the slab as inherited descriptors and names their numbers in the orders, so that a child
+holds nothing else of its parent and starts from a clean interpreter.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import socket
+import sys
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from angarium._core.counters import Slab
+from angarium.config.model import Config, load_dump
+
+
+class Orders(msgspec.Struct):
+    """What a child is to do."""
+
+    role: str  # worker | sink | admin
+    config: str  # base64 of config.model.dump
+    number: int
+    workers: int
+    shards: int
+    slab_fd: int
+    socket_fds: list[int]
+    ready_fd: int
+    worker_sockets: list[str]
+    supervisor_pid: int
+
+
+def give_orders(config_dump: bytes, **rest: object) -> bytes:
+    """Orders as the supervisor writes them."""
+    return msgspec.json.encode({"config": base64.b64encode(config_dump).decode("ascii"), **rest})
+
+
+def main() -> None:
+    """Read the orders and carry them out."""
+    orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
+    logging.basicConfig(level=logging.INFO, format=f"angarium {orders.role}[{orders.number}]: %(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    config = load_dump(base64.b64decode(orders.config))
+    if orders.role == "admin":
+        _admin(config, orders)
+        return
+    slab = Slab.attach(orders.slab_fd)
+    sockets = [socket.socket(fileno=fd) for fd in orders.socket_fds]
+    for sock in sockets:
+        sock.setblocking(False)
+    if orders.role == "sink":
+        from angarium.app.sink import Sink  # noqa: PLC0415  # a worker needs none of it
+
+        sink = Sink(Path(config.node.spool) / "sink" / "Maildir", slab.region(orders.number))
+        uvloop.run(sink.run(sockets[0], orders.ready_fd))
+        return
+    from angarium.app.worker import Worker  # noqa: PLC0415  # the admin process needs none of it
+
+    async def work() -> None:
+        worker = Worker(config, orders.number, orders.workers, orders.shards, slab)
+        await worker.run(sockets, orders.ready_fd)
+
+    uvloop.run(work())
+
+
+def _admin(config: Config, orders: Orders) -> None:
+    from angarium.admin.server import run  # noqa: PLC0415  # a worker needs none of it
+
+    run(
+        config,
+        orders.slab_fd,
+        orders.worker_sockets,
+        sock_fd=orders.socket_fds[0],
+        ready_fd=orders.ready_fd,
+        supervisor_pid=orders.supervisor_pid,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,337 @@
+"""A worker: one loop, its shards, its sessions, its connections. This module alone wires the stages together.
+
+Input: the configuration, its number, the sockets that the supervisor bound, the slab of shared counters. It runs until SIGTERM, then drains:
+listeners close, sessions between two transactions are told 421, deliveries under way end, and the journal is synced.
+SIGUSR1 reopens the event log.
+
+Fails: an exception here ends the process; the supervisor starts another, which recovers the shards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import random
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from angarium._core.client_session import Egress
+from angarium._core.counters import Counters, Slab, Slot
+from angarium._core.dispatch import Dispatcher, JournalIntake
+from angarium._core.event_log import EventLog
+from angarium._core.journal import Journal, Segment, fill_with_zeros
+from angarium._core.record import MessageState, memory_octets
+from angarium._core.server_session import Reception
+from angarium.app.bouncer import Bouncer
+from angarium.app.control import ControlServer
+from angarium.clock import SystemClock
+from angarium.config.resolve import memory_budget_octets
+from angarium.delivery.attempt import Router
+from angarium.delivery.connection import Connector
+from angarium.delivery.resolver import Resolver, families_of_machine
+from angarium.delivery.route import RouteTable
+from angarium.ingress.listener import listen
+from angarium.outcome.recorder import Recorder
+from angarium.queue.backoff import retry_delay
+from angarium.queue.loader import Loader
+from angarium.queue.placement import shard_folder, shards_of
+from angarium.queue.recovery import RecoveryReport, open_shard
+
+if TYPE_CHECKING:
+    import socket
+
+    from angarium._core.record import Message
+    from angarium._core.server_session import ListenerProfile
+    from angarium.config.model import Config
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.05  # journal flush, timer, gauges
+SWEEP_TICKS = 20  # timeouts of sessions
+HEAL_TICKS = 100  # another try of a failed or full journal
+DRAIN_S = 20.0  # transactions under way may take so long when the worker is told to stop
+HARMED_RETRY_S = 3600.0
+
+
+class Worker:
+    """One worker process."""
+
+    def __init__(self, config: Config, number: int, workers: int, shards: int, slab: Slab) -> None:
+        self.config = config
+        self.number = number
+        self._workers = workers
+        self._shards = shards
+        self._spool = Path(config.node.spool)
+        self._clock = SystemClock()
+        self.counters: Counters = slab.region(number)
+        self.counters.reset_gauges()
+        self.counters.add(Slot.WORKER_STARTS, 1)
+        self.events = EventLog(config.events.file, self.counters)
+        self.dispatcher = Dispatcher(self.counters, self.events)
+        self.journals: list[Journal] = []
+        self.reports: list[RecoveryReport] = []
+        self.started = self._clock.monotonic()
+        self.draining = False
+        self._stop = asyncio.Event()
+        self._servers: list[tuple[asyncio.Server, ListenerProfile]] = []
+        self._preparing = False
+        self._dns_counted = (0, 0, 0)
+        self._background: set[asyncio.Future[None]] = set()
+
+    # -------------------------------------------------------------- life
+
+    async def run(self, sockets: list[socket.socket], ready_fd: int) -> None:
+        """Recover, serve, and on SIGTERM drain. One octet on ready_fd says that the sockets are served."""
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(max_workers=4, thread_name_prefix="worker"))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGUSR1, self._reopen_events)
+        self._open_shards(loop)
+        self._wire()
+        self._requeue()
+        self._servers = await listen(self.config, self.reception, sockets)
+        control = ControlServer(self)
+        await control.start(self._spool / "run" / f"worker-{self.number}.sock")
+        # what lives now lives long: keep it out of every later collection
+        gc.collect()
+        gc.freeze()
+        os.write(ready_fd, b"1")
+        os.close(ready_fd)
+        try:
+            await self._tick()
+        finally:
+            await self._drain()
+            await control.close()
+
+    def _open_shards(self, loop: asyncio.AbstractEventLoop) -> None:
+        for shard in shards_of(self.number, self._workers, self._shards):
+            journal, report = open_shard(
+                shard_folder(self._spool, shard),
+                shard,
+                self.dispatcher.table,
+                segment_octets=self.config.queue.segment_size_octets,
+                counters=self.counters,
+                taker=self.dispatcher,
+                sync_interval_s=self.config.queue.sync_interval_s,
+            )
+            journal.kick_later = loop.call_soon
+            loop.add_reader(journal.event_fd, journal.on_commit)
+            self.dispatcher.journals[shard] = journal
+            self.journals.append(journal)
+            self.reports.append(report)
+            for line in report.harmed:
+                log.warning("shard %d: %s", shard, line)
+            self.counters.add(Slot.QUEUE_TORN_RECORDS, len(report.harmed))
+            self.counters.add(Slot.QUEUE_RECOVERED, report.messages)
+
+    def _wire(self) -> None:
+        config, clock = self.config, self._clock
+        dispatcher = self.dispatcher
+        self.intake = JournalIntake(dispatcher, self.journals)
+        budget = memory_budget_octets(config) // self._workers
+        dispatcher.memory_soft_octets = budget // 2
+        self.reception = Reception(self.counters, self.events, self.intake, memory_octets=budget)
+        timeouts = config.delivery.timeouts
+        self.egress = Egress(
+            self.counters,
+            mail_timeout_s=timeouts.mail_s,
+            rcpt_timeout_s=timeouts.rcpt_s,
+            data_timeout_s=timeouts.data_s,
+            block_timeout_s=timeouts.block_s,
+            final_timeout_s=timeouts.final_s,
+            idle_s=config.delivery.idle_s,
+            lifetime_s=config.delivery.lifetime_s,
+            chunk_octets=(1 << 16) if config.delivery.bdat == "auto" else 0,
+        )
+        bouncer = Bouncer(self.intake, dispatcher, self.counters, self.events, clock, hostname=config.node.hostname)
+        retry = config.queue.retry
+        recorder = Recorder(
+            dispatcher,
+            self.counters,
+            self.events,
+            clock,
+            retry_delay_s=lambda attempts: retry_delay(retry, attempts, random.random),
+            expire_s=retry.expire_s,
+            bounce=bouncer.bounce,
+        )
+        self.connector = Connector(
+            self.egress,
+            self.counters,
+            clock,
+            hostname=config.node.hostname,
+            connect_timeout_s=timeouts.connect_s,
+            greeting_timeout_s=timeouts.greeting_s,
+            ehlo_timeout_s=timeouts.ehlo_s,
+            transactions_per_connection=config.delivery.messages_per_connection,
+            settle=recorder.settle,
+            loopback_only=config.sandbox,
+        )
+        self.resolver = Resolver(
+            hostnames=(config.node.hostname,),
+            monotonic=clock.monotonic,
+            random=random.Random(),
+            servers=[(server.host, server.port) for server in config.dns.servers],
+            families=families_of_machine(),
+        )
+        self.router = Router(
+            dispatcher,
+            self.connector,
+            self.resolver,
+            RouteTable(config.route),
+            config.delivery,
+            clock,
+            hostname=config.node.hostname,
+            workers=self._workers,
+        )
+        self.loader = Loader(dispatcher.journals, dispatcher.enqueue_now, self._harmed)
+        dispatcher.place = self.router.place
+        dispatcher.load = self.loader.load
+        dispatcher.settle = recorder.settle
+        dispatcher.reconsider = recorder.reconsider
+        dispatcher.partial = recorder.partial
+
+    def _requeue(self) -> None:
+        """What recovery found waits for its time, or goes as soon as there is room."""
+        in_doubt = {number for report in self.reports for number in report.in_doubt}
+        for message in list(self.dispatcher.table):
+            if message.id in in_doubt:
+                # its last octets may have left before the node went down: it is sent again, and that is said
+                message.in_doubt = True
+                self.counters.add(Slot.QUEUE_IN_DOUBT_TOTAL, 1)
+                self.counters.add(Slot.DELIVERY_DUPLICATES_POSSIBLE, 1)
+                self.events.event("in_doubt", {"id": message.queue_id, "why": "the node went down while it was being sent"})
+            if message.state != MessageState.MESSAGE_HELD:
+                self.dispatcher.wait(message, message.next_attempt)
+
+    def _harmed(self, message: Message, why: str) -> None:
+        log.error("message %s cannot be read: %s", message.queue_id, why)
+        self.events.event("unreadable", {"id": message.queue_id, "why": why})
+        self.dispatcher.wait(message, self._clock.now() + HARMED_RETRY_S)
+
+    # -------------------------------------------------------------- what happens again and again
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        count = 0
+        while not self._stop.is_set():
+            due = loop.time() + TICK_S
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), TICK_S)
+            self.counters.observe(Slot.LOOP_LAG, max(0, int((loop.time() - due) * 1e6)))
+            count += 1
+            self._beat(count)
+
+    def _beat(self, count: int) -> None:
+        dispatcher = self.dispatcher
+        dispatcher.tick()
+        for journal in self.journals:
+            journal.flush()
+        self.events.flush()
+        dispatcher.publish_gauges()
+        for queue in self.router.queues:
+            if queue.backlog:
+                queue.grow()
+        if self.journals[0].wants_spare and not self._preparing:
+            self._prepare_spare(self.journals[0])
+        if count % SWEEP_TICKS == 0:
+            self.reception.sweep()
+            self.egress.sweep()
+            self.counters.set(Slot.QUEUE_JOURNAL_OCTETS, sum(journal.octets_on_disk for journal in self.journals))
+            self._publish_resolver()
+        if count % HEAL_TICKS == 0:
+            for journal in self.journals:
+                self._heal(journal)
+
+    def _publish_resolver(self) -> None:
+        resolver = self.resolver
+        counted = (resolver.queries, resolver.cache_hits, resolver.failures)
+        slots = (Slot.DELIVERY_DNS_QUERIES, Slot.DELIVERY_DNS_CACHE_HITS, Slot.DELIVERY_DNS_FAILURES)
+        for slot, now, before in zip(slots, counted, self._dns_counted, strict=True):
+            self.counters.add(slot, now - before)
+        self._dns_counted = counted
+
+    def _prepare_spare(self, journal: Journal) -> None:
+        """Have the next segment written once, so that syncs in it change no metadata."""
+        try:
+            segment = journal.make_spare()
+        except OSError as failure:
+            log.warning("shard %d: no spare segment: %s", journal.shard, failure)
+            return
+        self._preparing = True
+        task = asyncio.ensure_future(self._fill(journal, segment))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _fill(self, journal: Journal, segment: Segment) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(None, fill_with_zeros, segment.fileno, segment.size)
+            await loop.run_in_executor(None, journal.sync_folder)
+        except OSError as failure:
+            log.warning("shard %d: %s: %s", journal.shard, segment.path, failure)
+            os.unlink(segment.path)
+        else:
+            journal.add_spare(segment)
+        finally:
+            self._preparing = False
+
+    def _heal(self, journal: Journal) -> None:
+        if journal.failed:
+            try:
+                journal.heal()
+            except OSError as failure:
+                log.error("shard %d still fails: %s", journal.shard, failure)
+                return
+            log.warning("shard %d takes mail again", journal.shard)
+        elif journal.full:
+            journal.full = False  # the next message tries again
+
+    def _reopen_events(self) -> None:
+        try:
+            self.events.reopen()
+        except OSError as failure:
+            log.error("the event log cannot be reopened: %s", failure)
+
+    # -------------------------------------------------------------- the end
+
+    async def _drain(self) -> None:
+        """Stop intake, let what is under way end, sync."""
+        self.draining = True
+        loop = asyncio.get_running_loop()
+        for server, _ in self._servers:
+            server.close()
+        self.reception.drain()
+        self.dispatcher.stopped = True
+        self.egress.quit_idle()
+        until = loop.time() + DRAIN_S
+        while (self.reception.sessions or self.egress.sessions) and loop.time() < until:
+            await asyncio.sleep(TICK_S)
+            self.egress.quit_idle()
+            for journal in self.journals:
+                journal.flush()
+        await self.connector.close()
+        await self.router.close()
+        await self.resolver.close()
+        for journal in self.journals:
+            loop.remove_reader(journal.event_fd)
+            journal.close()
+        self.dispatcher.publish_gauges()
+        self.events.close()
+        log.info("worker %d: stopped with %d messages queued", self.number, len(self.dispatcher.table))
+
+    @property
+    def accepting(self) -> tuple[bool, str]:
+        """Whether mail is taken now, and if not, why."""
+        if self.draining:
+            return False, "draining"
+        if not self.intake.accepting:
+            return False, "no journal takes records"
+        if memory_octets() > self.reception.memory_octets:
+            return False, "the memory budget is used up"
+        return True, ""

@@ -1,0 +1,121 @@
+"""`angarium serve`: run the relay in the foreground; `--sandbox`: one from which nothing leaves this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from angarium.cli.main import config_option, fail
+
+
+@click.command()
+@config_option
+@click.option("--sandbox", is_flag=True, help="Deliver to a sink on this machine; refuse every route that leaves it.")
+@click.option("--spool", type=click.Path(path_type=Path), default=Path(".sandbox"), help="Sandbox: folder of queue and mail.")
+@click.option("--smtp-port", type=click.IntRange(0, 65535), default=2525, show_default=True, help="Sandbox: SMTP.")
+@click.option("--submission-port", type=click.IntRange(0, 65535), default=2587, show_default=True, help="Sandbox: STARTTLS.")
+@click.option("--submissions-port", type=click.IntRange(0, 65535), default=2465, show_default=True, help="Sandbox: TLS.")
+@click.option("--http-port", type=click.IntRange(0, 65535), default=8025, show_default=True, help="Sandbox: console and API.")
+@click.option("--sink-port", type=click.IntRange(0, 65535), default=2526, show_default=True, help="Sandbox: the sink.")
+def serve(
+    config: str | None,
+    sandbox: bool,
+    spool: Path,
+    smtp_port: int,
+    submission_port: int,
+    submissions_port: int,
+    http_port: int,
+    sink_port: int,
+) -> None:
+    """Run the relay in the foreground until SIGTERM or Ctrl-C.
+
+    SIGHUP reads the configuration again, SIGUSR1 reopens the event log.
+    """
+    from angarium.config.load import ConfigErrors, load_config
+    from angarium.config.model import Config, ListenAddress
+    from angarium.config.sandbox import check_sandbox, sandbox_config
+    from angarium.queue.placement import SpoolError
+    from angarium.supervisor import StartFailure, Supervisor
+
+    logging.basicConfig(level=logging.INFO, format="angarium: %(message)s", stream=sys.stderr)
+    given = config or os.environ.get("ANGARIUM_CONFIG")
+    sink: ListenAddress | None = None
+
+    def read() -> Config:
+        loaded = load_config(Path(given or "/etc/angarium/angarium.toml"))
+        if sandbox:
+            check_sandbox(loaded)
+        return loaded
+
+    try:
+        if sandbox and not given:
+            from angarium.app.certificate import ensure_certificate
+
+            spool = spool.absolute()
+            certificate, key = ensure_certificate(spool / "tls")
+            settings = sandbox_config(
+                spool=spool,
+                smtp_port=smtp_port,
+                submission_port=submission_port,
+                submissions_port=submissions_port,
+                http_port=http_port,
+                sink_port=sink_port,
+                certificate=certificate,
+                key=key,
+            )
+            check_sandbox(settings)
+            sink = ListenAddress(host="127.0.0.1", port=sink_port)
+        else:
+            settings = read()
+        supervisor = Supervisor(
+            settings,
+            reload=None if sink else read,
+            sink=sink,
+            on_ready=lambda: announce(settings, sandbox),
+        )
+        status = supervisor.run()
+    except ConfigErrors as errors:
+        for problem in errors.problems:
+            click.echo(f"angarium: {problem}", err=True)
+        fail("the configuration has errors; nothing was started")
+    except (StartFailure, SpoolError, OSError) as failure:
+        fail(str(failure))
+    with contextlib.suppress(BrokenPipeError):
+        click.echo("angarium: stopped", err=True)
+    sys.exit(status)
+
+
+def announce(config: object, sandbox: bool) -> None:
+    """Say where to find what; in the sandbox, what to try next."""
+    from angarium.config.model import Config
+
+    assert isinstance(config, Config)
+    lines = [f"angarium is ready, spool {config.node.spool}"]
+    for listener in config.listener:
+        tls = {"none": "", "starttls": ", STARTTLS", "implicit": ", TLS"}[listener.tls]
+        lines.append(f"  {listener.role:<11} {listener.listen}{tls}")
+    shown = str(config.admin.listen)
+    lines.append(f"  console     {shown if config.admin.listen.path else f'http://{shown}/'}")
+    if sandbox:
+        smtp = next((listener.listen for listener in config.listener if listener.role == "relay"), None)
+        if smtp is not None:
+            port = smtp.port
+            lines += [
+                "",
+                "This is a sandbox: every message is queued and delivered by SMTP, to a sink on this machine. Try:",
+                "",
+                f"  swaks --server 127.0.0.1:{port} --from me@example.org --to you@example.com --header 'Subject: hello'",
+                "",
+                f'  python3 -c "import smtplib; s = smtplib.SMTP(\'127.0.0.1\', {port}); '
+                "s.sendmail('me@example.org', ['you@example.com'], 'Subject: hello\\r\\n\\r\\nIt works.\\r\\n')\"",
+                "",
+                f"  angarium send --server 127.0.0.1:{port} --from me@example.org --to you@example.com message.eml",
+                "",
+                f"and look at http://{shown}/",
+            ]
+    click.echo("\n".join(lines), err=True)

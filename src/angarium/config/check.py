@@ -1,0 +1,339 @@
+"""What must hold between the keys of a configuration, and between it and the machine.
+
+Each check looks only at keys that are sound by themselves, so that one mistake makes one message. What is legal but
+probably not meant is a warning. The sandbox's rule is here too: nothing in a sandbox leaves the machine or is reached
+from outside, so every address must be a loopback address, and a route for all recipients must stand in front of the MX
+look-up that is the last resort of every configuration.
+
+Files are opened to see that they can be read, the certificate and key are loaded together; nothing is written, no name
+is looked up, no port is bound.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+import ssl
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from angarium.config.address import covers_everything, parse_host
+from angarium.config.next_hop import SHAPES, SUPPORTED
+from angarium.config.units import format_duration, format_size
+
+if TYPE_CHECKING:
+    from angarium.config.locate import KeyPath
+    from angarium.config.model import Config, Listener, Route
+    from angarium.config.problem import Findings
+
+__all__ = ["check_all", "check_nothing_leaves"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+_WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104  (compared with, not bound)
+
+LEAST_RECIPIENTS = 100  # RFC 5321 §4.5.3.1.8
+LEAST_MESSAGE_OCTETS = 64 * 1024  # §4.5.3.1.7
+
+
+def check_all(config: Config, findings: Findings) -> None:
+    """Every check that applies to this configuration."""
+    _check_node(config, findings)
+    _check_admin(config, findings)
+    _check_tls(config, findings)
+    _check_listeners(config, findings)
+    _check_limits(config, findings)
+    _check_retry(config, findings)
+    _check_routes(config, findings)
+    if config.sandbox:
+        check_nothing_leaves(config, findings)
+
+
+def _check_node(config: Config, findings: Findings) -> None:
+    node = config.node
+    if findings.sound(("node", "hostname")):
+        _check_hostname(node.hostname, findings)
+    if node.user is not None and findings.sound(("node", "user")):
+        try:
+            pwd.getpwnam(node.user)
+        except KeyError:
+            findings.error(("node", "user"), f'there is no user "{node.user}" on this machine')
+    if node.group is not None and findings.sound(("node", "group")):
+        try:
+            grp.getgrnam(node.group)
+        except KeyError:
+            findings.error(("node", "group"), f'there is no group "{node.group}" on this machine')
+    shards, workers = config.queue.shards, node.workers
+    if isinstance(workers, int) and isinstance(shards, int) and workers > shards:
+        message = f"{workers} workers cannot share {shards} shard(s): a shard has one owner; see queue.shards"
+        findings.error(("node", "workers"), message)
+
+
+def _check_hostname(hostname: str, findings: Findings) -> None:
+    path: KeyPath = ("node", "hostname")
+    try:
+        name = parse_host(hostname)
+    except ValueError as error:
+        findings.error(path, str(error))
+        return
+    try:
+        ip_address(name)
+    except ValueError:
+        if "." not in name:
+            findings.warn(
+                path, f'"{hostname}" is not fully qualified, and many hosts refuse mail for that (RFC 5321 §2.3.5)'
+            )
+    else:
+        findings.error(path, f'"{hostname}" is an address; a name is wanted, such as "relay.example.org"')
+
+
+def _check_admin(config: Config, findings: Findings) -> None:
+    admin = config.admin
+    if admin.token_file is None:
+        if not admin.listen.is_loopback and findings.sound(("admin",)):
+            message = f"{admin.listen} can be reached from other machines: set admin.token_file or listen on loopback"
+            findings.error(("admin", "listen"), message)
+    elif findings.sound(("admin", "token_file")):
+        token = _read(admin.token_file, ("admin", "token_file"), findings)
+        if token is not None and not token.strip():
+            findings.error(("admin", "token_file"), f"{admin.token_file} is empty")
+
+
+def _check_tls(config: Config, findings: Findings) -> None:
+    tls = config.tls
+    if tls is None or not findings.sound(("tls",)):
+        return
+    certificate = _read(tls.certificate, ("tls", "certificate"), findings)
+    key = _read(tls.key, ("tls", "key"), findings)
+    if certificate is None or key is None:
+        return
+    if b"-----BEGIN CERTIFICATE-----" not in certificate:
+        findings.error(("tls", "certificate"), f"{tls.certificate} has no certificate in PEM form")
+        return
+    if b"PRIVATE KEY-----" not in key:
+        findings.error(("tls", "key"), f"{tls.key} has no private key in PEM form")
+        return
+    try:
+        # an encrypted key must fail here instead of asking for its pass phrase at the terminal
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key, password=lambda: b"")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            findings.error(("tls", "key"), f"{tls.key} is not the key of the certificate in {tls.certificate}")
+        elif b"ENCRYPTED" in key:
+            findings.error(("tls", "key"), f"{tls.key} is encrypted; the relay needs it without a pass phrase")
+        else:
+            findings.error(("tls", "certificate"), f"the certificate and key cannot be loaded: {error.reason or error}")
+
+
+def _read(file: str, path: KeyPath, findings: Findings) -> bytes | None:
+    try:
+        with open(file, "rb") as opened:
+            return opened.read(1 << 20)
+    except OSError as error:
+        findings.error(path, f"{file} cannot be read: {error.strerror}")
+        return None
+
+
+def _check_listeners(config: Config, findings: Findings) -> None:
+    if not config.listener and findings.sound(("listener",)):
+        findings.error(("listener",), "there is no listener, so no mail would be accepted")
+    names: dict[str, int] = {}
+    addresses: dict[str, str] = {}
+    if findings.sound(("admin", "listen")):
+        addresses[str(config.admin.listen)] = "admin.listen"
+    for index, listener in enumerate(config.listener):
+        path = findings.element(("listener",), index)
+        _check_listener(config, listener, path, findings)
+        if not _NAME.fullmatch(listener.name):
+            message = f'"{listener.name}" is not a name: letters, digits, ".", "_" and "-", at most 64'
+            findings.error((*path, "name"), message)
+        if names.setdefault(listener.name, index) != index:
+            findings.error((*path, "name"), f'another listener is named "{listener.name}" too')
+        address = str(listener.listen)
+        if listener.listen.port and addresses.setdefault(address, f'listener "{listener.name}"') != (
+            f'listener "{listener.name}"'
+        ):
+            findings.error((*path, "listen"), f"{address} is the address of {addresses[address]} already")
+
+
+def _check_listener(config: Config, listener: Listener, path: KeyPath, findings: Findings) -> None:
+    if listener.listen.path:
+        findings.error((*path, "listen"), "SMTP is spoken over TCP only; a Unix socket is for admin.listen")
+    _check_role(config, listener, path, findings)
+    if listener.tls != "none" and config.tls is None and findings.sound(("tls",), (*path, "tls")):
+        message = f'"{listener.tls}" needs a [tls] section with certificate and key'
+        findings.error((*path, "tls"), message)
+    if not listener.allow_open_relay and findings.sound((*path, "allow_open_relay")):
+        _check_open_relay(listener, path, findings)
+    if listener.role == "relay" and not listener.relay_networks and findings.sound((*path, "relay_networks")):
+        findings.warn(path, f'listener "{listener.name}" has no relay_networks, so it refuses every recipient')
+    if findings.sound((*path, "bare_newline"), (*path, "repair_networks")):
+        if listener.bare_newline == "repair" and not listener.repair_networks:
+            message = '"repair" is for named legacy clients only: name their networks in repair_networks'
+            findings.error((*path, "bare_newline"), message)
+        if listener.bare_newline == "refuse" and listener.repair_networks:
+            findings.error((*path, "repair_networks"), 'has no effect unless bare_newline = "repair"')
+    if listener.limits is not None:
+        _check_message_limits(listener.limits.recipients, listener.limits.message_size_octets, path, findings)
+
+
+def _check_role(config: Config, listener: Listener, path: KeyPath, findings: Findings) -> None:
+    if listener.role == "inbound":
+        findings.error((*path, "role"), '"inbound" is not supported in this version; "relay" is, with relay_networks')
+    elif listener.role == "submission" and not config.sandbox:
+        message = (
+            '"submission" is not supported in this version outside the sandbox, because there are no accounts to log in to '
+            'yet; let clients in by address with role "relay" and relay_networks'
+        )
+        findings.error((*path, "role"), message)
+    if not findings.sound((*path, "auth"), (*path, "role"), (*path, "tls")):
+        return
+    if listener.auth == "any":
+        if not config.sandbox:
+            findings.error((*path, "auth"), '"any" accepts every log-in, so it is for the sandbox only')
+        elif listener.tls == "none":
+            findings.error((*path, "auth"), 'a log-in is offered under TLS only, and this listener has tls = "none"')
+    elif listener.role == "submission":
+        findings.error((*path, "auth"), 'a submission listener takes authenticated mail only; write auth = "any"')
+
+
+def _check_open_relay(listener: Listener, path: KeyPath, findings: Findings) -> None:
+    for version in (4, 6):
+        networks = [network for network in listener.relay_networks if network.version == version]
+        if covers_everything(networks):
+            message = (
+                f"every IPv{version} address in the world may relay: an open relay is used for spam within hours; name "
+                "your own networks, or write allow_open_relay = true"
+            )
+            findings.error((*path, "relay_networks"), message)
+
+
+def _check_limits(config: Config, findings: Findings) -> None:
+    limits = config.limits
+    if findings.sound(("limits",)):
+        _check_message_limits(limits.recipients, limits.message_size_octets, (), findings)
+        if limits.connections_per_client > limits.connections:
+            message = f"{limits.connections_per_client} for one client is more than the node's {limits.connections}"
+            findings.warn(("limits", "connections_per_client"), message)
+
+
+def _check_message_limits(recipients: int, message_size_octets: int, path: KeyPath, findings: Findings) -> None:
+    if recipients < LEAST_RECIPIENTS:
+        message = (
+            f"{recipients} is fewer than the {LEAST_RECIPIENTS} that every client may count on (RFC 5321 §4.5.3.1.8)"
+        )
+        findings.warn((*path, "limits", "recipients"), message)
+    if message_size_octets < LEAST_MESSAGE_OCTETS:
+        message = (
+            f"{format_size(message_size_octets)} is less than the {format_size(LEAST_MESSAGE_OCTETS)} that every client may "
+            "count on (RFC 5321 §4.5.3.1.7)"
+        )
+        findings.warn((*path, "limits", "message_size"), message)
+
+
+def _check_retry(config: Config, findings: Findings) -> None:
+    path: KeyPath = ("queue", "retry")
+    retry = config.queue.retry
+    if not findings.sound(path):
+        return
+    if retry.first_s > retry.longest_s:
+        message = (
+            f"{format_duration(retry.first_s)} is longer than the longest interval, {format_duration(retry.longest_s)}"
+        )
+        findings.error((*path, "first"), message)
+    if retry.first_s >= retry.expire_s:
+        message = f"mail that expires after {format_duration(retry.expire_s)} would never be tried again"
+        findings.error((*path, "expire"), message)
+    if retry.warn_after_s >= retry.expire_s:
+        message = f"mail expires after {format_duration(retry.expire_s)}, before anyone is warned"
+        findings.warn((*path, "warn_after"), message)
+
+
+def _check_routes(config: Config, findings: Findings) -> None:
+    names: dict[str, int] = {}
+    seen: dict[str, KeyPath] = {}
+    for index, route in enumerate(config.route):
+        path = findings.element(("route",), index)
+        _check_next_hop(config, route, path, findings)
+        if not route.recipients and findings.sound((*path, "recipients")):
+            findings.error((*path, "recipients"), "is empty, so that no mail would take this route")
+        if route.name is not None:
+            if not _NAME.fullmatch(route.name):
+                message = f'"{route.name}" is not a name: letters, digits, ".", "_" and "-", at most 64'
+                findings.error((*path, "name"), message)
+            if names.setdefault(route.name, index) != index:
+                findings.error((*path, "name"), f'another route is named "{route.name}" too')
+        if "*" in seen:
+            findings.warn(path, f'no mail takes this route: {_show(seen["*"])} in front of it has "*"')
+            continue
+        for number, pattern in enumerate(route.recipients):
+            text = str(pattern)
+            if text in seen:
+                where = findings.element((*path, "recipients"), number)
+                findings.warn(where, f'"{text}" stands in {_show(seen[text])} already, and the first match wins')
+            seen.setdefault(text, path)
+
+
+def _show(path: KeyPath) -> str:
+    return f"{path[0]}[{path[1]}]"
+
+
+def _check_next_hop(config: Config, route: Route, path: KeyPath, findings: Findings) -> None:
+    next_hop = route.next_hop
+    if next_hop.kind not in SUPPORTED:
+        supported = ", ".join(SHAPES[kind] for kind in SUPPORTED)
+        message = f'"{SHAPES[next_hop.kind]}" is not supported in this version; what is: {supported}'
+        findings.error((*path, "next_hop"), message)
+    if next_hop.kind != "smtp":
+        return
+    for listener in config.listener:
+        here = listener.listen
+        if here.path or here.port != next_hop.port:
+            continue
+        if next_hop.host == here.host or (next_hop.is_loopback and here.host in _WILDCARDS):
+            message = (
+                f'leads back to listener "{listener.name}": the mail would go round until its hops are counted out'
+            )
+            findings.error((*path, "next_hop"), message)
+
+
+def check_nothing_leaves(config: Config, findings: Findings) -> None:
+    """The sandbox's promise: its mail stays on this machine, and only this machine reaches it."""
+    if not config.admin.listen.is_loopback and findings.sound(("admin", "listen")):
+        findings.error(("admin", "listen"), f"{config.admin.listen} is not a loopback address, and this is a sandbox")
+    for index, listener in enumerate(config.listener):
+        path = (*findings.element(("listener",), index), "listen")
+        if not listener.listen.is_loopback and findings.sound(path):
+            findings.error(path, f"{listener.listen} is not a loopback address, and this is a sandbox")
+    for index, route in enumerate(config.route):
+        path = (*findings.element(("route",), index), "next_hop")
+        if findings.sound(path):
+            _check_stays(config, route, path, findings)
+    if findings.sound(("route",)) and not any(p.kind == "any" for route in config.route for p in route.recipients):
+        message = (
+            'a sandbox needs a route for "*": without one the last resort is by MX, and mail would leave the machine'
+        )
+        findings.error(("route",), message)
+
+
+def _check_stays(config: Config, route: Route, path: KeyPath, findings: Findings) -> None:
+    next_hop = route.next_hop
+    match next_hop.kind:
+        case "discard":
+            return
+        case "maildir":
+            spool = os.path.realpath(config.node.spool)
+            if findings.sound(("node", "spool")) and not os.path.realpath(next_hop.path).startswith(spool + os.sep):
+                findings.error(path, f"{next_hop.path} is not under the sandbox's spool, {config.node.spool}")
+        case "smtp" if next_hop.is_loopback:
+            return
+        case "smtp":
+            suggestion = f"smtp://127.0.0.1:{next_hop.port}" if next_hop.host == "localhost" else None
+            message = (
+                f'"{next_hop}" could leave the machine, and this is a sandbox: only a loopback address is sure to stay'
+            )
+            findings.error(path, message, suggestion)
+        case _:
+            findings.error(path, f'"{next_hop}" could leave the machine, and this is a sandbox')

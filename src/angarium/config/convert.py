@@ -1,0 +1,276 @@
+"""From the tables that tomllib read to the Structs of the model, without stopping at the first problem.
+
+The types of the model are the schema: their annotations say what a key takes, their defaults what it is when absent.
+A key whose value cannot be used is reported and takes its default, so that the rest can be looked at; the checks that
+come later ask `Findings.sound()` whether what they are about to compare was really written. A table that lacks a
+required key, or whose required key is not usable, has no value: the tuple that should hold it goes without.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+
+from msgspec import Meta
+from msgspec.structs import fields
+
+from angarium.config.address import DnsServer, ListenAddress, Network
+from angarium.config.model import Config, Limits, Section
+from angarium.config.next_hop import NextHop
+from angarium.config.problem import key_text
+from angarium.config.units import MemoryBudget, Unit, format_duration, format_size, parse_duration, parse_size
+from angarium.mail.pattern import AddressPattern
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from angarium.config.locate import KeyPath
+    from angarium.config.problem import Findings
+
+__all__ = ["Converter", "nearest"]
+
+# What a float holds exactly; not a number and infinity are beyond it too.
+_LARGEST_NUMBER = 2**53
+# Values that are written as one string.
+_PARSED = (ListenAddress, DnsServer, Network, NextHop, AddressPattern)
+_EXPECTED = {
+    ListenAddress: 'an address and a port such as "127.0.0.1:25"',
+    DnsServer: 'the address of a name server such as "127.0.0.1:53"',
+    Network: 'a network such as "10.0.0.0/8"',
+    NextHop: 'a next hop such as "smtp://192.0.2.1:25" or "mx"',
+    AddressPattern: 'a pattern such as "example.org", "*.example.org" or "*"',
+    MemoryBudget: 'a share such as "25%" or a size such as "2GB"',
+}
+
+
+class _Unusable(Exception):
+    """A value that is none. The problem has been reported, or is the message."""
+
+
+def nearest(word: str, valid: list[str]) -> str | None:
+    """The valid name that was most likely meant."""
+    by_fold = {name.lower(): name for name in valid}
+    near = difflib.get_close_matches(word.lower().replace("-", "_"), by_fold, n=1)
+    near = near or difflib.get_close_matches(word.lower(), by_fold, n=1)
+    return by_fold[near[0]] if near else None
+
+
+def _describe(value: object) -> str:
+    match value:
+        case bool():
+            return f"the boolean {'true' if value else 'false'}"
+        case str():
+            return f'the string "{value if len(value) <= 40 else value[:37] + "..."}"'
+        case int():
+            return f"the integer {value}"
+        case float():
+            return f"the number {value}"
+        case list():
+            return "an array"
+        case dict():
+            return "a table"
+        case _:
+            return f"the date or time {value}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST_NUMBER
+
+
+class Converter:
+    """Turns tables into Structs. What is wrong goes to `findings`; relative paths are relative to `folder`."""
+
+    def __init__(self, findings: Findings, folder: Path) -> None:
+        self._findings = findings
+        self._folder = folder
+        self._inherited: dict[type[Section], Section] = {}
+
+    def table(self, kind: type[Section], value: object, path: KeyPath) -> tuple[dict[str, Any], bool]:
+        """The fields of a Struct by name, and whether they are enough to make one."""
+        if not isinstance(value, dict):
+            self._findings.error(path, f"expected a table, found {_describe(value)}")
+            return {}, False
+        hints = get_type_hints(kind, include_extras=True)
+        known = {field.encode_name: field for field in fields(kind)}
+        misspelt = {self._unknown(key, path, list(known)) for key in value if key not in known}
+        base = self._inherited.get(kind)
+        made: dict[str, Any] = {}
+        complete = True
+        # the node's limits before the listeners, which take from them what they do not say
+        for key, field in sorted(known.items(), key=lambda item: item[0] != "limits"):
+            if key in value:
+                try:
+                    made[field.name] = self._value(hints[field.name], value[key], (*path, key))
+                except _Unusable as error:
+                    if error.args:
+                        self._findings.error((*path, key), *error.args)
+                    complete = complete and not field.required
+                else:
+                    if path == () and key == "limits":
+                        self._inherited[Limits] = made[field.name]
+            elif base is not None:
+                made[field.name] = getattr(base, field.name)
+            elif field.required:
+                complete = False
+                if key not in misspelt:
+                    self._findings.error((*path, key), "is required and not there")
+        return made, complete
+
+    def _unknown(self, key: str, path: KeyPath, known: list[str]) -> str | None:
+        """Report the key, and return the one that was probably meant."""
+        near = nearest(key, known)
+        message = f"unknown key in [{key_text(path)}]" if path else "unknown key at the top level"
+        if near is None:
+            elsewhere = next((table for table in _tables_with(key, Config, "") if table), None)
+            message += f"; it belongs in [{elsewhere}]" if elsewhere else f"; its keys are {', '.join(sorted(known))}"
+        self._findings.unknown_key((*path, key), message, near)
+        return near
+
+    def _value(self, kind: Any, value: object, path: KeyPath) -> object:
+        """One value, or _Unusable: with a message, or without one when the problem within has been reported."""
+        metadata: tuple[object, ...] = ()
+        if get_origin(kind) is Annotated:
+            kind, *rest = get_args(kind)
+            metadata = tuple(rest)
+        origin = get_origin(kind)
+        if origin in (Union, types.UnionType):
+            return self._union(get_args(kind), value, path)
+        if origin is Literal:
+            return self._choice(get_args(kind), value)
+        if origin is tuple:
+            return self._array(get_args(kind)[0], value, path)
+        if kind is MemoryBudget:
+            if not (isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))):
+                raise _Unusable(f"expected {_EXPECTED[MemoryBudget]}, found {_describe(value)}")
+            return self._parse(MemoryBudget, value)
+        if kind in _PARSED:
+            if not isinstance(value, str):
+                raise _Unusable(f"expected {_EXPECTED[kind]}, found {_describe(value)}")
+            return self._parse(kind, value)
+        if isinstance(kind, type) and issubclass(kind, Section):
+            made, complete = self.table(kind, value, path)
+            if not complete:
+                raise _Unusable
+            return kind(**made)
+        return self._scalar(kind, metadata, value)
+
+    def _union(self, kinds: tuple[Any, ...], value: object, path: KeyPath) -> object:
+        kinds = tuple(kind for kind in kinds if kind is not types.NoneType)
+        if len(kinds) == 1:
+            return self._value(kinds[0], value, path)
+        number, choice = kinds  # a number or one of some words
+        if isinstance(value, str):
+            words = get_args(choice)
+            if value not in words:
+                wanted = " or ".join(f'"{word}"' for word in words)
+                raise _Unusable(f'expected an integer or {wanted}, found "{value}"', nearest(value, list(words)))
+            return value
+        return self._value(number, value, path)
+
+    def _choice(self, words: tuple[str, ...], value: object) -> object:
+        if value in words:
+            return value
+        wanted = ", ".join(f'"{word}"' for word in words)
+        near = nearest(value, list(words)) if isinstance(value, str) else None
+        raise _Unusable(f"expected one of {wanted}, found {_describe(value)}", near)
+
+    def _array(self, kind: Any, value: object, path: KeyPath) -> tuple[object, ...]:
+        if not isinstance(value, list):
+            raise _Unusable(f"expected an array, found {_describe(value)}{_array_hint(kind, path)}")
+        made, indexes = [], []
+        for index, element in enumerate(value):
+            try:
+                made.append(self._value(kind, element, (*path, index)))
+                indexes.append(index)
+            except _Unusable as error:
+                if error.args:
+                    self._findings.error((*path, index), *error.args)
+        self._findings.indexes[path] = indexes
+        return tuple(made)
+
+    def _parse(self, kind: Any, value: object) -> object:
+        try:
+            return kind.parse(value)
+        except ValueError as error:
+            raise _Unusable(str(error)) from None
+
+    def _scalar(self, kind: Any, metadata: tuple[object, ...], value: object) -> object:
+        unit = next((entry for entry in metadata if isinstance(entry, Unit)), None)
+        try:
+            made = _measure(unit, value) if unit in (Unit.DURATION, Unit.SIZE) else _plain(kind, value)
+        except ValueError as error:
+            raise _Unusable(str(error)) from None
+        for meta in metadata:
+            if isinstance(meta, Meta) and not isinstance(made, str):
+                _check_bounds(meta, made, unit)
+        if isinstance(made, str):
+            if not made or "\0" in made:
+                raise _Unusable("expected a text that is not empty" if not made else "has a NUL in it")
+            if unit is Unit.PATH:
+                return str(self._folder / made)
+        return made
+
+
+def _measure(unit: Unit | None, value: object) -> float | int:
+    if unit is Unit.DURATION:
+        if isinstance(value, str):
+            return parse_duration(value)
+        if _is_number(value):
+            return parse_duration(f"{value}s")
+        raise ValueError(f'expected a duration such as "90s" or a number of seconds, found {_describe(value)}')
+    if isinstance(value, str):
+        return parse_size(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ValueError(f'expected a size such as "50MB" or a number of octets, found {_describe(value)}')
+
+
+def _plain(kind: Any, value: object) -> Any:
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        raise ValueError(f"expected true or false, found {_describe(value)}")
+    if kind is int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        raise ValueError(f"expected an integer, found {_describe(value)}")
+    if kind is float:
+        if _is_number(value):
+            return float(cast("float", value))
+        raise ValueError(f"expected a number, found {_describe(value)}")
+    if isinstance(value, str):
+        return value
+    raise ValueError(f"expected a string, found {_describe(value)}")
+
+
+def _check_bounds(meta: Meta, value: Any, unit: Unit | None) -> None:
+    def show(number: Any) -> str:
+        if unit is Unit.DURATION:
+            return format_duration(float(number))
+        return format_size(number) if unit is Unit.SIZE else f"{number:g}"
+
+    if meta.ge is not None and value < meta.ge:
+        raise _Unusable(f"must be at least {show(meta.ge)}, is {show(value)}")
+    if meta.gt is not None and value <= meta.gt:
+        raise _Unusable(f"must be more than {show(meta.gt)}, is {show(value)}")
+    if meta.le is not None and value > meta.le:
+        raise _Unusable(f"must be at most {show(meta.le)}, is {show(value)}")
+
+
+def _array_hint(kind: Any, path: KeyPath) -> str:
+    if isinstance(kind, type) and issubclass(kind, Section):
+        return f"; write each as [[{key_text(path)}]]"
+    return '; write ["..."]'
+
+
+def _tables_with(key: str, kind: type[Section], path: str) -> Iterator[str]:
+    """The tables of the model that know the key, the top level as an empty text."""
+    hints = get_type_hints(kind)
+    for field in fields(kind):
+        if field.encode_name == key:
+            yield path
+        for candidate in (hints[field.name], *get_args(hints[field.name])):
+            if isinstance(candidate, type) and issubclass(candidate, Section):
+                yield from _tables_with(key, candidate, f"{path}.{field.encode_name}".lstrip("."))

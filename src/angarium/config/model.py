@@ -1,0 +1,211 @@
+"""The configuration as values: what every other module is given, frozen and complete.
+
+One Struct for each table of the TOML file. The attribute is the key with its unit behind it: `idle_timeout = "5m"` is
+`idle_timeout_s == 300.0`, `message_size = "50MB"` is `message_size_octets == 50_000_000`; keys without a unit have the
+same name. Defaults stand here and nowhere else; docs/configuration.md explains each key.
+
+`angarium.config.load` makes a Config from a file. `dump` and `load_dump` carry one from the supervisor to its workers.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from angarium.config.address import DnsServer, ListenAddress, Network
+from angarium.config.next_hop import NextHop
+from angarium.config.units import Count, Duration, FilePath, MemoryBudget, PositiveDuration, Size
+from angarium.mail.pattern import AddressPattern
+
+__all__ = [
+    "Admin",
+    "Config",
+    "Delivery",
+    "Dns",
+    "Durability",
+    "Events",
+    "Limits",
+    "Listener",
+    "Node",
+    "Queue",
+    "Retry",
+    "Route",
+    "Section",
+    "Timeouts",
+    "Tls",
+    "dump",
+    "load_dump",
+    "toml_key",
+]
+
+Durability = Literal["fsync", "async", "memory"]
+
+
+def toml_key(attribute: str) -> str:
+    """The key of an attribute: its name without the unit."""
+    return attribute.removesuffix("_s").removesuffix("_octets")
+
+
+class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=toml_key):
+    """A table of the configuration."""
+
+
+class Node(Section, frozen=True):
+    """The machine's name in the mail, its spool, and who runs it."""
+
+    hostname: str
+    spool: FilePath
+    workers: Annotated[int, Meta(ge=1, le=256)] | Literal["auto"] = "auto"
+    user: str | None = None
+    group: str | None = None
+
+
+class Admin(Section, frozen=True):
+    """The HTTP side: API, metrics, console."""
+
+    listen: ListenAddress = ListenAddress(host="127.0.0.1", port=8025)
+    token_file: FilePath | None = None
+
+
+class Tls(Section, frozen=True):
+    """The node's certificate chain and its key, both PEM."""
+
+    certificate: FilePath
+    key: FilePath
+
+
+class Events(Section, frozen=True):
+    """The event log. No file: no log."""
+
+    file: FilePath | None = None
+    flush_interval_s: PositiveDuration = 0.25
+
+
+class Dns(Section, frozen=True):
+    """Whom to ask. No servers: those of the system."""
+
+    servers: tuple[DnsServer, ...] = ()
+    dnssec: Literal["trust-ad", "off"] = "off"
+
+
+class Limits(Section, frozen=True):
+    """What one client, one session, one message may ask for (RFC 5321 §4.5.3)."""
+
+    connections: Count = 10_000  # of the node
+    connections_per_client: Count = 1000
+    commands_per_second: Count = 1000  # of one session
+    transactions: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 0  # of one session; 0: no limit
+    recipients: Annotated[int, Meta(ge=1, le=65535)] = 1000  # of one message; at least 100, §4.5.3.1.8
+    message_size_octets: Annotated[Size, Meta(ge=1, le=2_000_000_000)] = 50_000_000
+    header_size_octets: Annotated[Size, Meta(ge=1000, le=2_000_000_000)] = 256_000
+    command_line_octets: Annotated[Size, Meta(ge=512, le=65536)] = 2048  # at least 512, §4.5.3.1.4
+    hops: Count = 100  # §6.3
+    errors: Count = 20  # of one session
+    idle_timeout_s: PositiveDuration = 300.0  # §4.5.3.2.7
+    data_timeout_s: PositiveDuration = 3600.0  # from the start of one message's data to its end
+
+
+class Listener(Section, frozen=True):
+    """One address on which SMTP is spoken."""
+
+    name: str
+    listen: ListenAddress
+    role: Literal["relay", "submission", "inbound"]
+    tls: Literal["none", "starttls", "implicit"] = "none"  # the loader: starttls when there is a [tls] section
+    auth: Literal["none", "any"] = "none"  # any: every log-in is accepted; in the sandbox only
+    relay_networks: tuple[Network, ...] = ()
+    allow_open_relay: bool = False
+    durability: Durability | None = None  # None: the queue's
+    bare_newline: Literal["refuse", "repair"] = "refuse"
+    repair_networks: tuple[Network, ...] = ()  # the legacy clients whose bare CR and LF are repaired
+    limits: Limits | None = None  # None: the node's; never partial, the loader fills what is not set from the node's
+
+
+class Retry(Section, frozen=True):
+    """When a deferred message is tried again: first, first*factor, first*factor², … up to longest, until it expires."""
+
+    first_s: PositiveDuration = 60.0
+    factor: Annotated[float, Meta(ge=1, le=100)] = 2.0
+    longest_s: PositiveDuration = 4 * 3600.0
+    expire_s: PositiveDuration = 5 * 86400.0
+    warn_after_s: Duration = 4 * 3600.0  # 0: never
+    jitter: Annotated[float, Meta(ge=0, le=0.5)] = 0.1  # share of each interval by which it is made longer or shorter
+
+
+class Queue(Section, frozen=True):
+    """How safe, how large, how patient."""
+
+    durability: Durability = "fsync"
+    sync_interval_s: PositiveDuration = 1.0  # class async: the longest time between 250 and the disk
+    shards: Annotated[int, Meta(ge=1, le=256)] | Literal["auto"] = "auto"
+    memory_budget: MemoryBudget = MemoryBudget(percent=25.0)
+    segment_size_octets: Annotated[Size, Meta(ge=1 << 20, le=1 << 32)] = 64_000_000
+    retry: Retry = field(default_factory=Retry)
+
+
+class Timeouts(Section, frozen=True):
+    """How long the client side waits for the next host (RFC 5321 §4.5.3.2)."""
+
+    connect_s: PositiveDuration = 30.0
+    greeting_s: PositiveDuration = 300.0  # §4.5.3.2.1
+    ehlo_s: PositiveDuration = 300.0
+    mail_s: PositiveDuration = 300.0  # §4.5.3.2.2
+    rcpt_s: PositiveDuration = 300.0  # §4.5.3.2.3
+    data_s: PositiveDuration = 120.0  # §4.5.3.2.4
+    block_s: PositiveDuration = 180.0  # §4.5.3.2.5
+    final_s: PositiveDuration = 600.0  # §4.5.3.2.6
+
+
+class Delivery(Section, frozen=True):
+    """Connections to next hops."""
+
+    connections_per_host: Count = 20
+    messages_per_connection: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 0  # 0: no limit
+    idle_s: PositiveDuration = 30.0
+    lifetime_s: PositiveDuration = 600.0
+    bdat: Literal["auto", "never"] = "auto"
+    tls: Literal["opportunistic", "none", "require", "verify"] = "opportunistic"
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+
+class Route(Section, frozen=True):
+    """Which recipients go where; the first route that matches wins, and the last resort is by MX."""
+
+    recipients: tuple[AddressPattern, ...]
+    next_hop: NextHop
+    name: str | None = None
+    connections: Count | None = None  # None: delivery.connections_per_host
+
+
+class Config(Section, frozen=True):
+    """Everything."""
+
+    node: Node
+    listener: tuple[Listener, ...]
+    admin: Admin = field(default_factory=Admin)
+    tls: Tls | None = None
+    events: Events = field(default_factory=Events)
+    dns: Dns = field(default_factory=Dns)
+    limits: Limits = field(default_factory=Limits)
+    queue: Queue = field(default_factory=Queue)
+    delivery: Delivery = field(default_factory=Delivery)
+    route: tuple[Route, ...] = ()
+    sandbox: bool = False  # nothing may leave the machine
+
+    def limits_of(self, listener: Listener) -> Limits:
+        """What holds on this listener."""
+        return self.limits if listener.limits is None else listener.limits
+
+    def durability_of(self, listener: Listener) -> Durability:
+        """The class of what this listener accepts."""
+        return listener.durability or self.queue.durability
+
+
+def dump(config: Config) -> bytes:
+    """The whole configuration in a form that load_dump reads back to an equal value."""
+    return msgspec.msgpack.encode(config)
+
+
+def load_dump(octets: bytes) -> Config:
+    """The configuration from what dump made; msgspec.DecodeError or ValidationError when it is something else."""
+    return msgspec.msgpack.decode(octets, type=Config)

@@ -1,0 +1,136 @@
+"""The listeners of one worker: what the configuration says, as profiles that the compiled sessions read, and servers on bound sockets.
+
+Input: the configuration and sockets that the supervisor has bound. Output: asyncio servers whose protocols are ServerSessions.
+
+Fails: ssl.SSLError or OSError when a certificate cannot be loaded; a TLS handshake that fails ends that connection and is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING
+
+from angarium._core.record import Durability
+from angarium._core.server_session import ListenerProfile
+from angarium.ingress.authentication import any_login
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from angarium._core.server_session import Reception, ServerSession
+    from angarium.config.model import Config, Listener, Tls
+
+BACKLOG = 1024
+HANDSHAKE_TIMEOUT_S = 60.0
+
+DURABILITIES = {
+    "fsync": Durability.DURABILITY_FSYNC,
+    "async": Durability.DURABILITY_ASYNC,
+    "memory": Durability.DURABILITY_MEMORY,
+}
+
+
+def server_context(tls: Tls) -> ssl.SSLContext:
+    """TLS 1.2 and up with the node's certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(tls.certificate, tls.key)
+    return context
+
+
+def client_policy(listener: Listener) -> Callable[[str], tuple[bool, bool]]:
+    """address -> (may relay, may send bare newlines), from the listener's networks. An address that is none may nothing."""
+
+    def policy(address: str) -> tuple[bool, bool]:
+        try:
+            may_relay = listener.role == "relay" and any(address in network for network in listener.relay_networks)
+            repair = listener.bare_newline == "repair" and any(address in network for network in listener.repair_networks)
+        except ValueError:
+            return False, False
+        return may_relay, repair
+
+    return policy
+
+
+class TlsUpgrade:
+    """STARTTLS for the sessions of one listener."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __call__(self, session: ServerSession) -> None:
+        task = asyncio.get_running_loop().create_task(self._handshake(session))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _handshake(self, session: ServerSession) -> None:
+        session.discard_plaintext()
+        if session.closed or session.transport is None:
+            return
+        try:
+            transport = await asyncio.get_running_loop().start_tls(
+                session.transport,
+                session,
+                self._context,
+                server_side=True,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+            )
+        except (OSError, ssl.SSLError):  # ConnectionError and TimeoutError are OSErrors
+            session.tls_failed()
+            return
+        session.tls_established(transport)
+
+
+def make_profile(config: Config, listener: Listener, context: ssl.SSLContext | None) -> ListenerProfile:
+    """What all sessions of listener have in common."""
+    limits = config.limits_of(listener)
+    any_log_in = listener.auth == "any"
+    return ListenerProfile(
+        hostname=config.node.hostname.encode("ascii"),
+        name=listener.name.encode("utf-8"),
+        client_policy=client_policy(listener),
+        durability=DURABILITIES[config.durability_of(listener)],
+        message_octets=limits.message_size_octets,
+        recipients=limits.recipients,
+        command_octets=limits.command_line_octets,
+        errors=limits.errors,
+        commands_per_second=limits.commands_per_second,
+        hops=limits.hops,
+        transactions=limits.transactions,
+        connections=limits.connections,
+        connections_per_client=limits.connections_per_client,
+        idle_timeout_s=limits.idle_timeout_s,
+        data_timeout_s=limits.data_timeout_s,
+        authentication_required=listener.role == "submission",
+        authentication=any_login if any_log_in else None,
+        mechanisms=(b"PLAIN", b"LOGIN") if any_log_in else (),
+        start_tls=TlsUpgrade(context) if listener.tls == "starttls" and context is not None else None,
+    )
+
+
+async def listen(
+    config: Config, reception: Reception, sockets: list[socket.socket]
+) -> list[tuple[asyncio.Server, ListenerProfile]]:
+    """Serve each listener of the configuration on its socket, in the configuration's order."""
+    loop = asyncio.get_running_loop()
+    context = server_context(config.tls) if config.tls is not None else None
+    servers = []
+    for listener, sock in zip(config.listener, sockets, strict=True):
+        profile = make_profile(config, listener, context)
+        implicit = context if listener.tls == "implicit" else None
+
+        def session(profile: ListenerProfile = profile) -> ServerSession:
+            return reception.session(profile)
+
+        server = await loop.create_server(
+            session,
+            sock=sock,
+            backlog=BACKLOG,
+            ssl=implicit,
+            ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S if implicit else None,
+        )
+        servers.append((server, profile))
+    return servers

@@ -1,0 +1,354 @@
+"""The supervisor: binds the sockets, starts the workers and the admin process, restarts what dies, and carries signals.
+
+It runs no event loop and touches no mail. Each worker has its own listening sockets (SO_REUSEPORT) that the supervisor made and keeps:
+when a worker dies, connections that the kernel had given to its socket wait there until its successor answers them.
+
+Signals: SIGTERM and SIGINT drain and stop; SIGHUP reads the configuration again and replaces the workers one after the other (an error
+keeps the old one; listeners, spool and worker count need a restart, and it says so); SIGUSR1 reopens the event log.
+
+Fails: a socket that cannot be bound, a spool that is in use or cannot be written: one line, exit status 1, before anything starts. A
+child that dies is started again, after a pause that grows while it keeps dying.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import pwd
+import grp
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from angarium._core.counters import Slab
+from angarium.app.process import give_orders
+from angarium.config.model import Config, ListenAddress, dump
+from angarium.config.resolve import shard_count, worker_count
+from angarium.queue.placement import describe_spool
+
+log = logging.getLogger("angarium")
+
+BACKLOG = 1024
+PAUSE_FIRST_S = 0.2
+PAUSE_LONGEST_S = 30.0
+CALM_S = 60.0  # a child that lived so long dies afresh
+STOP_S = 30.0  # then children that have not ended are killed
+START_S = 120.0  # recovery of a large spool included
+
+
+class StartFailure(Exception):
+    """The relay cannot start; the text says why."""
+
+
+@dataclass
+class Child:
+    """One process and how it has fared."""
+
+    role: str
+    number: int
+    sockets: list[socket.socket]
+    process: subprocess.Popen[bytes] | None = None
+    ready_fd: int = -1
+    ready: bool = False
+    started: float = 0.0
+    pause_s: float = PAUSE_FIRST_S
+    start_at: float | None = None
+    retiring: bool = False
+    waiters: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        return self.role if self.role != "worker" else f"worker {self.number}"
+
+
+class Supervisor:
+    """Runs one node."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        reload: Callable[[], Config] | None = None,
+        sink: ListenAddress | None = None,
+        on_ready: Callable[[], None] | None = None,
+    ) -> None:
+        self.config = config
+        self._reload = reload
+        self._sink = sink
+        self._on_ready = on_ready
+        self._workers = worker_count(config)
+        self._spool = Path(config.node.spool)
+        self._shards = 0
+        self._slab: Slab
+        self._children: list[Child] = []
+        self._signals: list[int] = []
+        self._stopping = False
+        self._announced = False
+        self._lock_fd = -1
+        self._replacing: list[Child] = []
+
+    # -------------------------------------------------------------- life
+
+    def run(self) -> int:
+        """Serve until told to stop. Returns the exit status; StartFailure when it cannot begin."""
+        with self._signal_pipe() as wake_fd:
+            self._prepare()
+            for child in self._children:
+                self._start(child)
+            try:
+                self._supervise(wake_fd)
+            finally:
+                self._end()
+        return 0
+
+    def _prepare(self) -> None:
+        try:
+            self._spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock_fd = os.open(self._spool / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as failure:
+            raise StartFailure(f"the spool {self._spool} is in use by another relay") from failure
+        except OSError as failure:
+            raise StartFailure(f"the spool {self._spool} cannot be used: {failure.strerror}") from failure
+        os.ftruncate(self._lock_fd, 0)
+        os.write(self._lock_fd, f"{os.getpid()}\n".encode())
+        (self._spool / "run").mkdir(mode=0o700, exist_ok=True)
+        self._slab = Slab.create(self._workers + 2)  # one for the sink, one for the supervisor
+        for number in range(self._workers):
+            sockets = [bind(listener.listen, shared=True) for listener in self.config.listener]
+            self._children.append(Child("worker", number, sockets))
+        if self._sink is not None:
+            self._children.append(Child("sink", self._workers, [bind(self._sink)]))
+        self._children.append(Child("admin", 0, [bind(self.config.admin.listen)]))
+        self._drop_privileges()
+        self._shards = describe_spool(self._spool, shard_count(self.config), self._workers)
+
+    def _drop_privileges(self) -> None:
+        """Become the configured user; the sockets are bound already."""
+        node = self.config.node
+        if node.user is None or os.geteuid() != 0:
+            return
+        try:
+            user = pwd.getpwnam(node.user)
+            gid = grp.getgrnam(node.group).gr_gid if node.group else user.pw_gid
+        except KeyError as failure:
+            raise StartFailure(f"node.user or node.group: {failure}") from failure
+        for path in (self._spool, self._spool / "run", self._spool / "lock"):
+            os.chown(path, user.pw_uid, gid)
+        os.setgroups([gid])
+        os.setgid(gid)
+        os.setuid(user.pw_uid)
+
+    @contextlib.contextmanager
+    def _signal_pipe(self) -> Iterator[int]:
+        """Signals as octets of a pipe, so that one wait serves them and the children."""
+        read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        old_fd = signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
+        old = {number: signal.signal(number, lambda _number, _frame: None) for number in numbers}
+        try:
+            yield read_fd
+        finally:
+            signal.set_wakeup_fd(old_fd)
+            for number, handler in old.items():
+                signal.signal(number, handler)
+            os.close(read_fd)
+            os.close(write_fd)
+
+    # -------------------------------------------------------------- children
+
+    def _start(self, child: Child) -> None:
+        read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+        fds = [sock.fileno() for sock in child.sockets]
+        orders = give_orders(
+            dump(self.config),
+            role=child.role,
+            number=child.number,
+            workers=self._workers,
+            shards=self._shards,
+            slab_fd=self._slab.fd,
+            socket_fds=fds,
+            ready_fd=write_fd,
+            worker_sockets=[str(self._spool / "run" / f"worker-{number}.sock") for number in range(self._workers)],
+            supervisor_pid=os.getpid(),
+        )
+        child.process = subprocess.Popen(
+            [sys.executable, "-m", "angarium.app.process", child.role],
+            stdin=subprocess.PIPE,
+            pass_fds=(*fds, self._slab.fd, write_fd),
+        )
+        os.close(write_fd)
+        assert child.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            child.process.stdin.write(orders)
+            child.process.stdin.close()
+        os.set_blocking(read_fd, False)
+        child.ready_fd = read_fd
+        child.ready = False
+        child.retiring = False
+        child.started = time.monotonic()
+        child.start_at = None
+
+    def _supervise(self, wake_fd: int) -> None:
+        while not self._stopping:
+            ready_fds = [child.ready_fd for child in self._children if child.ready_fd >= 0]
+            due = [child.start_at for child in self._children if child.start_at is not None]
+            timeout = max(0.0, min(due) - time.monotonic()) if due else 5.0
+            readable, _, _ = select.select([wake_fd, *ready_fds], [], [], timeout)
+            for child in self._children:
+                if child.ready_fd in readable:
+                    self._note_ready(child)
+            if wake_fd in readable:
+                for number in sorted(set(os.read(wake_fd, 4096))):
+                    self._on_signal(number)
+            self._reap()
+            now = time.monotonic()
+            for child in self._children:
+                if child.start_at is not None and child.start_at <= now and not self._stopping:
+                    self._start(child)
+
+    def _note_ready(self, child: Child) -> None:
+        octets = os.read(child.ready_fd, 16)
+        os.close(child.ready_fd)
+        child.ready_fd = -1
+        if not octets:
+            return  # it died before it was ready; _reap says so
+        child.ready = True
+        if not self._announced and all(other.ready for other in self._children):
+            self._announced = True
+            if self._on_ready is not None:
+                self._on_ready()
+        if self._replacing:
+            self._replace_next()
+
+    def _reap(self) -> None:
+        for child in self._children:
+            if child.process is None or child.process.poll() is None:
+                continue
+            status = child.process.returncode
+            child.process = None
+            child.ready = False
+            if child.ready_fd >= 0:
+                os.close(child.ready_fd)
+                child.ready_fd = -1
+            if self._stopping:
+                continue
+            now = time.monotonic()
+            if child.retiring:
+                child.start_at = now
+                continue
+            if now - child.started > CALM_S:
+                child.pause_s = PAUSE_FIRST_S
+            why = f"signal {-status}" if status < 0 else f"exit status {status}"
+            log.error("%s ended (%s); starting it again in %.1f s", child.name, why, child.pause_s)
+            child.start_at = now + child.pause_s
+            child.pause_s = min(child.pause_s * 2, PAUSE_LONGEST_S)
+
+    # -------------------------------------------------------------- signals
+
+    def _on_signal(self, number: int) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT):
+            self._stopping = True
+        elif number == signal.SIGHUP:
+            self._on_reload()
+        elif number == signal.SIGUSR1:
+            for child in self._children:
+                if child.role == "worker" and child.process is not None:
+                    child.process.send_signal(signal.SIGUSR1)
+
+    def _on_reload(self) -> None:
+        if self._reload is None:
+            log.warning("reload: nothing to read again in the sandbox")
+            return
+        try:
+            config = self._reload()
+        except Exception as failure:  # noqa: BLE001  # whatever is wrong with the file, the old configuration stays
+            log.error("reload: the old configuration stays: %s", failure)
+            return
+        fixed = [
+            name
+            for name, old, new in (
+                ("listeners", [x.listen for x in self.config.listener], [x.listen for x in config.listener]),
+                ("node.spool", self.config.node.spool, config.node.spool),
+                ("node.workers", self._workers, worker_count(config)),
+                ("admin.listen", self.config.admin.listen, config.admin.listen),
+            )
+            if old != new
+        ]
+        if fixed:
+            log.error("reload: the old configuration stays: %s cannot change without a restart", ", ".join(fixed))
+            return
+        self.config = config
+        self._replacing = [child for child in self._children if child.role in ("worker", "admin")]
+        log.info("reload: replacing %d processes, one after the other", len(self._replacing))
+        self._replace_next()
+
+    def _replace_next(self) -> None:
+        """Let the next process end and start again with the new configuration; its sockets stay open meanwhile."""
+        if any(child.retiring for child in self._children):
+            return
+        while self._replacing:
+            child = self._replacing.pop(0)
+            if child.process is not None:
+                child.retiring = True
+                child.process.terminate()
+                return
+        log.info("reload: done")
+
+    # -------------------------------------------------------------- the end
+
+    def _end(self) -> None:
+        self._stopping = True
+        for sock in (sock for child in self._children for sock in child.sockets):
+            sock.close()
+        # the sink goes last: deliveries under way still end there
+        for roles in (("worker",), ("sink", "admin")):
+            self._terminate([child for child in self._children if child.role in roles])
+        self._slab.close()
+        os.close(self._lock_fd)
+
+    def _terminate(self, children: list[Child]) -> None:
+        alive = [child for child in children if child.process is not None]
+        for child in alive:
+            assert child.process is not None
+            child.process.terminate()
+        until = time.monotonic() + STOP_S
+        for child in alive:
+            assert child.process is not None
+            try:
+                child.process.wait(max(0.1, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.error("%s does not end; killing it", child.name)
+                child.process.kill()
+                child.process.wait()
+
+
+def bind(address: ListenAddress, *, shared: bool = False) -> socket.socket:
+    """A listening socket; with `shared`, others may listen on the same address and the kernel spreads connections over them."""
+    if address.path:
+        Path(address.path).unlink(missing_ok=True)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        target: object = address.path
+    else:
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        target = (address.host, address.port)
+    try:
+        sock.bind(target)
+        sock.listen(BACKLOG)
+    except OSError as failure:
+        sock.close()
+        raise StartFailure(f"cannot listen on {address}: {failure.strerror}") from failure
+    return sock
