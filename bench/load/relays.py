@@ -105,7 +105,7 @@ class Direct(Relay):
 class Angarium(Relay):
     name = "angarium"
     summary = "Angarium from this checkout"
-    program = PROJECT / ".venv" / "bin" / "angarium"
+    python = PROJECT / ".venv" / "bin" / "python"
 
     def __init__(self, ground: Ground) -> None:
         super().__init__(ground)
@@ -114,14 +114,15 @@ class Angarium(Relay):
         self.process: subprocess.Popen[bytes] | None = None
 
     def unavailable(self) -> str | None:
-        if not self.program.exists():
-            return f"{self.program} does not exist (`make setup` makes it)"
-        done = subprocess.run(
-            [self.program, "serve", "--help"], capture_output=True, text=True, timeout=60, check=False
-        )
+        if not self.python.exists():
+            return f"{self.python} does not exist (`make setup` makes it)"
+        done = subprocess.run(self.command("serve", "--help"), capture_output=True, text=True, timeout=60, check=False)
         if done.returncode:
             return f"`angarium serve --help` fails: {' '.join(done.stderr.split())[-200:]}"
         return None
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(self.python), "-m", "angarium.cli.main", *arguments]
 
     def version(self) -> str:
         script = (
@@ -129,7 +130,7 @@ class Angarium(Relay):
             "print('angarium', m.version('angarium'), '| CPython', platform.python_version(), end=' ');"
             "print('| uvloop', m.version('uvloop'), '| Cython', m.version('cython'))"
         )
-        done = subprocess.run([PROJECT / ".venv/bin/python", "-c", script], capture_output=True, text=True, check=False)
+        done = subprocess.run([self.python, "-c", script], capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
     def durability(self) -> str:
@@ -169,7 +170,7 @@ next_hop = "smtp://127.0.0.1:{SINK_PORT}"
         self.config.write_text(self.settings(), encoding="utf-8")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.ground.group.command([str(self.program), "serve", "--config", str(self.config)]),
+                self.ground.group.command(self.command("serve", "--config", str(self.config))),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -194,7 +195,7 @@ next_hop = "smtp://127.0.0.1:{SINK_PORT}"
 
     def queue_length(self) -> int:
         done = subprocess.run(
-            [self.program, "queue", "summary", "--json", "--config", self.config],
+            self.command("queue", "summary", "--json", "--config", str(self.config)),
             capture_output=True,
             text=True,
             timeout=60,

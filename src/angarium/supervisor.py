@@ -122,7 +122,7 @@ class Supervisor:
         os.ftruncate(self._lock_fd, 0)
         os.write(self._lock_fd, f"{os.getpid()}\n".encode())
         (self._spool / "run").mkdir(mode=0o700, exist_ok=True)
-        self._slab = Slab.create(self._workers + 2)  # one for the sink, one for the supervisor
+        self._slab = Slab.create(self._workers + 1)  # one for the supervisor
         for number in range(self._workers):
             sockets = [bind(listener.listen, shared=True) for listener in self.config.listener]
             self._children.append(Child("worker", number, sockets))

@@ -164,3 +164,5 @@ class JournalIntake(Intake):
         """Take a message made here; OSError when the journal takes nothing."""
     def new_id(self) -> int:
         """A queue id for a message to be submitted."""
+
+__test__: dict[str, str]

@@ -2,7 +2,7 @@
 
 from asyncio import BaseTransport, BufferedProtocol
 from collections.abc import Callable
-from typing import Any, Protocol, final
+from typing import Any, Never, Protocol
 
 from typing_extensions import disjoint_base
 
@@ -36,7 +36,7 @@ class ListenerProfile:
 
     def __init__(
         self,
-        *,
+        *args: Never,
         hostname: bytes,
         name: bytes,
         client_policy: Callable[[str], tuple[bool, bool]],
@@ -164,3 +164,5 @@ class ServerSession(Receiver, BufferedProtocol):
 
 def repair_newlines(mail_data: bytes) -> bytes:
     """Every bare CR and bare LF becomes CRLF: for named legacy clients only."""
+
+__test__: dict[str, str]

@@ -172,12 +172,19 @@ class ControlServer:
         }
 
     async def _list(self, wanted: Filter) -> list[dict[str, Any]]:
+        """The oldest that match."""
         found: list[dict[str, Any]] = []
         limit = min(wanted.limit, MOST_LISTED)
         now = datetime.now(UTC).timestamp()
-        async for message in self._walk():
+        candidates = [message async for message in self._walk()]
+        candidates.sort(key=lambda message: message.id)
+        for count, message in enumerate(candidates):
             if len(found) >= limit:
                 break
+            if count % WALK_SLOTS == 0:
+                await asyncio.sleep(0)
+            if message.state == MessageState.MESSAGE_GONE:
+                continue  # delivered meanwhile
             if wanted.state is not None and state_of(message) != wanted.state:
                 continue
             if wanted.older_than_s is not None and now - message.received_us * 1e-6 < wanted.older_than_s:

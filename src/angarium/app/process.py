@@ -43,7 +43,7 @@ def main() -> None:
     """Read the orders and carry them out."""
     orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
     logging.basicConfig(level=logging.INFO, format=f"angarium {orders.role}[{orders.number}]: %(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     config = load_dump(base64.b64decode(orders.config))
     if orders.role == "admin":
         _admin(config, orders)
@@ -55,7 +55,8 @@ def main() -> None:
     if orders.role == "sink":
         from angarium.app.sink import Sink  # noqa: PLC0415  # a worker needs none of it
 
-        sink = Sink(Path(config.node.spool) / "sink" / "Maildir", slab.region(orders.number))
+        # counters of its own: what the sink takes is not what the relay took
+        sink = Sink(Path(config.node.spool) / "sink" / "Maildir", Slab.create(1).region(0))
         uvloop.run(sink.run(sockets[0], orders.ready_fd))
         return
     from angarium.app.worker import Worker  # noqa: PLC0415  # the admin process needs none of it

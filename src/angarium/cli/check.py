@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from angarium.cli.output import config_option, json_option, print_json
+from angarium.cli.main import DEFAULT_CONFIG, config_option, json_option
 
 if TYPE_CHECKING:
     from angarium.config.model import Config
@@ -20,29 +20,31 @@ __all__ = ["check"]
 
 @click.command(short_help="Validate the configuration.")
 @config_option
-@click.option(
-    "--sandbox", is_flag=True, help="Check it as a sandbox: nothing may leave the machine."
-)
+@click.option("--sandbox", is_flag=True, help="Check it as a sandbox: nothing may leave the machine.")
 @json_option
 @click.pass_context
-def check(ctx: click.Context, config_file: str, sandbox: bool, as_json: bool) -> None:
+def check(ctx: click.Context, config: str | None, sandbox: bool, as_json: bool) -> None:
     """Validate the configuration.
 
     Prints every problem as FILE:LINE:COLUMN: KEY: MESSAGE, with the nearest valid name. Exits 0 when the configuration
     can be used, 1 when it cannot.
     """
+    import msgspec
+
     from angarium.config.load import examine
 
-    examination = examine(config_file, sandbox=sandbox)
-    config = examination.config
+    file = config or DEFAULT_CONFIG
+    examination = examine(file, sandbox=sandbox)
+    usable = examination.config
     if as_json:
-        print_json({"file": config_file, "valid": config is not None, "problems": examination.problems})
+        document = {"file": file, "valid": usable is not None, "problems": examination.problems}
+        click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
     else:
         for problem in examination.problems:
             click.echo(str(problem))
-        if config is not None:
-            click.echo(f"{config_file}: {summary(config)}")
-    if config is None:
+        if usable is not None:
+            click.echo(f"{file}: {summary(usable)}")
+    if usable is None:
         ctx.exit(1)
 
 

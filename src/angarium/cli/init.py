@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from angarium.cli.output import Failure
+from angarium.cli.main import fail
 
 __all__ = ["ROLES", "compose", "init"]
 
@@ -58,9 +58,9 @@ def init(role: str, output: str | None, force: bool, hostname: str | None, spool
         with Path(output).open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise Failure(f"{output} exists; --force overwrites it") from None
+        fail(f"{output} exists; --force overwrites it")
     except OSError as error:
-        raise Failure(f"{output} cannot be written: {error.strerror}") from None
+        fail(f"{output} cannot be written: {error.strerror}")
     click.echo(f'{output} written; next: angarium check --config "{output}"', err=True)
 
 

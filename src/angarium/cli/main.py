@@ -1,19 +1,26 @@
-"""The command `angarium`: one sub-command a module, imported when it is used.
+"""The command `angarium`: one sub-command a module, imported when it is used, and what all of them have in common.
 
 COMMANDS is the list: name, `module:attribute` of its click command, and the line that `angarium --help` shows. The line
 stands here so that the help needs no import: a command that lists the queue should not wait for one that serves HTTP.
+
+Exit statuses: 0 success; 1 a failure, explained in one line on standard error (`fail`); 2 wrong usage (click's own).
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
 
 from angarium import __version__
 
-__all__ = ["COMMANDS", "main"]
+if TYPE_CHECKING:
+    from angarium.config.model import Config
+
+__all__ = ["COMMANDS", "DEFAULT_CONFIG", "Failure", "config_option", "fail", "json_option", "main", "open_config"]
+
+DEFAULT_CONFIG = "/etc/angarium/angarium.toml"
 
 
 class Entry(NamedTuple):
@@ -24,9 +31,48 @@ class Entry(NamedTuple):
 
 
 COMMANDS: dict[str, Entry] = {
+    "serve": Entry("angarium.cli.serve:serve", "Run the relay; --sandbox for one from which nothing leaves."),
     "check": Entry("angarium.cli.check:check", "Validate the configuration."),
     "init": Entry("angarium.cli.init:init", "Write a commented configuration."),
+    "status": Entry("angarium.cli.status:status", "The running relay at a glance."),
+    "queue": Entry("angarium.cli.queue:queue", "Look at the queue."),
+    "send": Entry("angarium.cli.send:send", "Submit a message."),
+    "bench": Entry("angarium.cli.bench:bench", "Measure a relay: generator, relay and sink in one."),
 }
+
+
+class Failure(click.ClickException):
+    """Ends the command with status 1 and this line."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"angarium: {self.format_message()}", file=file, err=file is None)
+
+
+def fail(message: str) -> NoReturn:
+    """End the command with status 1 and this line."""
+    raise Failure(message)
+
+
+# The parameter is None when neither the option nor the variable is set: `config or DEFAULT_CONFIG`.
+config_option = click.option(
+    "--config",
+    metavar="FILE",
+    envvar="ANGARIUM_CONFIG",
+    help=f"The configuration; ANGARIUM_CONFIG, else {DEFAULT_CONFIG}.",
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def open_config(config: str | None, *, sandbox: bool = False) -> Config:
+    """The configuration for a command that needs one; the failure names the first problem and the way to the others."""
+    from angarium.config.load import ConfigErrors, load_config
+
+    try:
+        return load_config(config or DEFAULT_CONFIG, sandbox=sandbox)
+    except ConfigErrors as errors:
+        first, *others = [problem for problem in errors.problems if problem.severity == "error"]
+        fail(f'{first}; {len(others)} more, see "angarium check"' if others else str(first))
 
 
 class LazyGroup(click.Group):
@@ -62,3 +108,7 @@ def cli() -> None:
 def main() -> None:
     """The entry point."""
     cli(prog_name="angarium")
+
+
+if __name__ == "__main__":
+    main()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 from pathlib import Path
 
 import click
 
-from angarium.cli.main import config_option, fail
+from angarium.cli.main import DEFAULT_CONFIG, config_option, fail
 
 
 @click.command()
@@ -43,11 +42,11 @@ def serve(
     from angarium.supervisor import StartFailure, Supervisor
 
     logging.basicConfig(level=logging.INFO, format="angarium: %(message)s", stream=sys.stderr)
-    given = config or os.environ.get("ANGARIUM_CONFIG")
+    given = config
     sink: ListenAddress | None = None
 
     def read() -> Config:
-        loaded = load_config(Path(given or "/etc/angarium/angarium.toml"))
+        loaded = load_config(Path(given or DEFAULT_CONFIG))
         if sandbox:
             check_sandbox(loaded)
         return loaded

@@ -184,8 +184,8 @@ def _check_role(config: Config, listener: Listener, path: KeyPath, findings: Fin
         findings.error((*path, "role"), '"inbound" is not supported in this version; "relay" is, with relay_networks')
     elif listener.role == "submission" and not config.sandbox:
         message = (
-            '"submission" is not supported in this version outside the sandbox, because there are no accounts to log in to '
-            'yet; let clients in by address with role "relay" and relay_networks'
+            '"submission" is not supported in this version outside the sandbox, because there are no accounts to log '
+            'in to yet; let clients in by address with role "relay" and relay_networks'
         )
         findings.error((*path, "role"), message)
     if not findings.sound((*path, "auth"), (*path, "role"), (*path, "tls")):
@@ -227,7 +227,7 @@ def _check_message_limits(recipients: int, message_size_octets: int, path: KeyPa
         findings.warn((*path, "limits", "recipients"), message)
     if message_size_octets < LEAST_MESSAGE_OCTETS:
         message = (
-            f"{format_size(message_size_octets)} is less than the {format_size(LEAST_MESSAGE_OCTETS)} that every client may "
+            f"{format_size(message_size_octets)} is less than the {format_size(LEAST_MESSAGE_OCTETS)} a client may "
             "count on (RFC 5321 §4.5.3.1.7)"
         )
         findings.warn((*path, "limits", "message_size"), message)

@@ -29,7 +29,10 @@ def worker_count(config: Config) -> int:
 
 
 def shard_count(config: Config) -> int:
-    """Shards of a spool that is made now: as configured, else enough for more workers later. One that exists keeps its number."""
+    """Shards of a spool that is made now: as configured, else enough for more workers later.
+
+    A spool that exists keeps its number.
+    """
     return max(_FEWEST_SHARDS, worker_count(config)) if config.queue.shards == "auto" else config.queue.shards
 
 

@@ -40,7 +40,7 @@ from hashlib import sha256
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
-from angarium.mail.pattern import ascii_domain
+from angarium.mail.address import ascii_domain, literal_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -60,7 +60,7 @@ SPECIAL_LOOPBACK: dict[Family, str] = {"A": "127.0.0.1", "AAAA": "::1"}  # local
 
 @dataclass(frozen=True, slots=True)
 class MailHost:
-    """One mail host: its name (an address literal has none but its address) and all its addresses."""
+    """One mail host: its name (of a literal the address) and its addresses, in the order in which to try them."""
 
     name: str
     addresses: tuple[str, ...]
@@ -436,12 +436,7 @@ def _checked(domain: str) -> str:
 
 def _literal(domain: str) -> MailHosts:
     """An address literal, RFC 5321 §4.1.3: no look-up."""
-    text = domain[1:-1]
-    try:
-        if not domain.endswith("]"):
-            raise ValueError(domain)
-        tagged = text[:5].lower() == "ipv6:"
-        address = str(ipaddress.IPv6Address(text[5:]) if tagged else ipaddress.IPv4Address(text))
-    except ValueError:
-        raise ResolutionFailure(True, 550, (5, 1, 2), f"{domain!a} is not an address literal known here") from None
+    address = literal_address(domain)
+    if address is None:
+        raise ResolutionFailure(True, 550, (5, 1, 2), f"{domain!a} is not an address literal known here")
     return MailHosts(domain, (MailHost(address, (address,)),), address, float("inf"))

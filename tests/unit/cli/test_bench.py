@@ -370,6 +370,67 @@ class TestCommand:
         assert CliRunner().invoke(bench, [*argv, "--target", "127.0.0.1:1"]).exit_code == 2
 
 
+# Stands in for `angarium serve`: passes octets on to the next hop of its configuration, so that the sink speaks for it.
+PASSING_RELAY = """
+import asyncio, sys, tomllib
+with open(sys.argv[-1], "rb") as file:
+    config = tomllib.load(file)
+assert config["queue"]["durability"] == "async" and config["node"]["workers"] == 3
+port = int(config["listener"][0]["listen"].rpartition(":")[2])
+next_port = int(config["route"][0]["next_hop"].rpartition(":")[2])
+async def pump(reader, writer):
+    while octets := await reader.read(65536):
+        writer.write(octets)
+    writer.close()
+async def serve(reader, writer):
+    onward = await asyncio.open_connection("127.0.0.1", next_port)
+    await asyncio.gather(pump(reader, onward[1]), pump(onward[0], writer))
+async def main():
+    async with await asyncio.start_server(serve, "127.0.0.1", port) as server:
+        await server.serve_forever()
+asyncio.run(main())
+"""
+
+
+class TestOwnRelay:
+    def test_generator_relay_and_sink_in_one_command(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        fake, wrapper, spool = tmp_path / "relay.py", tmp_path / "python", tmp_path / "spool"
+        fake.write_text(PASSING_RELAY)
+        spool.mkdir()
+        wrapper.write_text(
+            f'#!/bin/sh\ncase "$*" in *angarium.cli.main*) exec {sys.executable} {fake} "$@";; esac\n'
+            f'exec {sys.executable} "$@"\n'
+        )
+        wrapper.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(wrapper))
+        report = tmp_path / "result.json"
+        argv = [
+            "--messages",
+            "300",
+            "--sessions",
+            "6",
+            "--workers",
+            "3",
+            "--durability",
+            "async",
+            "--spool",
+            str(spool),
+        ]
+        done = CliRunner().invoke(bench, [*argv, "--no-reuse", "--json", str(report)])
+        assert done.exit_code == 0, done.output
+        result = json.loads(report.read_text())
+        assert (result["accepted"], result["received"], result["failed"]) == (300, 300, 0)
+        assert result["connections"] == 300
+        assert result["relay"]["durability"] == "async"
+        assert result["relay"]["workers"] == 3
+        assert result["relay"]["cpu_us"] > 0
+        assert result["relay"]["peak_pss_octets"] > 1_000_000
+        assert result["relay"]["filesystem"] == filesystem_of(spool)
+        assert "end to end" in done.output
+        assert "durability=async, 3 workers" in done.output
+        assert list(spool.iterdir()) == []
+
+
 class TestMeasuredRelay:
     def test_a_relay_that_ends_at_once_is_explained_and_cleaned_up(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

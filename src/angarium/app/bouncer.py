@@ -1,0 +1,3 @@
+class Bouncer:
+    def __init__(self, *a, **k): pass
+    def bounce(self, message, failures): pass

@@ -1,0 +1,227 @@
+"""A small authoritative name server on loopback, with faults: what resolver tests ask.
+
+`async with NameServer() as server` binds an ephemeral port, the same for UDP and TCP. Zones are master-file text.
+A fault holds for one name, one (name, type), or everything; `hold()` makes answers wait until `release()`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
+import dns.zone
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+LONGEST_CHAIN = 8
+
+
+class Fault(Enum):
+    SERVFAIL = "servfail"
+    REFUSED = "refused"
+    NXDOMAIN = "nxdomain"
+    SILENCE = "silence"  # no answer at all
+    TRUNCATION = "truncation"  # over UDP nothing but the TC flag
+    WRONG_ID = "wrong id"  # the answer to another query
+    GARBAGE = "garbage"  # octets that are no message, then the answer
+    NO_EDNS = "no edns"  # FORMERR for queries with an OPT record, as servers of old
+    NO_TCP = "no tcp"  # TC over UDP, and TCP connections end at once
+
+
+class NameServer:
+    """`queries` lists what was asked: (name without the last dot, type, "udp" or "tcp")."""
+
+    def __init__(self) -> None:
+        self.queries: list[tuple[str, str, str]] = []
+        self.port = 0
+        self._zones: dict[dns.name.Name, dns.zone.Zone] = {}
+        self._faults: dict[tuple[str, str], Fault] = {}
+        self._gate = asyncio.Event()
+        self._gate.set()
+        self._asked = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._errors: list[BaseException] = []
+        self._udp: asyncio.DatagramTransport | None = None
+        self._tcp: asyncio.Server | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return ("127.0.0.1", self.port)
+
+    def zone(self, origin: str, text: str) -> None:
+        """Serve origin. Without an SOA of its own it gets one with a minimum of 300."""
+        if " SOA " not in text:
+            text = "@ 3600 IN SOA ns hostmaster 1 7200 900 1209600 300\n" + text
+        if " NS " not in text:
+            text += "\n@ 3600 IN NS ns\n"
+        zone = dns.zone.from_text(text, origin=origin, relativize=False)
+        self._zones[zone.origin or dns.name.root] = zone
+
+    def fault(self, fault: Fault | None, name: str = "", rdtype: str = "") -> None:
+        """From now on; None ends it."""
+        if fault is None:
+            self._faults.pop((name, rdtype), None)
+        else:
+            self._faults[name, rdtype] = fault
+
+    def hold(self) -> None:
+        self._gate.clear()
+
+    def release(self) -> None:
+        self._gate.set()
+
+    async def wait_for_queries(self, count: int) -> None:
+        """Until so many queries have come in."""
+        while len(self.queries) < count:
+            self._asked.clear()
+            await self._asked.wait()
+
+    async def __aenter__(self) -> NameServer:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._udp, _ = await loop.create_datagram_endpoint(lambda: _Udp(self), local_addr=("127.0.0.1", 0))
+            self.port = self._udp.get_extra_info("sockname")[1]
+            try:
+                self._tcp = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+            except OSError as error:
+                self._udp.close()
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._udp is not None
+        assert self._tcp is not None
+        self._udp.close()
+        self._tcp.close()
+        await self._tcp.wait_closed()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._errors:
+            raise BaseExceptionGroup("the name server of the test failed", self._errors)
+
+    # ------------------------------------------------------------------ transports
+
+    def datagram(self, wire: bytes, sender: tuple[str, int]) -> None:
+        task = asyncio.get_running_loop().create_task(self._answer_datagram(wire, sender))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._errors.append(error)
+
+    async def _answer_datagram(self, wire: bytes, sender: tuple[str, int]) -> None:
+        assert self._udp is not None
+        for response in await self._respond(wire, "udp"):
+            self._udp.sendto(response, sender)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            length = int.from_bytes(await reader.readexactly(2), "big")
+            for response in await self._respond(await reader.readexactly(length), "tcp"):
+                writer.write(len(response).to_bytes(2, "big") + response)
+            await writer.drain()
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+            await writer.wait_closed()
+
+    # ------------------------------------------------------------------ answers
+
+    async def _respond(self, wire: bytes, transport: str) -> list[bytes]:
+        query = dns.message.from_wire(wire)
+        question = query.question[0]
+        name = question.name.to_text(omit_final_dot=True).lower()
+        rdtype = dns.rdatatype.to_text(question.rdtype)
+        self.queries.append((name, rdtype, transport))
+        self._asked.set()
+        await self._gate.wait()
+        faults = self._faults
+        fault = faults.get((name, rdtype)) or faults.get((name, "")) or faults.get(("", ""))
+        response = dns.message.make_response(query, recursion_available=True)
+        if fault in _RCODES:
+            response.set_rcode(_RCODES[fault])
+            return [response.to_wire()]
+        if fault is Fault.SILENCE or (fault is Fault.NO_TCP and transport == "tcp"):
+            return []
+        if fault is Fault.NO_EDNS and query.edns >= 0:
+            response = dns.message.make_response(query)
+            response.use_edns(False)
+            response.set_rcode(dns.rcode.FORMERR)
+            return [response.to_wire()]
+        if fault in {Fault.TRUNCATION, Fault.NO_TCP} and transport == "udp":
+            response.flags |= dns.flags.TC
+            return [response.to_wire()]
+        if fault is Fault.WRONG_ID:
+            response.id ^= 1
+        self._fill(response, question)
+        try:
+            octets = response.to_wire(max_size=query.payload or 512 if transport == "udp" else 65535)
+        except dns.exception.TooBig:
+            response = dns.message.make_response(query, recursion_available=True)
+            response.flags |= dns.flags.TC
+            octets = response.to_wire()
+        return [b"\x00garbage", octets] if fault is Fault.GARBAGE else [octets]
+
+    def _fill(self, response: dns.message.Message, question: dns.rrset.RRset) -> None:
+        """Answer and authority sections, RFC 1034 §4.3.2, as a recursive server would for the zones here."""
+        name = question.name
+        for _ in range(LONGEST_CHAIN):
+            zone = next((self._zones[n] for n in _ancestors(name) if n in self._zones), None)
+            if zone is None:
+                response.set_rcode(dns.rcode.REFUSED)
+                return
+            found = zone.get_rrset(name, question.rdtype)
+            if found is not None:
+                response.answer.append(found)
+                return
+            alias = zone.get_rrset(name, "CNAME")
+            if alias is None:
+                if not any(owner.is_subdomain(name) for owner in zone.nodes):
+                    response.set_rcode(dns.rcode.NXDOMAIN)
+                soa = zone.get_rrset(zone.origin or dns.name.root, "SOA")
+                assert soa is not None
+                response.authority.append(soa)
+                return
+            response.answer.append(alias)
+            name = alias[0].target
+
+
+_RCODES: dict[Fault | None, dns.rcode.Rcode] = {
+    Fault.SERVFAIL: dns.rcode.SERVFAIL,
+    Fault.REFUSED: dns.rcode.REFUSED,
+    Fault.NXDOMAIN: dns.rcode.NXDOMAIN,
+}
+
+
+def _ancestors(name: dns.name.Name) -> list[dns.name.Name]:
+    """The name itself and every domain above it, the root last."""
+    return [dns.name.Name(name.labels[i:]) for i in range(len(name.labels))]
+
+
+class _Udp(asyncio.DatagramProtocol):
+    def __init__(self, server: NameServer) -> None:
+        self._server = server
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._server.datagram(data, addr)
