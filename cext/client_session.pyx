@@ -108,6 +108,8 @@ cdef class Egress:
                     session._quit()
                 elif session._expecting == PHASE_QUIT:
                     session.transport.abort()
+                elif session._expecting == PHASE_FINAL and session._write_paused:
+                    session._check_progress()
                 else:
                     session._abandon(f"timed out waiting for the reply to {PHASE_NAMES[session._expecting]}")
             session = following
@@ -190,12 +192,23 @@ cdef class ClientSession(Carrier):
             self._abandon(f"connection lost: {exception}" if exception is not None else "the host closed the connection")
 
     def pause_writing(self):
-        pass                     # one message at a time is written: its memory is the bound
+        # one message at a time is written: its memory is the bound
+        self._write_paused = True
+        self._unsent = self.transport.get_write_buffer_size()
 
     def resume_writing(self):
-        # the host takes octets again: the timeout for the final reply starts when all have left
+        # the content has left, or nearly: the timeout for the final reply starts
+        self._write_paused = False
         if self._expecting == PHASE_FINAL:
             self._await(PHASE_FINAL)
+
+    cdef int _check_progress(self) except -1:
+        """The content has been on its way for block_timeout_s: go on if the host took some of it (RFC 5321 §4.5.3.2.5)."""
+        cdef size_t unsent = self.transport.get_write_buffer_size()
+        if unsent >= self._unsent:
+            return self._abandon("timed out sending the mail data")
+        self._unsent = unsent
+        return self._await(PHASE_FINAL)
 
     # ------------------------------------------------------------------ work
 
@@ -234,6 +247,8 @@ cdef class ClientSession(Carrier):
         cdef Recipient recipient
         cdef size_t position
         cdef uint16_t i
+        cdef uint16_t k = 0
+        cdef list apart
         if self.size_limit and octets > self.size_limit:
             failure = (552, (5, 3, 4), b"The message of %d octets exceeds the host's limit of %d" % (octets, self.size_limit), PHASE_MAIL)
         elif message.flags & MESSAGE_REQUIRETLS and not self.capabilities & CAPABILITY_REQUIRETLS:
@@ -244,19 +259,41 @@ cdef class ClientSession(Carrier):
             if message.flags & MESSAGE_EIGHT_BIT or has_high(path.octets, path.length):
                 failure = (553, (5, 6, 7), b"The message needs SMTPUTF8 and the host does not offer it", PHASE_MAIL)
             else:
+                apart = []
                 position = buffer.first_recipient()
-                for i in range(message.recipients):
-                    position = buffer.recipient_at(position, &recipient)
+                for i in range(delivery.recipients):
+                    while k <= delivery.index(i):
+                        position = buffer.recipient_at(position, &recipient)
+                        k += 1
                     if has_high(recipient.forward_path.octets, recipient.forward_path.length):
-                        failure = (553, (5, 6, 7), b"The address needs SMTPUTF8 and the host does not offer it", PHASE_RCPT)
-                        break
+                        apart.append(delivery.index(i))
+                if apart:
+                    failure = (553, (5, 6, 7), b"The address needs SMTPUTF8 and the host does not offer it", PHASE_RCPT)
+                    if len(apart) < delivery.recipients:
+                        # the others are well without it
+                        self._fail(self.queue.dispatcher.split(delivery, apart), failure)
+                        return True
         elif message.body == BODY_8BITMIME and message.flags & MESSAGE_EIGHT_BIT and not self.capabilities & CAPABILITY_8BITMIME:
             failure = (554, (5, 6, 3), b"The message is 8BITMIME and the host does not offer that", PHASE_MAIL)
         if failure is None:
             return True
+        self._fail(delivery, failure)
+        return False
+
+    cdef int _fail(self, Delivery delivery, tuple failure) except -1:
+        """Settle delivery with one result for all of its recipients."""
+        cdef uint16_t i
         delivery.results = [(delivery.index(i),) + failure for i in range(delivery.recipients)]
         self.queue.dispatcher.settle(delivery)
-        return False
+        return 0
+
+    cdef int _limit(self, Delivery delivery) except -1:
+        """Leave the recipients that are too many for one transaction to the next one (RFC 9422 §4: RCPTMAX)."""
+        cdef Delivery rest
+        if self.recipients_limit and delivery.recipients > self.recipients_limit:
+            rest = self.queue.dispatcher.split(delivery, delivery.indices()[self.recipients_limit:])
+            self.queue.push(rest, True)
+        return 0
 
     cdef bint _pipelined(self) noexcept:
         return self.capabilities & CAPABILITY_PIPELINING
@@ -271,7 +308,9 @@ cdef class ClientSession(Carrier):
         cdef size_t n
         if not self._fits(delivery):
             return False
+        self._limit(delivery)
         self._current = delivery
+        delivery.host = self.host
         self._rcpt_answered = self._rcpt_accepted = 0
         self._answered = self._content_sent = self._mail_refused = False
         self._refused = None
@@ -288,7 +327,7 @@ cdef class ClientSession(Carrier):
         cdef double seconds
         self._expecting = phase
         if phase == PHASE_FINAL:
-            seconds = self.egress.final_timeout_s
+            seconds = self.egress.block_timeout_s if self._write_paused else self.egress.final_timeout_s
         elif phase == PHASE_RCPT:
             seconds = self.egress.rcpt_timeout_s
         elif phase == PHASE_DATA:
@@ -449,13 +488,11 @@ cdef class ClientSession(Carrier):
         if self._pipelined() and not self._quitting and self.queue.backlog and (
             self.transactions_limit == 0 or self.transactions + 1 < self.transactions_limit
         ):
-            following = self.queue.pop()
-            if following is not None:
-                if not self._fits(following):
-                    following = None
-                elif self._chunks(following):
-                    self.queue.push(following, True)
-                else:
+            following = self.queue.first()
+            if following is not None and not self._chunks(following):
+                self.queue.pop()
+                if self._fits(following):
+                    self._limit(following)
                     self._ahead = following
                     envelope = self._compose(following)
         self._mark()
@@ -484,12 +521,16 @@ cdef class ClientSession(Carrier):
         cdef int phase = self._expecting
         cdef bint good = code < 300
         if phase == PHASE_QUIT:
-            self._expecting = PHASE_IDLE
             self.transport.close()
             return 0
         if phase == PHASE_IDLE:
             # nobody asked: 421 most often; the host is about to close
             return self._abandon(f"the host said {code} unasked")
+        if phase == PHASE_RSET:
+            # whatever it says, the transaction is over; one that cannot be reset ends the connection
+            if not good:
+                self._quitting = True
+            return self._go_on()
         self._answered = True
         if code == 421:
             self._quitting = True
@@ -500,12 +541,7 @@ cdef class ClientSession(Carrier):
             return self._on_rcpt(good)
         if phase == PHASE_DATA:
             return self._on_data()
-        if phase == PHASE_FINAL:
-            return self._on_final(good)
-        # RSET: whatever it says, the transaction is over; one that cannot be reset ends the connection
-        if not good:
-            self._quitting = True
-        return self._go_on()
+        return self._on_final(good)
 
     cdef int _on_mail(self, bint good) except -1:
         if not good:
@@ -558,6 +594,7 @@ cdef class ClientSession(Carrier):
     cdef int _take_ahead(self) except -1:
         """The envelope of the next delivery is on its way already."""
         self._current = self._ahead
+        self._current.host = self.host
         self._ahead = None
         self._rcpt_answered = self._rcpt_accepted = 0
         self._answered = self._content_sent = self._mail_refused = self._chunked = False
@@ -575,9 +612,9 @@ cdef class ClientSession(Carrier):
     cdef int _settle(self, int phase) except -1:
         """The transaction is over, not everybody was served: the reply just read decides for all who have none of their own."""
         cdef Delivery delivery = self._current
-        # MAIL was accepted and no mail data ended the transaction: the host must be told
+        # MAIL was accepted and no mail data ended the transaction (or a chunk was refused, RFC 3030 §2): the host must be told
         cdef bint reset = not self._mail_refused and (
-            phase == PHASE_RCPT or phase == PHASE_DATA or (self._chunked and self._rcpt_accepted == 0)
+            phase == PHASE_RCPT or phase == PHASE_DATA or (self._chunked and self._parser.reply.code >= 300)
         )
         cdef list results = self._refused if self._refused is not None else []
         cdef set own = {result[0] for result in results}
@@ -615,6 +652,9 @@ cdef class ClientSession(Carrier):
         cdef list results
         cdef set own
         cdef uint16_t i, index
+        if self._content_sent:
+            # BDAT went along with the envelope. While the transport holds octets back, the end of the content is among them
+            phase = PHASE_CONTENT if self._write_paused and ahead is None else PHASE_FINAL
         self._unlink()
         if self.transport is not None:
             self.transport.abort()
@@ -629,8 +669,6 @@ cdef class ClientSession(Carrier):
                 text = f"{self.host.decode('ascii', 'replace')}: {why}".encode("utf-8", "replace")
                 results = self._refused if self._refused is not None else []
                 own = {result[0] for result in results}
-                if phase != PHASE_FINAL and self._content_sent:
-                    phase = PHASE_FINAL      # BDAT went along with the envelope
                 for i in range(delivery.recipients):
                     index = delivery.index(i)
                     if index not in own:

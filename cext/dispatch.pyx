@@ -7,7 +7,8 @@ that the application puts into Dispatcher's attributes.
 Bounds: at most `ready_limit` deliveries are ready; what comes beyond waits in the timer. Over `memory_soft_octets` the mail data of
 what cannot go at once is dropped from memory (it is on disk) and read again when its turn comes.
 
-Fails: an error of the journal while settling leaves the message queued in memory; after a restart it is in doubt, never lost.
+Fails: a message that is over while its journal takes no records is kept in `unrecorded` until it does; after a crash before that it is
+in doubt, never lost.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -63,6 +64,19 @@ cdef class Carrier:
 cdef class Delivery:
     def __dealloc__(self):
         free(self._indices)
+
+    cdef int set_recipients(self, list indices) except -1:
+        """The message's indices of its recipients, ascending."""
+        cdef size_t i, n = len(indices)
+        cdef uint16_t *kept = <uint16_t *>malloc(n * sizeof(uint16_t))
+        if kept == NULL:
+            raise MemoryError
+        for i in range(n):
+            kept[i] = indices[i]
+        free(self._indices)
+        self._indices = kept
+        self.recipients = n
+        return 0
 
     cdef uint16_t index(self, uint16_t i) noexcept:
         """The message's index of this delivery's i-th recipient."""
@@ -128,6 +142,9 @@ cdef class ReadyQueue:
         delivery.transfers += 1
         return delivery
 
+    cdef Delivery first(self):
+        return None if self.dispatcher.stopped else self._first
+
     def take(self) -> Delivery | None:
         """pop for callers in Python."""
         return self.pop()
@@ -184,6 +201,7 @@ cdef class Dispatcher(Taker):
         self.timer = Timer()
         self.journals = {}
         self.by_domain = {}
+        self.unrecorded = []
         self.ready_limit = 20000
         self.memory_soft_octets = <uint64_t>1 << 62
 
@@ -253,6 +271,8 @@ cdef class Dispatcher(Taker):
     cdef int _round_over(self, Message message) except -1:
         """No delivery is under way any more, or one of several is over."""
         cdef uint16_t i
+        if message.state == MESSAGE_GONE:    # dropped meanwhile
+            return 0
         for i in range(message.recipients):
             if not is_final(message.states[i]):
                 if message.outstanding == 0:
@@ -277,17 +297,24 @@ cdef class Dispatcher(Taker):
         return queue.pump()
 
     def send(self, Message message, ReadyQueue queue, list indices):
-        """Make a delivery of some recipients of message and put it into queue."""
+        """Make a delivery of some recipients of message (indices, ascending) and put it into queue."""
         cdef Delivery delivery = Delivery()
-        cdef int i
         if len(indices) != message.recipients:
-            delivery._indices = <uint16_t *>malloc(len(indices) * sizeof(uint16_t))
-            if delivery._indices == NULL:
-                raise MemoryError
-            for i in range(len(indices)):
-                delivery._indices[i] = indices[i]
-            delivery.recipients = len(indices)
+            delivery.set_recipients(indices)
         self.dispatch(message, queue, delivery)
+
+    cdef Delivery split(self, Delivery delivery, list apart):
+        """A delivery of their own for the recipients `apart` (the message's indices, some of delivery's); it is in no queue."""
+        cdef Delivery rest = Delivery()
+        cdef list stay = [index for index in delivery.indices() if index not in apart]
+        rest.message = delivery.message
+        rest.queue = delivery.queue
+        rest.buffer = delivery.buffer
+        rest.began = delivery.began
+        rest.set_recipients(apart)
+        delivery.set_recipients(stay)
+        delivery.message.outstanding += 1
+        return rest
 
     def redirect(self, Delivery delivery, ReadyQueue queue):
         """A delivery that waited for its next hop's names goes into the queue of that next hop."""
@@ -360,8 +387,24 @@ cdef class Dispatcher(Taker):
         self.timer.cancel(message)
         self.table.remove(message)
         slot_add(self.counters.slots, Slot.DELIVERY_DELIVERED_MESSAGES, 1)
-        self.journal_of(message).append_done(message)
         message.buffer = None
+        try:
+            self.journal_of(message).append_done(message)
+        except OSError:
+            # a disk that fails must not stop what is in memory from going out; a crash before `tick` has caught up makes doubt
+            self.unrecorded.append(message)
+        return 0
+
+    cdef int _record_done(self) except -1:
+        """Write into the journals what they could not take when it was over."""
+        cdef Message message
+        cdef list left = []
+        for message in self.unrecorded:
+            try:
+                self.journal_of(message).append_done(message)
+            except OSError:
+                left.append(message)
+        self.unrecorded = left
         return 0
 
     def drop(self, Message message):
@@ -374,6 +417,8 @@ cdef class Dispatcher(Taker):
         cdef double until = monotonic() + most_s
         cdef Message message
         cdef int count = 0
+        if self.unrecorded:
+            self._record_done()
         while count < most and self.ready < self.ready_limit and not self.stopped:
             message = self.timer.due(now)
             if message is None:
@@ -394,10 +439,14 @@ cdef class Dispatcher(Taker):
         slot_set(slots, Slot.DELIVERY_READY, self.ready)
         slot_set(slots, Slot.DELIVERY_SCHEDULED, self.timer.count)
 
-    def persist(self, Message message):
-        """Put a message of class memory into the journal: its first attempt did not deliver it."""
+    def persist(self, Message message) -> bool:
+        """Put a message of class memory into the journal: its first attempt did not deliver it. False: it stays in memory only."""
         if message.segment is None and message.state != MESSAGE_GONE:
-            self.journal_of(message).append_message(message, None)
+            try:
+                self.journal_of(message).append_message(message, None)
+            except OSError:
+                return False
+        return True
 
 
 cdef class JournalIntake(Intake):

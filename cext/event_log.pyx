@@ -274,7 +274,7 @@ cdef class EventLog:
 
     cdef int attempt(self, const char *event, Message message, MailBuffer buffer, int recipient, bytes next_hop, bytes site,
                      Reply *reply, bytes text, double attempt_s) except -1:
-        """What one attempt came to for one recipient."""
+        """What one attempt came to for one recipient. `event`: delivery, deferral, bounce or in_doubt."""
         cdef char id[13]
         cdef Text value
         cdef Recipient who
@@ -318,12 +318,14 @@ cdef class EventLog:
         self._put(b',"text":', 8)
         self._json(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
         self._put(b'},"class":"', 11)
-        if reply.code < 300:
-            self._put(b'delivered"', 10)
-        elif reply.code < 500:
+        if event[0] == c'b':
+            self._put(b'failed"', 7)
+        elif event[0] == c'i':
+            self._put(b'in_doubt"', 9)
+        elif event[2] == c'f':
             self._put(b'deferred"', 9)
         else:
-            self._put(b'failed"', 7)
+            self._put(b'delivered"', 10)
         self._durability(message)
         self._put(b',"attempts":', 12)
         self._decimal(message.attempts + 1)

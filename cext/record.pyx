@@ -60,6 +60,8 @@ cdef uint64_t id_value(const char *text, size_t n) noexcept nogil:
                 break
         else:
             return 0
+        if value >> 59:                      # 13 characters hold 65 bits, an id has 64
+            return 0
         value = (value << 5) | <uint64_t>k
     return value
 
@@ -271,7 +273,9 @@ cdef class MailBuffer:
         return as_bytes(recipient.forward_path), recipient.notify, as_bytes(recipient.orcpt)
 
     def reverse_path(self) -> bytes:
-        """The reverse-path without its brackets."""
+        """The reverse-path without its brackets; RecordError when there is no meta part."""
+        if self.begin == self.data_begin:
+            raise RecordError("the message has no envelope yet")
         return as_bytes(self.text(TEXT_REVERSE_PATH))
 
 
@@ -309,6 +313,13 @@ cdef class Message:
     def queue_id(self) -> str:
         """The id as text."""
         return format_id(self.id)
+
+    @property
+    def loaded(self) -> MailBuffer:
+        """The buffer; RecordError when the mail data is on disk only."""
+        if self.buffer is None:
+            raise RecordError(f"the mail data of message {format_id(self.id)} is not in memory")
+        return self.buffer
 
     @property
     def offset_octets(self) -> int:
@@ -417,7 +428,10 @@ def load_message(const uint8_t[::1] record) -> MailBuffer:
 
 
 def make_accepted(dict envelope, bytes mail_data, uint64_t id) -> MailBuffer:
-    """A message from plain values (keys as MailBuffer.envelope returns them), for DSNs, tools and tests."""
+    """A message from plain values (keys as MailBuffer.envelope returns them), for DSNs, tools and tests.
+
+    OverflowError when a text has more than 65,535 octets, there are more recipients, or a number does not fit its field.
+    """
     cdef MailBuffer buffer = MailBuffer(len(mail_data))
     cdef AcceptedMeta meta
     cdef EnvelopeTexts texts
@@ -429,6 +443,8 @@ def make_accepted(dict envelope, bytes mail_data, uint64_t id) -> MailBuffer:
     memset(&texts, 0, sizeof(texts))
     for key in ("reverse_path", "envid", "listener", "client", "greeting", "login", "tenant"):
         value = envelope.get(key, b"")
+        if PyBytes_GET_SIZE(value) > 0xFFFF:
+            raise OverflowError(f"{key} has {PyBytes_GET_SIZE(value)} octets, a record takes 65535")
         kept.append(value)
         texts.texts[i].octets = PyBytes_AS_STRING(value)
         texts.texts[i].length = PyBytes_GET_SIZE(value)
@@ -436,6 +452,8 @@ def make_accepted(dict envelope, bytes mail_data, uint64_t id) -> MailBuffer:
     parts = []
     for path, notify, orcpt in envelope["recipients"]:
         parts.append(len(path).to_bytes(2, "little") + path + bytes((notify,)) + len(orcpt).to_bytes(2, "little") + orcpt)
+    if len(parts) > 0xFFFF:
+        raise OverflowError(f"{len(parts)} recipients, a record takes 65535")
     block = b"".join(parts)
     meta.recipients = len(parts)
     meta.received_us = envelope.get("received_us", 0)

@@ -12,8 +12,6 @@ node that drains end the session with 421. A client that is gone loses its unfin
 that was complete is ours already, whether or not the 250 could be written.
 """
 
-import math
-
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_WRITE
 from cpython.memoryview cimport PyMemoryView_FromMemory
@@ -44,7 +42,6 @@ from angarium._core.command cimport (
     VERB_RCPT,
     VERB_RSET,
     VERB_STARTTLS,
-    VERB_UNKNOWN,
     VERB_VRFY,
     MailParameters,
     Path,
@@ -52,15 +49,18 @@ from angarium._core.command cimport (
     parse_bdat,
     parse_greeting,
     parse_mail,
+    parse_nothing,
     parse_rcpt,
+    parse_text,
     parse_verb,
+    refuse_verb,
 )
 from angarium._core.counters cimport Counters, Slot, address_key, slot_add, slot_observe, slot_sub
 from angarium._core.event_log cimport EventLog
 from angarium._core.header cimport HeaderFacts, walk_header
 from angarium._core.journal cimport Receiver
 from angarium._core.mail_data cimport MailDataScan, mail_data_ends_in_bare_cr, scan_chunk, scan_mail_data
-from angarium._core.octets cimport Span
+from angarium._core.octets cimport Span, is_alpha, is_digit
 from angarium._core.record cimport (
     DURABILITY_ASYNC,
     DURABILITY_FSYNC,
@@ -92,6 +92,12 @@ cdef extern from "<time.h>" nogil:
         int tm_sec
     tm *gmtime_r(const time_t *when, tm *result)
     size_t strftime(char *out, size_t room, const char *format, const tm *when)
+
+cdef extern from "<arpa/inet.h>" nogil:
+    enum:
+        AF_INET
+        AF_INET6
+    int inet_pton(int family, const char *text, void *packed)
 
 cdef extern from "<errno.h>" nogil:
     enum:
@@ -182,7 +188,6 @@ cdef const char *R_VRFY = b"252 2.5.2 Cannot verify; send some mail and I will t
 cdef const char *R_EXPN = b"502 5.5.1 EXPN is not offered\r\n"
 cdef const char *R_HELP = (b"214-2.0.0 Commands: HELO EHLO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS AUTH\r\n"
                            b"214 2.0.0 See RFC 5321\r\n")
-cdef const char *R_UNKNOWN = b"500 5.5.1 Command unrecognized\r\n"
 cdef const char *R_LHLO = b"500 5.5.1 LHLO is for LMTP; send EHLO\r\n"
 cdef const char *R_LINE_TOO_LONG = b"500 5.5.2 Command line too long\r\n"
 cdef const char *R_NO_RELAY = b"550 5.7.1 Relaying denied\r\n"
@@ -204,7 +209,6 @@ cdef const char *R_NODE_FULL = b"421 4.3.2 Too many connections; try again later
 cdef const char *R_CLIENT_FULL = b"421 4.7.0 Too many connections from your address; try again later\r\n"
 cdef const char *R_NO_TLS = b"502 5.5.1 STARTTLS is not offered\r\n"
 cdef const char *R_TLS_ACTIVE = b"503 5.5.1 TLS is active already\r\n"
-cdef const char *R_TLS_ARGUMENT = b"501 5.5.4 STARTTLS takes no argument\r\n"
 cdef const char *R_TLS_READY = b"220 2.0.0 Ready to start TLS\r\n"
 cdef const char *R_NO_AUTH = b"502 5.5.1 AUTH is not offered\r\n"
 cdef const char *R_AUTH_DONE = b"503 5.5.1 Already authenticated\r\n"
@@ -212,13 +216,25 @@ cdef const char *R_AUTH_MECHANISM = b"504 5.5.4 Unknown authentication mechanism
 cdef const char *R_AUTH_OK = b"235 2.7.0 Authentication successful\r\n"
 cdef const char *R_AUTH_FAILED = b"535 5.7.8 Authentication credentials invalid\r\n"
 cdef const char *R_AUTH_CANCELLED = b"501 5.7.0 Authentication cancelled\r\n"
-cdef const char *R_NO_ARGUMENT = b"501 5.5.4 This command takes no argument\r\n"
+cdef const char *R_AUTH_SYNTAX = b"501 5.5.2 Response cannot be decoded\r\n"
+cdef const char *R_AUTH_ARGUMENTS = b"501 5.5.4 Syntax: AUTH mechanism [initial-response]\r\n"
+cdef const char *R_CHUNK_LOST = b"421 4.5.0 The end of the chunk cannot be known\r\n"
 
 
 cdef inline double monotonic() noexcept nogil:
     cdef timespec t
     clock_gettime(CLOCK_MONOTONIC, &t)
     return t.tv_sec + t.tv_nsec * 1e-9
+
+
+cdef uint64_t key_of(bytes address) noexcept:
+    """What counts as one client (counters.pxd), from the address as text."""
+    cdef unsigned char packed[16]
+    if inet_pton(AF_INET, PyBytes_AS_STRING(address), packed) == 1:
+        return address_key(packed, 4)
+    if inet_pton(AF_INET6, PyBytes_AS_STRING(address), packed) == 1:
+        return address_key(packed, 16)
+    return address_key(packed, 0)
 
 
 cdef inline uint64_t unix_us() noexcept nogil:
@@ -373,11 +389,12 @@ cdef class Reception:
         while session is not None:
             following = session._next
             if session._waiting_for == WAIT_RATE:
+                session._rate_count = 0
                 session._go_on()
             elif session._waiting_for == WAIT_NOTHING and now > session._deadline:
                 slot_add(self.counters.slots, Slot.INGRESS_REJECTED_IDLE, 1)
                 session._abort(R_IDLE)
-            elif session._waiting_for == WAIT_NOTHING and session._buffer is not None and now > session._data_deadline:
+            elif session._waiting_for == WAIT_NOTHING and session._in_data() and now > session._data_deadline:
                 slot_add(self.counters.slots, Slot.INGRESS_REJECTED_IDLE, 1)
                 session._abort(R_DATA_TIMEOUT)
             session = following
@@ -389,8 +406,7 @@ cdef class Reception:
         self.draining = True
         while session is not None:
             following = session._next
-            if session._waiting_for == WAIT_NOTHING and session._dialogue <= DIALOGUE_READY and session._mode == MODE_COMMAND:
-                session._abort(R_DRAINING)
+            session._leave_if_free()
             session = following
 
 
@@ -416,14 +432,13 @@ cdef class ServerSession(Receiver):
     def connection_made(self, transport):
         cdef Reception reception = self.reception
         cdef uint64_t *slots = reception.counters.slots
-        cdef bytes packed
         self.transport = transport
         self._deadline = monotonic() + self.profile.idle_timeout_s
         peer = transport.get_extra_info("peername")
         address = peer[0] if isinstance(peer, tuple) else ""
-        self._client = address.encode("ascii", "replace")
-        packed = self._client
-        self._client_key = address_key(<const unsigned char *>PyBytes_AS_STRING(packed), PyBytes_GET_SIZE(packed))
+        # without the zone of a link-local address, which means nothing to anybody else (RFC 5321 §4.1.3)
+        self._client = address.partition("%")[0].encode("ascii", "replace")
+        self._client_key = key_of(self._client)
         ssl_object = transport.get_extra_info("ssl_object")
         if ssl_object is not None:
             self._note_tls(ssl_object)
@@ -463,6 +478,8 @@ cdef class ServerSession(Receiver):
         self._deadline = monotonic() + self.profile.idle_timeout_s
         self._read(self.reception._receive, n)
         self._flush()
+        if self.reception.draining:
+            self._leave_if_free()
 
     def feed(self, bytes data):
         """Octets from the client, for tests that have no transport."""
@@ -476,9 +493,9 @@ cdef class ServerSession(Receiver):
             done += step
 
     def eof_received(self):
-        # the client has said all it will: answer what is outstanding, then close
+        # the client has said all it will: answer what is outstanding, then close (under TLS there is no half of a connection)
         self._eof = True
-        return self._waiting_for == WAIT_COMMIT
+        return not self.tls and (self._waiting_for == WAIT_COMMIT or self._waiting_for == WAIT_RATE)
 
     def connection_lost(self, exception):
         self._mode = MODE_CLOSED
@@ -515,7 +532,8 @@ cdef class ServerSession(Receiver):
             if self._next is not None:
                 self._next._previous = self._previous
             self._next = self._previous = None
-        self._reset()
+        if self._waiting_for != WAIT_COMMIT:     # else `committed` still tells the event log of the message
+            self._reset()
         self._exchange = None
         self.transport = None
         self._stash_length = 0
@@ -626,6 +644,8 @@ cdef class ServerSession(Receiver):
         """Nothing is outstanding any more: take the input that was kept."""
         cdef size_t taken
         self._waiting_for = WAIT_NOTHING
+        if self._consuming:
+            return 0             # the answer came while its command was being read: the reader goes on by itself
         if self._stash_length:
             taken = self._consume(self._stash, self._stash_length)
             if self._mode == MODE_CLOSED:
@@ -638,6 +658,8 @@ cdef class ServerSession(Receiver):
                 self._stash = NULL
                 self._stash_capacity = 0
         self._flush()
+        if self.reception.draining:
+            self._leave_if_free()
         if self._waiting_for == WAIT_NOTHING and self._mode != MODE_CLOSED:
             if self._eof:
                 self.transport.close()
@@ -646,11 +668,18 @@ cdef class ServerSession(Receiver):
                 self.transport.resume_reading()
         return 0
 
+    cdef int _leave_if_free(self) except -1:
+        """The node shuts down: end the session if it stands between two transactions."""
+        if self._waiting_for == WAIT_NOTHING and self._mode == MODE_COMMAND and self._dialogue <= DIALOGUE_READY:
+            return self._abort(R_DRAINING)
+        return 0
+
     cdef size_t _consume(self, const char *p, size_t n) except? 0:
         """Take octets from p[:n] until they are used up, incomplete, or an answer is outstanding. Returns how many."""
         cdef size_t position = 0
         cdef size_t length, limit
         cdef const char *newline
+        self._consuming = True
         while position < n and self._waiting_for == WAIT_NOTHING and not self._write_paused:
             if self._mode == MODE_DATA:
                 position += self._take_data(p + position, n - position)
@@ -659,14 +688,15 @@ cdef class ServerSession(Receiver):
                 position += self._take_chunk(p + position, n - position)
                 continue
             if self._mode == MODE_CLOSED:
-                return n
+                position = n
+                break
             newline = <const char *>memchr(p + position, c'\n', n - position)
             limit = AUTH_LINE_OCTETS if self._mode == MODE_AUTH else self.profile.command_octets
             if newline == NULL:
                 if n - position > limit:
                     self._skipping_line = True
                 if self._skipping_line:
-                    return n
+                    position = n
                 break
             length = newline - (p + position)
             if self._skipping_line or length > limit:
@@ -685,12 +715,16 @@ cdef class ServerSession(Receiver):
                 self._auth_step(newline, length)
             else:
                 self._command(newline, length)
+        self._consuming = False
+        if self._waiting_for == WAIT_TLS:
+            return n             # what stands behind STARTTLS in plaintext may be injected (RFC 3207 §6)
         return position
 
     cdef int _command(self, const char *line, size_t n) except -1:
         cdef size_t arguments = 0
         cdef int verb
         cdef const char *refusal
+        cdef Span text
         cdef uint64_t *slots = self.reception.counters.slots
         cdef int64_t second = <int64_t>self._deadline
         slot_add(slots, Slot.INGRESS_COMMANDS_TOTAL, 1)
@@ -712,36 +746,43 @@ cdef class ServerSession(Receiver):
         if verb == VERB_BDAT:
             return self._do_bdat(line, n, arguments)
         if verb == VERB_DATA:
-            if arguments < n:
-                return self._reply(R_NO_ARGUMENT)
+            refusal = parse_nothing(line, n, arguments)
+            if refusal != NULL:
+                return self._misspelt(refusal)
             self._start_data()
             self._mode = MODE_DATA
             return self._reply(R_START_DATA)
         if verb == VERB_EHLO or verb == VERB_HELO:
             return self._do_greeting(verb, line, n, arguments)
-        if verb == VERB_RSET:
+        if verb == VERB_RSET or verb == VERB_QUIT:
+            refusal = parse_nothing(line, n, arguments)
+            if refusal != NULL:
+                return self._misspelt(refusal)
+            if verb == VERB_QUIT:
+                return self._abort(R_BYE)
             self._reset()
             if self._dialogue > DIALOGUE_READY:
                 self._dialogue = DIALOGUE_READY
             return self._reply(R_OK)
-        if verb == VERB_NOOP:
-            return self._reply(R_OK)
-        if verb == VERB_QUIT:
-            return self._abort(R_BYE)
-        if verb == VERB_VRFY:
-            return self._reply(R_VRFY)
-        if verb == VERB_EXPN:
-            return self._reply(R_EXPN)
-        if verb == VERB_HELP:
-            return self._reply(R_HELP)
+        if verb == VERB_NOOP or verb == VERB_HELP or verb == VERB_VRFY or verb == VERB_EXPN:
+            refusal = parse_text(line, n, arguments, verb == VERB_VRFY or verb == VERB_EXPN, &text)
+            if refusal != NULL:
+                return self._misspelt(refusal)
+            if verb == VERB_NOOP:
+                return self._reply(R_OK)
+            if verb == VERB_HELP:
+                return self._reply(R_HELP)
+            return self._reply(R_VRFY if verb == VERB_VRFY else R_EXPN)
         if verb == VERB_STARTTLS:
-            return self._do_start_tls(n > arguments)
+            return self._do_start_tls(line, n, arguments)
         if verb == VERB_AUTH:
             return self._do_auth(line, n, arguments)
-        if verb == VERB_LHLO:
-            return self._reply(R_LHLO)
-        slot_add(slots, Slot.INGRESS_REJECTED_SYNTAX, 1)
-        return self._reply(R_UNKNOWN)
+        return self._misspelt(R_LHLO if verb == VERB_LHLO else refuse_verb(line, n))
+
+    cdef int _misspelt(self, const char *reply) except -1:
+        """Refuse a command that is none, or is not written as it should be."""
+        slot_add(self.reception.counters.slots, Slot.INGRESS_REJECTED_SYNTAX, 1)
+        return self._reply(reply)
 
     cdef uint32_t _offers(self) noexcept:
         return self.profile._offers_tls if self.tls else self.profile._offers_plain
@@ -750,8 +791,7 @@ cdef class ServerSession(Receiver):
         cdef Span name
         cdef const char *refusal = parse_greeting(line, n, arguments, &name)
         if refusal != NULL:
-            slot_add(self.reception.counters.slots, Slot.INGRESS_REJECTED_SYNTAX, 1)
-            return self._reply(refusal)
+            return self._misspelt(refusal)
         if self.reception.draining:
             return self._abort(R_DRAINING)
         self._reset()
@@ -774,7 +814,6 @@ cdef class ServerSession(Receiver):
     cdef int _do_mail(self, const char *line, size_t n, size_t arguments) except -1:
         cdef Path path
         cdef const char *refusal
-        cdef uint64_t *slots = self.reception.counters.slots
         if self.profile.authentication_required and not PyBytes_GET_SIZE(self._login):
             return self._reply(R_AUTH_REQUIRED if self.tls else R_TLS_FIRST)
         if self.reception.draining:
@@ -783,8 +822,8 @@ cdef class ServerSession(Receiver):
             return self._abort(R_TRANSACTIONS)
         refusal = parse_mail(line, n, arguments, self._offers() if self._extended else 0, &path, &self._mail)
         if refusal != NULL:
-            slot_add(slots, Slot.INGRESS_REJECTED_SYNTAX, 1)
-            return self._reply(refusal)
+            return self._misspelt(refusal)
+        self._reverse_path = PyBytes_FromStringAndSize(line + path.mailbox.start, path.mailbox.length)
         if self._mail.has_size and self.profile.message_octets and self._mail.size > self.profile.message_octets:
             return self._reject(R_TOO_LARGE, Slot.INGRESS_REJECTED_SIZE, NULL, 0)
         refusal = self.reception.intake.refusal()
@@ -792,7 +831,6 @@ cdef class ServerSession(Receiver):
             return self._reject(refusal, Slot.INGRESS_REJECTED_STORAGE, NULL, 0)
         if buffered_octets() > self.reception.memory_octets:
             return self._reject(R_MEMORY_FULL, Slot.INGRESS_REJECTED_MEMORY_FULL, NULL, 0)
-        self._reverse_path = PyBytes_FromStringAndSize(line + path.mailbox.start, path.mailbox.length)
         self._envid = PyBytes_FromStringAndSize(line + self._mail.envid.start, self._mail.envid.length)
         self._dialogue = DIALOGUE_MAIL
         return self._reply(R_SENDER_OK)
@@ -808,8 +846,7 @@ cdef class ServerSession(Receiver):
         cdef char *moved
         refusal = parse_rcpt(line, n, arguments, self._offers() if self._extended else 0, self._mail.smtputf8, &path, &parameters)
         if refusal != NULL:
-            slot_add(self.reception.counters.slots, Slot.INGRESS_REJECTED_SYNTAX, 1)
-            return self._reply(refusal)
+            return self._misspelt(refusal)
         mailbox = line + path.mailbox.start
         mailbox_length = path.mailbox.length
         if not self._may_relay and not PyBytes_GET_SIZE(self._login):
@@ -855,6 +892,10 @@ cdef class ServerSession(Receiver):
         self._data_deadline = monotonic() + self.profile.data_timeout_s
         return 0
 
+    cdef bint _in_data(self) noexcept:
+        """Whether mail data is on its way, wanted or not."""
+        return self._buffer is not None or self._mode == MODE_CHUNK
+
     cdef int _check_bounds(self) except -1:
         """Refuse what grows too large while it comes in: the rest is read and dropped."""
         if self._discarding:
@@ -889,12 +930,13 @@ cdef class ServerSession(Receiver):
         cdef const char *refusal = parse_bdat(line, n, arguments, &self._chunk_left, &self._chunk_last)
         if refusal != NULL:
             # without a size the end of the chunk cannot be known (RFC 3030 §2)
-            slot_add(self.reception.counters.slots, Slot.INGRESS_REJECTED_SYNTAX, 1)
-            self._reply(refusal)
-            return self._abort(b"421 4.5.0 The end of the chunk cannot be known\r\n")
+            self._misspelt(refusal)
+            return self._abort(R_CHUNK_LOST)
         refusal = SEQUENCE_REPLIES[VERB_TABLE[self._dialogue][<int>VERB_BDAT]]
         self._chunk_ignored = refusal != NULL
         self._chunk_reply = refusal
+        if self._chunk_ignored:
+            self._data_deadline = monotonic() + self.profile.data_timeout_s
         if not self._chunk_ignored and self._dialogue != DIALOGUE_BDAT:
             self._start_data()
             self._dialogue = DIALOGUE_BDAT
@@ -1002,7 +1044,7 @@ cdef class ServerSession(Receiver):
         set_text(&texts.texts[TEXT_GREETING], self._greeting_name)
         set_text(&texts.texts[TEXT_LOGIN], self._login)
         id = self.reception.intake.next_id()
-        self._write_trace(id, meta.received_us)
+        self._write_trace(id, meta.received_us, facts.malformed and facts.fields == 0)
         write_accepted(buffer, id, &meta, &texts, self._recipients, self._recipients_length)
         header = <RecordHeader *>(buffer.octets + buffer.begin)
         message = Message()
@@ -1018,6 +1060,8 @@ cdef class ServerSession(Receiver):
         try:
             self.reception.intake.accept(message, self)
         except OSError as failure:
+            if self._waiting_for != WAIT_COMMIT:
+                raise            # not of storing the message: it is answered already
             self._waiting_for = WAIT_NOTHING
             self._reset()
             self._dialogue = DIALOGUE_READY
@@ -1085,8 +1129,8 @@ cdef class ServerSession(Receiver):
             return b"ESMTPSA" if PyBytes_GET_SIZE(self._login) else b"ESMTPS"
         return b"ESMTPA" if PyBytes_GET_SIZE(self._login) else b"ESMTP"
 
-    cdef int _write_trace(self, uint64_t id, uint64_t received_us) except -1:
-        """Put the trace field in front of the mail data (RFC 5321 §4.4)."""
+    cdef int _write_trace(self, uint64_t id, uint64_t received_us, bint headless) except -1:
+        """Put the trace field in front of the mail data (RFC 5321 §4.4); `headless`: no header section follows it."""
         cdef char field[1400]
         cdef size_t n = 0
         cdef size_t length
@@ -1094,7 +1138,7 @@ cdef class ServerSession(Receiver):
         cdef const char *protocol = self._protocol()
         cdef bint v6 = memchr(PyBytes_AS_STRING(self._client), c':', PyBytes_GET_SIZE(self._client)) != NULL
         n += put(field, n, b"Received: from ", 15)
-        n += put(field, n, PyBytes_AS_STRING(self._greeting_name), min(PyBytes_GET_SIZE(self._greeting_name), 255))
+        n += put_name(field, n, PyBytes_AS_STRING(self._greeting_name), min(PyBytes_GET_SIZE(self._greeting_name), 255))
         n += put(field, n, b" ([IPv6:" if v6 else b" ([", 8 if v6 else 3)
         n += put(field, n, PyBytes_AS_STRING(self._client), min(PyBytes_GET_SIZE(self._client), 64))
         n += put(field, n, b"])\r\n\tby ", 8)
@@ -1120,18 +1164,21 @@ cdef class ServerSession(Receiver):
         length = self.reception.date(received_us)
         n += put(field, n, b"; ", 2)
         n += put(field, n, self.reception._date, length)
-        n += put(field, n, b"\r\n", 2)
+        # mail data that begins with its body needs the empty line, or its first line might continue this field
+        n += put(field, n, b"\r\n\r\n", 4 if headless else 2)
         return self._buffer.prepend(field, n)
 
     # ------------------------------------------------------------------ TLS and authentication
 
-    def _do_start_tls(self, bint has_argument):
+    cdef int _do_start_tls(self, const char *line, size_t n, size_t arguments) except -1:
+        cdef const char *refusal
         if self.profile.start_tls is None and not self.tls:
             return self._reply(R_NO_TLS)
         if self.tls:
             return self._reply(R_TLS_ACTIVE)
-        if has_argument:
-            return self._reply(R_TLS_ARGUMENT)
+        refusal = parse_nothing(line, n, arguments)
+        if refusal != NULL:
+            return self._misspelt(refusal)
         self._reply(R_TLS_READY)
         self._flush()
         self._waiting_for = WAIT_TLS
@@ -1149,6 +1196,7 @@ cdef class ServerSession(Receiver):
             return
         self.transport = transport
         self._read_paused = False
+        self._write_paused = False
         self._note_tls(transport.get_extra_info("ssl_object"))
         self._reset()
         self._dialogue = DIALOGUE_NEW
@@ -1173,13 +1221,13 @@ cdef class ServerSession(Receiver):
         if PyBytes_GET_SIZE(self._login):
             return self._reply(R_AUTH_DONE)
         words = PyBytes_FromStringAndSize(line + arguments, n - arguments).split()
-        if not words:
-            return self._reply(b"501 5.5.4 AUTH needs a mechanism\r\n")
+        if not 1 <= len(words) <= 2:
+            return self._misspelt(R_AUTH_ARGUMENTS)
         self._exchange = self.profile.authentication(words[0].upper())
         if self._exchange is None:
             return self._reply(R_AUTH_MECHANISM)
         rest = words[1] if len(words) > 1 else None
-        return self._auth_answer(self._exchange.step(rest))
+        return self._auth_answer(rest)
 
     cdef int _auth_step(self, const char *line, size_t n) except -1:
         cdef bytes answer = PyBytes_FromStringAndSize(line, n)
@@ -1187,12 +1235,17 @@ cdef class ServerSession(Receiver):
         if answer == b"*":
             self._exchange = None
             return self._reply(R_AUTH_CANCELLED)
-        return self._auth_answer(self._exchange.step(answer))
+        return self._auth_answer(answer)
 
-    def _auth_answer(self, answer):
-        """answer: bytes: the next challenge; str: the log-in, proved; None: refused; ValueError: bad syntax."""
+    cdef int _auth_answer(self, bytes response) except -1:
+        """Ask the exchange. It says bytes: the next challenge; str: the log-in, proved; None: refused; ValueError: no base64."""
         cdef uint64_t *slots = self.reception.counters.slots
         cdef bytes challenge
+        try:
+            answer = self._exchange.step(response)
+        except ValueError:
+            self._exchange = None
+            return self._misspelt(R_AUTH_SYNTAX)
         if isinstance(answer, bytes):
             challenge = b"334 " + answer + b"\r\n"
             self._mode = MODE_AUTH
@@ -1213,6 +1266,19 @@ cdef inline void set_text(Text *text, bytes octets) noexcept:
 
 cdef inline size_t put(char *out, size_t at, const char *octets, size_t n) noexcept nogil:
     memcpy(out + at, octets, n)
+    return n
+
+
+cdef inline size_t put_name(char *out, size_t at, const char *octets, size_t n) noexcept nogil:
+    """A name that the client made up: what is no part of a domain or an address literal could forge the field's clauses."""
+    cdef size_t i
+    cdef char c
+    for i in range(n):
+        c = octets[i]
+        if is_alpha(c) or is_digit(c) or c == c'.' or c == c'-' or c == c':' or c == c'_' or c == c'[' or c == c']':
+            out[at + i] = c
+        else:
+            out[at + i] = c'?'
     return n
 
 

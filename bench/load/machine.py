@@ -55,7 +55,7 @@ def describe_mount(folder: Path) -> dict[str, Any]:
     return {"filesystem": "unknown"}
 
 
-def sync_rates(folder: Path) -> dict[str, float]:
+def sync_rates(folder: Path, syncs: int = PROBE_SYNCS) -> dict[str, float]:
     """fdatasync calls per second after writes of 4 KiB: to a file that grows, and to one already written (a recycled
     segment).
     """
@@ -67,10 +67,10 @@ def sync_rates(folder: Path) -> dict[str, float]:
         for name in ("growing_file", "recycled_file"):
             os.lseek(descriptor, 0, os.SEEK_SET)
             start = time.monotonic()
-            for _ in range(PROBE_SYNCS):
+            for _ in range(syncs):
                 os.write(descriptor, block)
                 os.fdatasync(descriptor)
-            rates[name] = round(PROBE_SYNCS / (time.monotonic() - start), 1)
+            rates[name] = round(syncs / (time.monotonic() - start), 1)
     finally:
         os.close(descriptor)
         path.unlink()

@@ -126,8 +126,8 @@ class Angarium(Relay):
 
     def version(self) -> str:
         script = (
-            "import importlib.metadata as m, platform;"
-            "print('angarium', m.version('angarium'), '| CPython', platform.python_version(), end=' ');"
+            "import angarium, importlib.metadata as m, platform;"
+            "print('angarium', angarium.__version__, '| CPython', platform.python_version(), end=' ');"
             "print('| uvloop', m.version('uvloop'), '| Cython', m.version('cython'))"
         )
         done = subprocess.run([self.python, "-c", script], capture_output=True, text=True, check=False)
@@ -179,7 +179,8 @@ next_hop = "smtp://127.0.0.1:{SINK_PORT}"
         self.ground.group.watch(self.process.pid)
         if not answers(RELAY_PORT, START_LIMIT_S) or self.process.poll() is not None:
             self.stop()
-            raise RelayFailure(f"angarium does not answer on port {RELAY_PORT}; its log is {self.log}")
+            last = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
+            raise RelayFailure(f"angarium does not answer on port {RELAY_PORT} ({' / '.join(last)}); log: {self.log}")
 
     def stop(self) -> None:
         process, self.process = self.process, None

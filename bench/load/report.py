@@ -143,7 +143,7 @@ def elsewhere_section(result: Result) -> list[str]:
             written = figure(result, relay, key, "disk_written_octets")
             per_flush = messages.median / flushes.median if messages and flushes and flushes.median else None
             per_message = written.median / messages.median if messages and written else 0.0
-            idle = figure(result, relay, key, "idle_share")
+            unused = [figure(result, relay, key, name) for name in ("idle_share", "iowait_share")]
             rows.append(
                 [
                     scenario_cells(key),
@@ -151,7 +151,7 @@ def elsewhere_section(result: Result) -> list[str]:
                     *cpu,
                     f"{per_flush:,.1f}" if per_flush else "–",
                     f"{per_message / 1024:,.1f}",
-                    f"{idle.median:.0%}" if idle else "–",
+                    " + ".join(f"{share.median:.0%}" for share in unused if share),
                 ]
             )
     head = [
@@ -162,7 +162,7 @@ def elsewhere_section(result: Result) -> list[str]:
         "kernel threads µs",
         "messages a disk flush",
     ]
-    return ["## The rest of the machine", "", *table([*head, "KiB written a message", "idle"], rows)]
+    return ["## The rest of the machine", "", *table([*head, "KiB written a message", "idle + disk wait"], rows)]
 
 
 def memory_section(result: Result) -> list[str]:
@@ -184,15 +184,15 @@ def machine_section(result: Result) -> list[str]:
     machine = result["machine"]
     spool = machine["spool"]
     journal = {True: ", journaled", False: ", without a journal"}.get(spool.get("journal"), "")
-    sync = spool["fdatasync_per_s"]
+    rates = spool["fdatasync_per_s"]
     lines = [
         "## The machine",
         "",
         f"- {machine['cores']} × {machine['cpu']}{' (virtual)' if machine['virtual'] else ''}, "
         f"{(machine['memory_octets'] or 0) / 2**30:.0f} GiB, {machine['system']}, Linux {machine['kernel']}",
         f"- spool: {spool['kind']}, {spool['filesystem']}{journal} ({spool.get('options', '')}); one writer, 4 KiB "
-        f"each: {sync['growing_file']:,.0f} fdatasync/s on a growing file, {sync['recycled_file']:,.0f} on one written "
-        "before",
+        f"each: {rates['growing_file']:,.0f} fdatasync/s on a growing file, {rates['recycled_file']:,.0f} on a "
+        "recycled one",
         f"- CPU accounting: {machine['accounting']}; priority {result['options']['nice']}; scheduling by session "
         f"{'off' if result['autogroup_off'] else 'on'}",
         f"- commit {machine['commit'] or 'none'}{', changed since' if machine['uncommitted_changes'] else ''}",
@@ -203,10 +203,12 @@ def machine_section(result: Result) -> list[str]:
     if not result["runs"]:
         return lines
     probe = spread(run["probe_ms"] for run in result["runs"])
-    if probe:
+    sync = spread(run["fdatasync_per_s"] for run in result["runs"])
+    if probe and sync:
         lines += [
-            f"A fixed loop before each run took {probe.median:.0f} ms of CPU ({probe.least:.0f}–{probe.most:.0f}): how "
-            "steady the machine itself was.",
+            f"Before each run a fixed loop took {probe.median:.0f} ms of CPU ({probe.least:.0f}–{probe.most:.0f}), and "
+            f"the disk did {sync.median:,.0f} fdatasync/s on a recycled file ({sync.least:,.0f}–{sync.most:,.0f}): "
+            "how steady the machine itself was.",
             "",
         ]
     disturbed = sum(run["disturbed"] for run in result["runs"])

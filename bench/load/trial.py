@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .accounting import CpuTime, MemorySampler, read_load, wait_for_quiet, wait_until_settled
+from .machine import sync_rates
 from .traffic import Generator, Sink
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ FOREIGN_LIMIT = 0.06
 POLL_S = 0.004
 STALL_S = 15
 PROBE_STEPS = 500_000
+PROBE_SYNCS = 50
 MICRO = 1e6
 
 
@@ -75,6 +77,7 @@ class Run:
     quiet_before: bool = True
     disturbed: bool = False
     probe_ms: float = 0.0  # CPU time of a fixed loop just before: whether the machine itself is as fast as before
+    fdatasync_per_s: float = 0.0  # of the recycled file, just before: whether the disk is
     started_at: str = ""
 
     def as_json(self) -> dict[str, Any]:
@@ -101,6 +104,7 @@ def run_trial(
     os.sync()
     run.quiet_before = wait_for_quiet()
     run.probe_ms = probe_speed()
+    run.fdatasync_per_s = sync_rates(ground.spool.folder, PROBE_SYNCS)["recycled_file"]
     run.started_at = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     base, base_sessions, base_sink_s = sink.messages(), sink.sessions(), sink.cpu_s()
     sampler = MemorySampler(ground.group) if relay.measured else None

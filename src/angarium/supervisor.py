@@ -1,38 +1,44 @@
 """The supervisor: binds the sockets, starts the workers and the admin process, restarts what dies, and carries signals.
 
-It runs no event loop and touches no mail. Each worker has its own listening sockets (SO_REUSEPORT) that the supervisor made and keeps:
-when a worker dies, connections that the kernel had given to its socket wait there until its successor answers them.
+It runs no event loop and touches no mail. Each worker has its own listening sockets (SO_REUSEPORT) that the supervisor
+made and keeps: when a worker dies, connections that the kernel had given to its socket wait there until its successor
+answers them.
 
-Signals: SIGTERM and SIGINT drain and stop; SIGHUP reads the configuration again and replaces the workers one after the other (an error
-keeps the old one; listeners, spool and worker count need a restart, and it says so); SIGUSR1 reopens the event log.
+Signals: SIGTERM and SIGINT drain and stop; SIGHUP reads the configuration again and replaces the workers one after the
+other (an error keeps the old one; listeners, spool and worker count need a restart, and it says so); SIGUSR1 reopens
+the event log.
 
-Fails: a socket that cannot be bound, a spool that is in use or cannot be written: one line, exit status 1, before anything starts. A
-child that dies is started again, after a pause that grows while it keeps dying.
-"""
+Fails: a socket that cannot be bound, a spool that is in use or cannot be written: one line, exit status 1, before
+anything starts. A child that dies is started again, after a pause that grows while it keeps dying."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import grp
 import logging
 import os
 import pwd
-import grp
 import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from angarium._core.counters import Slab
 from angarium.app.process import give_orders
-from angarium.config.model import Config, ListenAddress, dump
+from angarium.config.model import Config, dump
 from angarium.config.resolve import shard_count, worker_count
 from angarium.queue.placement import describe_spool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from angarium.config.address import ListenAddress
 
 log = logging.getLogger("angarium")
 
@@ -333,11 +339,14 @@ class Supervisor:
 
 
 def bind(address: ListenAddress, *, shared: bool = False) -> socket.socket:
-    """A listening socket; with `shared`, others may listen on the same address and the kernel spreads connections over them."""
+    """A listening socket;
+
+    with `shared`, others may listen on the same address and the kernel spreads connections over them.
+    """
     if address.path:
         Path(address.path).unlink(missing_ok=True)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        target: object = address.path
+        target: str | tuple[str, int] = address.path
     else:
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)

@@ -68,7 +68,8 @@ cdef class ClientSession(Carrier):
     cdef double _born
     cdef double _deadline
     cdef ReplyParser _parser
-    cdef bint _write_paused
+    cdef bint _write_paused                  # the transport holds back more than it likes to
+    cdef size_t _unsent                      # octets that it held back when last asked
     # the transaction under way
     cdef Delivery _current
     cdef uint8_t _expecting                  # Phase of the next reply
@@ -90,6 +91,9 @@ cdef class ClientSession(Carrier):
     cdef int _on_final(self, bint good) except -1
     cdef bint _begin(self, Delivery delivery) except -1
     cdef bint _fits(self, Delivery delivery) except -1
+    cdef int _fail(self, Delivery delivery, tuple failure) except -1
+    cdef int _limit(self, Delivery delivery) except -1
+    cdef int _check_progress(self) except -1
     cdef size_t _compose(self, Delivery delivery) except 0
     cdef size_t _compose_mail(self, Delivery delivery, char *p) noexcept
     cdef size_t _compose_rcpt(self, Recipient *recipient, char *p) noexcept

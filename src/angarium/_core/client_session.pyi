@@ -66,7 +66,7 @@ class Egress:
     @property
     def sessions(self) -> int: ...
     def sweep(self) -> None:
-        """End what has been silent for too long; close connections that were idle for idle_s. Call it about once a second."""
+        """End what has been silent for too long; close what was idle for idle_s. Call it about once a second."""
     def quit_idle(self) -> None:
         """Close every connection that carries nothing."""
 

@@ -25,10 +25,12 @@ cdef class Delivery:
     cdef readonly uint16_t recipients
     cdef readonly double began               # monotonic; when a connection took it
     cdef readonly int transfers              # connections that took it so far
+    cdef public bytes host                   # the connection that took it last: name[address]:port
     cdef public object results               # None, or [(recipient index, code, enhanced or None, text, phase)]
     cdef Delivery _next
 
     cdef uint16_t index(self, uint16_t i) noexcept
+    cdef int set_recipients(self, list indices) except -1
 
 
 cdef class ReadyQueue:
@@ -52,6 +54,7 @@ cdef class ReadyQueue:
 
     cdef int push(self, Delivery delivery, bint in_front) except -1
     cdef Delivery pop(self)
+    cdef Delivery first(self)                # what pop would return
     cdef int pump(self) except -1
 
 
@@ -72,13 +75,16 @@ cdef class Dispatcher(Taker):
     cdef public uint32_t ready_limit
     cdef public uint64_t memory_soft_octets
     cdef public bint stopped                 # nothing new is dispatched
+    cdef readonly list unrecorded            # messages that are done while their journal takes no records
 
     cdef int enqueue(self, Message message) except -1
     cdef int dispatch(self, Message message, ReadyQueue queue, Delivery delivery) except -1
+    cdef Delivery split(self, Delivery delivery, list apart)
     cdef int delivered(self, Delivery delivery, Reply *reply, bytes text) except -1
     cdef int close(self, Delivery delivery) except -1
     cdef int _round_over(self, Message message) except -1
     cdef int remove(self, Message message) except -1
+    cdef int _record_done(self) except -1
     cdef Journal journal_of(self, Message message)
 
 

@@ -25,6 +25,7 @@ class Delivery:
     """One message on its way to one next hop: an attempt for some of its recipients."""
 
     results: list[_Result] | None
+    host: bytes | None
     @property
     def message(self) -> Message: ...
     @property
@@ -116,6 +117,8 @@ class Dispatcher(Taker):
     def by_domain(self) -> dict[bytes, ReadyQueue]: ...
     @property
     def ready(self) -> int: ...
+    @property
+    def unrecorded(self) -> list[Message]: ...
     def journal(self, message: Message) -> Journal:
         """The journal of the shard that the message belongs to."""
     def adopt(self, message: Message) -> None:
@@ -146,8 +149,8 @@ class Dispatcher(Taker):
         """Messages whose time has come become ready, at most so many and for so long. Returns how many."""
     def publish_gauges(self) -> None:
         """Write what is queued into the shared counters."""
-    def persist(self, message: Message) -> None:
-        """Put a message of class memory into the journal: its first attempt did not deliver it."""
+    def persist(self, message: Message) -> bool:
+        """Put a message of class memory into the journal. False: it cannot be had, the message stays in memory only."""
 
 @disjoint_base
 class JournalIntake(Intake):

@@ -154,6 +154,7 @@ cdef class Message:
     cdef uint8_t body
     cdef public uint8_t flags
     cdef public bint in_doubt
+    cdef public bint soon                    # the next host took some recipients and said "too many" to the rest
     cdef int in_flight                       # slot of the journal's in-flight table, -1: none
     cdef Py_ssize_t heap_index               # position in the timer, -1: not there
 

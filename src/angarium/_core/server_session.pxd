@@ -85,6 +85,7 @@ cdef class ServerSession(Receiver):
     cdef uint8_t _mode                           # MODE_*: what the next octets are
     cdef uint8_t _waiting_for                    # WAIT_*: why input is not read on
     cdef bint _extended                          # EHLO, not HELO
+    cdef bint _consuming                         # within _consume: who answers must not read on
     cdef bint _skipping_line
     cdef bytes _greeting_name
     cdef bytes _login
@@ -129,15 +130,19 @@ cdef class ServerSession(Receiver):
     cdef int _do_greeting(self, int verb, const char *line, size_t n, size_t arguments) except -1
     cdef int _do_auth(self, const char *line, size_t n, size_t arguments) except -1
     cdef int _auth_step(self, const char *line, size_t n) except -1
+    cdef int _auth_answer(self, bytes response) except -1
+    cdef int _do_start_tls(self, const char *line, size_t n, size_t arguments) except -1
+    cdef int _misspelt(self, const char *reply) except -1
     cdef int _start_data(self) except -1
     cdef size_t _take_data(self, const char *p, size_t n) except? 0
     cdef size_t _take_chunk(self, const char *p, size_t n) except? 0
     cdef int _end_of_chunk(self) except -1
     cdef int _end_of_data(self) except -1
+    cdef bint _in_data(self) noexcept
     cdef int _check_bounds(self) except -1
     cdef int _slot_of(self, const char *reply) noexcept
     cdef const char *_verdict(self) noexcept
-    cdef int _write_trace(self, uint64_t id, uint64_t received_us) except -1
+    cdef int _write_trace(self, uint64_t id, uint64_t received_us, bint headless) except -1
     cdef const char *_protocol(self) noexcept
     cdef int _say(self, const char *octets, size_t n) except -1
     cdef int _reply(self, const char *reply) except -1
@@ -145,6 +150,7 @@ cdef class ServerSession(Receiver):
     cdef int _flush(self) except -1
     cdef int _keep(self, const char *p, size_t n) except -1
     cdef int _go_on(self) except -1
+    cdef int _leave_if_free(self) except -1
     cdef int _abort(self, const char *reply) except -1
     cdef int _finish(self) except -1
     cdef void _reset(self) noexcept

@@ -1,10 +1,11 @@
 """The worker's side of the admin socket: newline-delimited JSON, one request per line.
 
-`{"op": "status" | "summary" | "list" | "show", …}` is answered by `{"ok": true, "result": …}` or `{"ok": false, "error": …}`. The shapes of
-the results are those of the API (angarium.admin.model). Long walks over the queue give way to the loop every few thousand messages.
+`{"op": "status" | "summary" | "list" | "show", …}` is answered by `{"ok": true, "result": …}` or `{"ok": false,
+"error": …}`. The shapes of the results are those of the API (angarium.admin.model). Long walks over the queue give way
+to the loop every few thousand messages.
 
-Fails: a malformed request is answered with an error; a client that is gone is forgotten. The socket is for the node's own user only.
-"""
+Fails: a malformed request is answered with an error; a client that is gone is forgotten. The socket is for the node's
+own user only."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from angarium._core.record import MessageState, RecipientState, shard_of
+from angarium._core.record import MessageState, shard_of
+from angarium.mail.status import RecipientState
 from angarium.queue.record import RecordError, format_id, load_message, parse_id
 
 if TYPE_CHECKING:
@@ -30,15 +32,6 @@ log = logging.getLogger(__name__)
 WALK_SLOTS = 2048
 MOST_LISTED = 10_000
 LONGEST_REQUEST = 65536
-
-RECIPIENT_STATES = {
-    RecipientState.RECIPIENT_QUEUED: "queued",
-    RecipientState.RECIPIENT_DELIVERED: "delivered",
-    RecipientState.RECIPIENT_DEFERRED: "deferred",
-    RecipientState.RECIPIENT_FAILED: "failed",
-    RecipientState.RECIPIENT_EXPIRED: "expired",
-    RecipientState.RECIPIENT_IN_DOUBT: "in_doubt",
-}
 
 
 class Filter(msgspec.Struct, forbid_unknown_fields=True, rename={"sender": "from"}):
@@ -84,8 +77,7 @@ class ControlServer:
 
     async def start(self, path: Path) -> None:
         """Listen on a Unix socket at path; a stale one is replaced."""
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
+        _make_way(path)
         mask = os.umask(0o177)
         try:
             self._server = await asyncio.start_unix_server(self._serve, path=str(path), limit=LONGEST_REQUEST)
@@ -98,7 +90,7 @@ class ControlServer:
         if self._server is not None:
             self._server.close()
         if self._path is not None:
-            self._path.unlink(missing_ok=True)
+            _make_way(self._path)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -225,6 +217,12 @@ class ControlServer:
             return None
 
 
+def _make_way(path: Path) -> None:
+    """A folder for the socket, and nothing where it will be."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+
+
 def _matches(buffer: MailBuffer, wanted: Filter) -> bool:
     envelope = buffer.envelope()
     if wanted.sender is not None and envelope["reverse_path"] != wanted.sender.encode():
@@ -244,11 +242,11 @@ def _describe(message: Message, buffer: MailBuffer) -> dict[str, Any]:
     for index, (path, _, _) in enumerate(envelope["recipients"]):
         reply = replies.get(index)
         state = message.recipient_state(index)
-        waits = state not in (RecipientState.RECIPIENT_DELIVERED, RecipientState.RECIPIENT_FAILED)
+        waits = state not in (RecipientState.DELIVERED, RecipientState.FAILED)
         recipients.append(
             {
                 "address": path.decode("utf-8", "replace"),
-                "state": RECIPIENT_STATES[state],
+                "state": RecipientState(state).word,
                 "attempts": message.attempts,
                 "reply": f"{reply[0]} {reply[1].decode('utf-8', 'replace')}" if reply else None,
                 "next_attempt": rfc3339(message.next_attempt) if message.next_attempt and waits else None,

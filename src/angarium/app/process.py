@@ -1,8 +1,8 @@
-"""What a child of the supervisor runs: `python -m angarium.app.process ROLE`, with its orders as JSON on standard input.
+"""What a child of the supervisor runs: `python -m angarium.app.process ROLE`, with its orders as JSON on standard
+input.
 
-The supervisor passes sockets and the slab as inherited descriptors and names their numbers in the orders, so that a child
-holds nothing else of its parent and starts from a clean interpreter.
-"""
+The supervisor passes sockets and the slab as inherited descriptors and names their numbers in the orders, so that a
+child holds nothing else of its parent and starts from a clean interpreter."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def give_orders(config_dump: bytes, **rest: object) -> bytes:
 def main() -> None:
     """Read the orders and carry them out."""
     orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
-    logging.basicConfig(level=logging.INFO, format=f"angarium {orders.role}[{orders.number}]: %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.INFO, format=f"angarium {orders.role}[{orders.number}]: %(message)s", stream=sys.stderr
+    )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     config = load_dump(base64.b64decode(orders.config))
     if orders.role == "admin":

@@ -1,7 +1,7 @@
 """The sandbox's sink: an SMTP server that accepts everything and keeps it in a Maildir, newest MOST_KEPT messages.
 
-It is a process of its own that speaks SMTP with the same compiled session as the relay, so that what a developer sees in the sandbox
-went the whole way: accepted, journalled, and delivered over a connection.
+It is a process of its own that speaks SMTP with the same compiled session as the relay, so that what a developer sees
+in the sandbox went the whole way: accepted, journalled, and delivered over a connection.
 
 Input: a bound loopback socket and the Maildir's folder. Output: one file per message.
 Fails: a message that cannot be written is answered 451 or 452 and stays in the relay's queue.
@@ -80,7 +80,7 @@ class Sink:
 
     def _write(self, message: Message) -> int:
         """One message into the Maildir, in the writer's thread. Returns an errno, 0 for success."""
-        buffer = message.buffer
+        buffer = message.loaded
         recipients = [buffer.recipient(index)[0] for index in range(message.recipients)]
         try:
             self._kept.append(deliver(self._folder, HOSTNAME, buffer.reverse_path(), recipients, buffer.mail_data()))

@@ -1,8 +1,8 @@
 """A worker: one loop, its shards, its sessions, its connections. This module alone wires the stages together.
 
-Input: the configuration, its number, the sockets that the supervisor bound, the slab of shared counters. It runs until SIGTERM, then drains:
-listeners close, sessions between two transactions are told 421, deliveries under way end, and the journal is synced.
-SIGUSR1 reopens the event log.
+Input: the configuration, its number, the sockets that the supervisor bound, the slab of shared counters. It runs until
+SIGTERM, then drains: listeners close, sessions between two transactions are told 421, deliveries under way end, and the
+journal is synced. SIGUSR1 reopens the event log.
 
 Fails: an exception here ends the process; the supervisor starts another, which recovers the shards.
 """
@@ -37,7 +37,7 @@ from angarium.delivery.resolver import Resolver, families_of_machine
 from angarium.delivery.route import RouteTable
 from angarium.ingress.listener import listen
 from angarium.outcome.recorder import Recorder
-from angarium.queue.backoff import retry_delay
+from angarium.queue.backoff import next_attempt_at
 from angarium.queue.loader import Loader
 from angarium.queue.placement import shard_folder, shards_of
 from angarium.queue.recovery import RecoveryReport, open_shard
@@ -149,15 +149,15 @@ class Worker:
             lifetime_s=config.delivery.lifetime_s,
             chunk_octets=(1 << 16) if config.delivery.bdat == "auto" else 0,
         )
-        bouncer = Bouncer(self.intake, dispatcher, self.counters, self.events, clock, hostname=config.node.hostname)
+        bouncer = Bouncer(self.intake, self.events, clock, hostname=config.node.hostname)
         retry = config.queue.retry
+        chance = random.Random()
         recorder = Recorder(
             dispatcher,
             self.counters,
             self.events,
             clock,
-            retry_delay_s=lambda attempts: retry_delay(retry, attempts, random.random),
-            expire_s=retry.expire_s,
+            next_attempt=lambda received, attempts: next_attempt_at(retry, received, clock.now(), attempts, chance),
             bounce=bouncer.bounce,
         )
         self.connector = Connector(
@@ -175,7 +175,7 @@ class Worker:
         self.resolver = Resolver(
             hostnames=(config.node.hostname,),
             monotonic=clock.monotonic,
-            random=random.Random(),
+            random=chance,
             servers=[(server.host, server.port) for server in config.dns.servers],
             families=families_of_machine(),
         )
@@ -205,7 +205,9 @@ class Worker:
                 message.in_doubt = True
                 self.counters.add(Slot.QUEUE_IN_DOUBT_TOTAL, 1)
                 self.counters.add(Slot.DELIVERY_DUPLICATES_POSSIBLE, 1)
-                self.events.event("in_doubt", {"id": message.queue_id, "why": "the node went down while it was being sent"})
+                self.events.event(
+                    "in_doubt", {"id": message.queue_id, "why": "the node went down while it was being sent"}
+                )
             if message.state != MessageState.MESSAGE_HELD:
                 self.dispatcher.wait(message, message.next_attempt)
 

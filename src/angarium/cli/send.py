@@ -6,6 +6,7 @@ import asyncio
 import email.utils
 import json
 import sys
+from typing import IO
 
 import click
 
@@ -23,7 +24,7 @@ from angarium.cli.main import fail
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds for each step.")
 @click.option("--json", "as_json", is_flag=True, help="Print the server's reply as JSON.")
 def send(
-    message: click.utils.LazyFile,
+    message: IO[bytes],
     server: str,
     reverse_path: str,
     recipients: tuple[str, ...],
@@ -54,9 +55,7 @@ def send(
     except SubmissionError as failure:
         fail(str(failure))
     if as_json:
-        click.echo(
-            json.dumps({"reply": {"code": code, "text": text}, "refused": refused, "octets": len(octets)})
-        )
+        click.echo(json.dumps({"reply": {"code": code, "text": text}, "refused": refused, "octets": len(octets)}))
     else:
         click.echo(f"{code} {text}")
         for address, why in refused.items():
@@ -91,7 +90,7 @@ async def submit(
     verify: bool,
     user: str | None,
     password: str | None,
-    timeout: float,
+    timeout_s: float,
 ) -> tuple[int, str, dict[str, str]]:
     """(reply code, text, refused recipients) of the server; SubmissionError when it takes the message for nobody."""
     import aiosmtplib
@@ -102,7 +101,7 @@ async def submit(
         use_tls=tls == "implicit",
         start_tls=tls == "starttls",
         validate_certs=verify,
-        timeout=timeout,
+        timeout=timeout_s,
         username=user,
         password=password,
     )

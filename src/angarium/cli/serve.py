@@ -15,11 +15,19 @@ from angarium.cli.main import DEFAULT_CONFIG, config_option, fail
 @click.command()
 @config_option
 @click.option("--sandbox", is_flag=True, help="Deliver to a sink on this machine; refuse every route that leaves it.")
-@click.option("--spool", type=click.Path(path_type=Path), default=Path(".sandbox"), help="Sandbox: folder of queue and mail.")
+@click.option(
+    "--spool", type=click.Path(path_type=Path), default=Path(".sandbox"), help="Sandbox: folder of queue and mail."
+)
 @click.option("--smtp-port", type=click.IntRange(0, 65535), default=2525, show_default=True, help="Sandbox: SMTP.")
-@click.option("--submission-port", type=click.IntRange(0, 65535), default=2587, show_default=True, help="Sandbox: STARTTLS.")
-@click.option("--submissions-port", type=click.IntRange(0, 65535), default=2465, show_default=True, help="Sandbox: TLS.")
-@click.option("--http-port", type=click.IntRange(0, 65535), default=8025, show_default=True, help="Sandbox: console and API.")
+@click.option(
+    "--submission-port", type=click.IntRange(0, 65535), default=2587, show_default=True, help="Sandbox: STARTTLS."
+)
+@click.option(
+    "--submissions-port", type=click.IntRange(0, 65535), default=2465, show_default=True, help="Sandbox: TLS."
+)
+@click.option(
+    "--http-port", type=click.IntRange(0, 65535), default=8025, show_default=True, help="Sandbox: console and API."
+)
 @click.option("--sink-port", type=click.IntRange(0, 65535), default=2526, show_default=True, help="Sandbox: the sink.")
 def serve(
     config: str | None,
@@ -35,8 +43,9 @@ def serve(
 
     SIGHUP reads the configuration again, SIGUSR1 reopens the event log.
     """
+    from angarium.config.address import ListenAddress
     from angarium.config.load import ConfigErrors, load_config
-    from angarium.config.model import Config, ListenAddress
+    from angarium.config.model import Config
     from angarium.config.sandbox import check_sandbox, sandbox_config
     from angarium.queue.placement import SpoolError
     from angarium.supervisor import StartFailure, Supervisor
@@ -108,13 +117,10 @@ def announce(config: object, sandbox: bool) -> None:
                 "",
                 "This is a sandbox: every message is queued and delivered by SMTP, to a sink on this machine. Try:",
                 "",
-                f"  swaks --server 127.0.0.1:{port} --from me@example.org --to you@example.com --header 'Subject: hello'",
-                "",
-                f'  python3 -c "import smtplib; s = smtplib.SMTP(\'127.0.0.1\', {port}); '
-                "s.sendmail('me@example.org', ['you@example.com'], 'Subject: hello\\r\\n\\r\\nIt works.\\r\\n')\"",
-                "",
-                f"  angarium send --server 127.0.0.1:{port} --from me@example.org --to you@example.com message.eml",
-                "",
+                f"  swaks --server 127.0.0.1:{port} --from me@example.org --to you@example.com --header 'Subject:
+                hello'", "", f"  python3 -c \"import smtplib; s = smtplib.SMTP('127.0.0.1', {port}); "
+                "s.sendmail('me@example.org', ['you@example.com'], 'Subject: hello\\r\\n\\r\\nIt works.\\r\\n')\"", "",
+                f"  angarium send --server 127.0.0.1:{port} --from me@example.org --to you@example.com message.eml", "",
                 f"and look at http://{shown}/",
             ]
     click.echo("\n".join(lines), err=True)

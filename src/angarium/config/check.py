@@ -25,7 +25,7 @@ from angarium.config.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from angarium.config.locate import KeyPath
-    from angarium.config.model import Config, Listener, Route
+    from angarium.config.model import Config, Limits, Listener, Route
     from angarium.config.problem import Findings
 
 __all__ = ["check_all", "check_nothing_leaves"]
@@ -175,8 +175,8 @@ def _check_listener(config: Config, listener: Listener, path: KeyPath, findings:
             findings.error((*path, "bare_newline"), message)
         if listener.bare_newline == "refuse" and listener.repair_networks:
             findings.error((*path, "repair_networks"), 'has no effect unless bare_newline = "repair"')
-    if listener.limits is not None:
-        _check_message_limits(listener.limits.recipients, listener.limits.message_size_octets, path, findings)
+    if listener.limits is not None and findings.sound((*path, "limits")):
+        _check_message_limits(listener.limits, config.limits, path, findings)
 
 
 def _check_role(config: Config, listener: Listener, path: KeyPath, findings: Findings) -> None:
@@ -213,19 +213,21 @@ def _check_open_relay(listener: Listener, path: KeyPath, findings: Findings) -> 
 def _check_limits(config: Config, findings: Findings) -> None:
     limits = config.limits
     if findings.sound(("limits",)):
-        _check_message_limits(limits.recipients, limits.message_size_octets, (), findings)
+        _check_message_limits(limits, None, (), findings)
         if limits.connections_per_client > limits.connections:
             message = f"{limits.connections_per_client} for one client is more than the node's {limits.connections}"
             findings.warn(("limits", "connections_per_client"), message)
 
 
-def _check_message_limits(recipients: int, message_size_octets: int, path: KeyPath, findings: Findings) -> None:
-    if recipients < LEAST_RECIPIENTS:
-        message = (
-            f"{recipients} is fewer than the {LEAST_RECIPIENTS} that every client may count on (RFC 5321 §4.5.3.1.8)"
-        )
+def _check_message_limits(limits: Limits, inherited: Limits | None, path: KeyPath, findings: Findings) -> None:
+    """What is only taken from the node's limits has been said there."""
+    recipients, message_size_octets = limits.recipients, limits.message_size_octets
+    if recipients < LEAST_RECIPIENTS and (inherited is None or recipients != inherited.recipients):
+        message = f"{recipients} are fewer than the {LEAST_RECIPIENTS} a client may count on (RFC 5321 §4.5.3.1.8)"
         findings.warn((*path, "limits", "recipients"), message)
-    if message_size_octets < LEAST_MESSAGE_OCTETS:
+    if message_size_octets < LEAST_MESSAGE_OCTETS and (
+        inherited is None or message_size_octets != inherited.message_size_octets
+    ):
         message = (
             f"{format_size(message_size_octets)} is less than the {format_size(LEAST_MESSAGE_OCTETS)} a client may "
             "count on (RFC 5321 §4.5.3.1.7)"
@@ -311,11 +313,18 @@ def check_nothing_leaves(config: Config, findings: Findings) -> None:
         path = (*findings.element(("route",), index), "next_hop")
         if findings.sound(path):
             _check_stays(config, route, path, findings)
-    if findings.sound(("route",)) and not any(p.kind == "any" for route in config.route for p in route.recipients):
+    if _all_written_patterns_are_known(config, findings) and not any(
+        pattern.kind == "any" for route in config.route for pattern in route.recipients
+    ):
         message = (
             'a sandbox needs a route for "*": without one the last resort is by MX, and mail would leave the machine'
         )
         findings.error(("route",), message)
+
+
+def _all_written_patterns_are_known(config: Config, findings: Findings) -> bool:
+    paths = [findings.element(("route",), index) for index in range(len(config.route))]
+    return findings.whole(("route",)) and all(findings.sound((*path, "recipients")) for path in paths)
 
 
 def _check_stays(config: Config, route: Route, path: KeyPath, findings: Findings) -> None:

@@ -64,7 +64,7 @@ def _describe(value: object) -> str:
         case str():
             return f'the string "{value if len(value) <= 40 else value[:37] + "..."}"'
         case int():
-            return f"the integer {value}"
+            return f"the integer {value}" if _is_number(value) else "an integer larger than any that makes sense"
         case float():
             return f"the number {value}"
         case list():
@@ -188,6 +188,8 @@ class Converter:
                 if error.args:
                     self._findings.error((*path, index), *error.args)
         self._findings.indexes[path] = indexes
+        if len(indexes) < len(value):
+            self._findings.short.add(path)
         return tuple(made)
 
     def _parse(self, kind: Any, value: object) -> object:
@@ -222,7 +224,7 @@ def _measure(unit: Unit | None, value: object) -> float | int:
         raise ValueError(f'expected a duration such as "90s" or a number of seconds, found {_describe(value)}')
     if isinstance(value, str):
         return parse_size(value)
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and _is_number(value):
         return value
     raise ValueError(f'expected a size such as "50MB" or a number of octets, found {_describe(value)}')
 
@@ -233,7 +235,7 @@ def _plain(kind: Any, value: object) -> Any:
             return value
         raise ValueError(f"expected true or false, found {_describe(value)}")
     if kind is int:
-        if isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(value, int) and _is_number(value):
             return value
         raise ValueError(f"expected an integer, found {_describe(value)}")
     if kind is float:
@@ -249,7 +251,7 @@ def _check_bounds(meta: Meta, value: Any, unit: Unit | None) -> None:
     def show(number: Any) -> str:
         if unit is Unit.DURATION:
             return format_duration(float(number))
-        return format_size(number) if unit is Unit.SIZE else f"{number:g}"
+        return format_size(number) if unit is Unit.SIZE else str(number)
 
     if meta.ge is not None and value < meta.ge:
         raise _Unusable(f"must be at least {show(meta.ge)}, is {show(value)}")

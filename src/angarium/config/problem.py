@@ -69,11 +69,13 @@ class Findings:
     """What is being found out about one configuration, by those who read it and those who check it.
 
     `indexes` says, of each array, which of the file's elements its tuple holds: those that cannot be used are left out.
+    `short` has the arrays that lost elements so.
     """
 
     def __init__(self) -> None:
         self.found: list[Finding] = []
         self.indexes: dict[KeyPath, list[int]] = {}
+        self.short: set[KeyPath] = set()
         self._unsound: set[KeyPath] = set()
 
     def error(self, path: KeyPath, message: str, suggestion: str | None = None) -> None:
@@ -91,6 +93,10 @@ class Findings:
     def sound(self, *paths: KeyPath) -> bool:
         """Whether none of these keys, nothing above and nothing within them had an error."""
         return not any(bad[: len(path)] == path[: len(bad)] for bad in self._unsound for path in paths)
+
+    def whole(self, array: KeyPath) -> bool:
+        """Whether the tuple holds every element of the file's array."""
+        return array not in self._unsound and array not in self.short
 
     def element(self, array: KeyPath, index: int) -> KeyPath:
         """The path in the file of an element of the tuple."""

@@ -86,11 +86,11 @@ def parse_size(text: str) -> int:
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest text from which parse_duration makes the same value: `300.0` is `5m`."""
+    """A short text from which parse_duration makes the same value, to the millisecond: `300.0` is `5m`."""
     for unit in ("d", "h", "m", "s"):
         if seconds >= SECONDS[unit] and seconds % SECONDS[unit] == 0:
             return f"{int(seconds / SECONDS[unit])}{unit}"
-    return f"{seconds * 1000:g}ms" if seconds else "0s"
+    return f"{round(seconds * 1000)}ms" if seconds else "0s"
 
 
 def format_size(octets: int) -> str:
@@ -125,6 +125,8 @@ class MemoryBudget(Struct, frozen=True):
                 ) from None
         else:
             octets = value
+        if octets > _LARGEST_OCTETS:
+            raise ValueError("is more than a million gigabytes")
         if octets < 2**20:
             raise ValueError(f"{octets} octets are less than 1MiB, too little to hold any mail")
         return cls(octets=octets)

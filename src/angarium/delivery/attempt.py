@@ -1,10 +1,11 @@
 """Find the way of a message: recipients to routes, routes to ready queues.
 
-Input: a message with its mail data in memory. Output: one delivery per next hop, in its ready queue; where a domain's answer does not depend
-on the local part, the dispatcher remembers it, and the next message to that domain never comes here.
+Input: a message with its mail data in memory. Output: one delivery per next hop, in its ready queue; where a domain's
+answer does not depend on the local part, the dispatcher remembers it, and the next message to that domain never comes
+here.
 
-Fails: a domain that has no mail host, or whose look-up failed, settles its recipients with the resolver's reply, without a connection.
-"""
+Fails: a domain that has no mail host, or whose look-up failed, settles its recipients with the resolver's reply,
+without a connection."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from angarium._core.dispatch import ReadyQueue
 from angarium.delivery.connection import Host, Target
 from angarium.delivery.maildir import deliver
 from angarium.delivery.resolver import ResolutionFailure
-from angarium.mail.address import AddressError, routing_domain, split_address
+from angarium.mail.address import ascii_domain, split_mailbox
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -78,11 +79,11 @@ class Router:
         by_mx: dict[str, tuple[list[int], bool]] = {}
         refused: list[tuple[int, str]] = []
         for index in message.unfinished():
-            path = message.buffer.recipient(index)[0]
+            path = message.loaded.recipient(index)[0]
             try:
-                local, domain = split_address(path)
-                name = routing_domain(domain)
-            except AddressError as failure:
+                local, domain = split_mailbox(path)
+                name = ascii_domain(domain).decode("ascii")
+            except ValueError as failure:
                 refused.append((index, str(failure)))
                 continue
             match = self._routes.lookup(local, domain)
@@ -99,9 +100,9 @@ class Router:
         for index, why in refused:
             self._refuse(message, [index], "none", 553, (5, 1, 3), why)
         for name, (indices, by_domain) in by_mx.items():
-            queue = self._site_of(name)
-            if queue is not None:
-                self._dispatcher.send(message, queue, indices)
+            site = self._site_of(name)
+            if site is not None:
+                self._dispatcher.send(message, site, indices)
             else:
                 self._hold_for_names(message, name, indices, by_domain)
 

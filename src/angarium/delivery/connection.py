@@ -1,10 +1,11 @@
 """Open a connection to a next hop: TCP, greeting, EHLO, STARTTLS by aiosmtplib; then its transport is ours.
 
-Input: a Target: hosts in the order in which to try them. Output: an open ClientSession that has taken the queue's next delivery.
+Input: a Target: hosts in the order in which to try them. Output: an open ClientSession that has taken the queue's next
+delivery.
 
-Fails: when no host can be reached, everything that waits in the queue is settled with the last host's failure, and the next hop rests
-for a while that grows with each failure in a row (PROBE_*): one probe per interval, not one attempt per message.
-"""
+Fails: when no host can be reached, everything that waits in the queue is settled with the last host's failure, and the
+next hop rests for a while that grows with each failure in a row (PROBE_*): one probe per interval, not one attempt per
+message."""
 
 import asyncio
 import contextlib
@@ -100,7 +101,9 @@ class Connector:
 
     async def _open(self, queue: ReadyQueue) -> None:
         target: Target = queue.target
-        failure = ConnectFailure(Phase.PHASE_CONNECT, f"{target.hosts[0].name if target.hosts else 'the next hop'}: no address")
+        failure = ConnectFailure(
+            Phase.PHASE_CONNECT, f"{target.hosts[0].name if target.hosts else 'the next hop'}: no address"
+        )
         try:
             async with self._slots:
                 for host in [known for named in target.hosts for known in await _addresses(named)]:
@@ -212,7 +215,10 @@ class Connector:
 
 
 async def _addresses(host: Host) -> list[Host]:
-    """The host at each of its addresses; a name that the configuration gives is looked up by the system (hosts file, DNS)."""
+    """The host at each of its addresses;
+
+    a name that the configuration gives is looked up by the system (hosts file, DNS).
+    """
     try:
         ipaddress.ip_address(host.address)
     except ValueError:

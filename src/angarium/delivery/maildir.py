@@ -1,7 +1,7 @@
 """Hand-off into a Maildir: one file per message, whole or not at all.
 
-Written under tmp/, synced, renamed into new/, and the folder synced, so that "delivered" means what 250 means. Return-Path
-(RFC 5321 §4.4) and a Delivered-To per recipient are put on top.
+Written under tmp/, synced, renamed into new/, and the folder synced, so that "delivered" means what 250 means.
+Return-Path (RFC 5321 §4.4) and a Delivered-To per recipient are put on top.
 
 Fails: OSError when the folder cannot be made or written; nothing is left in new/ then.
 """
@@ -11,7 +11,10 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _numbers = itertools.count(1)
 

@@ -1,8 +1,8 @@
 """AUTH exchanges (RFC 4954): what the client proves, step by step.
 
-A session asks for an exchange by mechanism name and gives it each response; `step` answers with the next challenge (base64 octets), with
-the log-in's name (proved), or with None (refused). The sandbox accepts every log-in; credentials come from back ends elsewhere.
-"""
+A session asks for an exchange by mechanism name and gives it each response; `step` answers with the next challenge
+(base64 octets), with the log-in's name (proved), or with None (refused). The sandbox accepts every log-in; credentials
+come from back ends elsewhere."""
 
 from __future__ import annotations
 

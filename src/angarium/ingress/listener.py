@@ -1,9 +1,11 @@
-"""The listeners of one worker: what the configuration says, as profiles that the compiled sessions read, and servers on bound sockets.
+"""The listeners of one worker: what the configuration says, as profiles that the compiled sessions read, and servers on
+bound sockets.
 
-Input: the configuration and sockets that the supervisor has bound. Output: asyncio servers whose protocols are ServerSessions.
+Input: the configuration and sockets that the supervisor has bound. Output: asyncio servers whose protocols are
+ServerSessions.
 
-Fails: ssl.SSLError or OSError when a certificate cannot be loaded; a TLS handshake that fails ends that connection and is counted.
-"""
+Fails: ssl.SSLError or OSError when a certificate cannot be loaded; a TLS handshake that fails ends that connection and
+is counted."""
 
 from __future__ import annotations
 
@@ -41,12 +43,17 @@ def server_context(tls: Tls) -> ssl.SSLContext:
 
 
 def client_policy(listener: Listener) -> Callable[[str], tuple[bool, bool]]:
-    """address -> (may relay, may send bare newlines), from the listener's networks. An address that is none may nothing."""
+    """address -> (may relay, may send bare newlines), from the listener's networks.
+
+    An address that is none may nothing.
+    """
 
     def policy(address: str) -> tuple[bool, bool]:
         try:
             may_relay = listener.role == "relay" and any(address in network for network in listener.relay_networks)
-            repair = listener.bare_newline == "repair" and any(address in network for network in listener.repair_networks)
+            repair = listener.bare_newline == "repair" and any(
+                address in network for network in listener.repair_networks
+            )
         except ValueError:
             return False, False
         return may_relay, repair

@@ -1,7 +1,8 @@
 """When a deferred message is tried again, and when it is given up (RFC 5321 §4.5.4.1).
 
-The interval grows from `first_s` by `factor` up to `longest_s`; `jitter` makes each of them longer or shorter by up to that
-share, so that what was deferred together does not come back together. Times are unix seconds, randomness is passed in.
+The interval grows from `first_s` by `factor` up to `longest_s`; `jitter` makes each of them longer or shorter by up to
+that share, so that what was deferred together does not come back together. Times are unix seconds, randomness is passed
+in. Nothing here fails.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def warns_at(retry: Retry, received: float) -> float | None:
 def next_attempt_at(retry: Retry, received: float, now: float, attempts: int, random: Random) -> float | None:
     """When to try again after an attempt that ended now; None when the time of the message is over.
 
-    A message gets a last attempt at the very moment at which it expires: an interval of hours must not shorten its days.
+    The last attempt is made at the moment at which the message expires: an interval of hours must not shorten its days.
     """
     end = expires_at(retry, received)
     if now >= end:

@@ -2,9 +2,8 @@
 
 Input: messages without a buffer whose time has come. Output: the same messages with their buffer, handed to `ready`.
 
-Fails: a record that cannot be read or is harmed is given to `harmed` with the reason; the message stays in the queue, held.
-Bounds: BATCH messages or BATCH_OCTETS are read at a time; the rest waits its turn.
-"""
+Fails: a record that cannot be read or is harmed is given to `harmed` with the reason; the message stays in the queue,
+held. Bounds: BATCH messages or BATCH_OCTETS are read at a time; the rest waits its turn."""
 
 from __future__ import annotations
 

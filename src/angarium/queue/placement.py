@@ -1,8 +1,8 @@
 """Which worker owns which shard.
 
-A spool is made with a fixed number of shards. At each start they are shared out among the workers there are, so that a spool can be
-served by more or fewer workers than before; a shard has exactly one owner, and every worker has at least one.
-"""
+A spool is made with a fixed number of shards. At each start they are shared out among the workers there are, so that a
+spool can be served by more or fewer workers than before; a shard has exactly one owner, and every worker has at least
+one."""
 
 from pathlib import Path
 

@@ -2,8 +2,8 @@
 
 Input: the shard's folder. Output: a Journal that continues it, the messages in the table, and a report.
 
-The segments are read from the oldest that was alive to the youngest. Of the two youngest everything is verified, mail data included, because
-a crash may have torn what was being written; of the others the index data alone is read.
+The segments are read from the oldest that was alive to the youngest. Of the two youngest everything is verified, mail
+data included, because a crash may have torn what was being written; of the others the index data alone is read.
 
 Fails: OSError when the folder or a file cannot be read. A torn or harmed record costs that record and is in the report.
 """
@@ -54,9 +54,7 @@ def open_shard(
         report.harmed += [f"{segment.path}: {why} ({n} octets at {offset})" for offset, n, why in scan.harmed]
     report.messages = len(table) - before
     report.segments = len(alive)
-    report.in_doubt = [
-        number for number in read_in_flight(str(folder / "in-flight")) if table.get(number) is not None
-    ]
+    report.in_doubt = [number for number in read_in_flight(str(folder / "in-flight")) if table.get(number) is not None]
     serial = max((segment.serial for segment in alive + spares), default=0)
     journal = Journal(
         str(folder),

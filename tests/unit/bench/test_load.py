@@ -36,6 +36,8 @@ def run(relay: str, repetition: int, rate: float, cpu: float | None, **more: Any
         "foreign_share": 0.01,
         "disturbed": False,
         "probe_ms": 30.0 + repetition,
+        "fdatasync_per_s": 4000.0,
+        "iowait_share": 0.05,
         **more,
     }
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from angarium.config.locate import KeyPath, locate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def paths(value: object, path: KeyPath = ()) -> Iterator[KeyPath]:
@@ -44,7 +47,9 @@ def test_tables_and_keys() -> None:
 
 
 def test_arrays_of_tables_and_their_subtables() -> None:
-    found = located("[[l]]\na = 1\n[l.limits]\nx = 1\n[[l]]\na = 2\n[[l.inner]]\nb = 1\n[[l.inner]]\nb = 2\n[l.limits]\nx = 2\n")
+    found = located(
+        "[[l]]\na = 1\n[l.limits]\nx = 1\n[[l]]\na = 2\n[[l.inner]]\nb = 1\n[[l.inner]]\nb = 2\n[l.limits]\nx = 2\n"
+    )
     assert found[("l",)] == (1, 1)
     assert found[("l", 0, "limits", "x")] == (4, 1)
     assert found[("l", 1)] == (5, 1)
@@ -128,7 +133,9 @@ def values(depth: int) -> st.SearchStrategy[str]:
     return st.one_of(SCALARS, arrays, tables)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["[[t]]", "[[t.u]]"]), st.dictionaries(KEYS, values(2), max_size=3)), max_size=4))
+@given(
+    st.lists(st.tuples(st.sampled_from(["[[t]]", "[[t.u]]"]), st.dictionaries(KEYS, values(2), max_size=3)), max_size=4)
+)
 def test_every_path_is_found_where_its_key_is_written(tables: list[tuple[str, dict[str, str]]]) -> None:
     text = ""
     for header, pairs in [("[[t]]", {}), *tables]:

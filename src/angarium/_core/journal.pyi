@@ -1,0 +1,161 @@
+"""One shard's journal; documented in cext/journal.pyx."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Never
+
+from typing_extensions import disjoint_base
+
+from angarium._core.counters import Counters
+from angarium._core.record import Message
+
+class JournalFull(OSError):
+    """No room for another segment."""
+
+class JournalFailed(OSError):
+    """The journal takes no records: a write or a sync failed, or it is closed."""
+
+@disjoint_base
+class Receiver:
+    """Who waits for a commit. Its method is C: see CallbackReceiver and ServerSession."""
+
+@disjoint_base
+class CallbackReceiver(Receiver):
+    """A receiver that calls a Python function with (message, errno); errno 0: the message is safe in its class."""
+
+    def __init__(self, callback: Callable[[Message, int], object]) -> None: ...
+
+@disjoint_base
+class Taker:
+    """Who takes a message once it is ours. Its method is C: see CallbackTaker and Dispatcher."""
+
+@disjoint_base
+class CallbackTaker(Taker):
+    """A taker that calls a Python function with the message."""
+
+    def __init__(self, callback: Callable[[Message], object]) -> None: ...
+
+@disjoint_base
+class Segment:
+    """One file of the journal."""
+
+    def __init__(self, path: str, fd: int, serial: int, size: int, used: int) -> None:
+        """The segment owns fd and closes it."""
+    @property
+    def path(self) -> str: ...
+    @property
+    def fileno(self) -> int:
+        """The file's descriptor."""
+    @property
+    def serial(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def used(self) -> int: ...
+    @property
+    def alive(self) -> int: ...
+    @property
+    def alive_octets(self) -> int: ...
+    @property
+    def sealed(self) -> bool: ...
+    @property
+    def harmed(self) -> bool: ...
+    def add_alive(self, octets: int) -> None:
+        """Recovery found a message here."""
+    def drop_alive(self, octets: int) -> None:
+        """A message found by recovery turned out to be done, or stands again in a later segment."""
+    def seal(self) -> None:
+        """Nothing more is appended."""
+
+@disjoint_base
+class Journal:
+    """One shard's journal: segments, group commit in a thread of its own, the in-flight table."""
+
+    full: bool
+    kick_later: Callable[[Callable[[], None]], object] | None
+    def __init__(
+        self,
+        folder: str,
+        shard: int,
+        segment_octets: int,
+        counters: Counters,
+        taker: Taker,
+        *args: Never,
+        segments: Iterable[Segment] = (),
+        spares: Iterable[Segment] = (),
+        next_serial: int = 1,
+        last_id: int = 0,
+        sync_interval_s: float = 1.0,
+        most_spares: int = 4,
+    ) -> None: ...
+    @property
+    def folder(self) -> str: ...
+    @property
+    def shard(self) -> int: ...
+    @property
+    def segment_octets(self) -> int: ...
+    @property
+    def most_spares(self) -> int: ...
+    @property
+    def segments(self) -> list[Segment]: ...
+    @property
+    def spares(self) -> list[Segment]: ...
+    @property
+    def failed(self) -> int: ...
+    @property
+    def event_fd(self) -> int:
+        """Readable when on_commit has something to do."""
+    @property
+    def waiting(self) -> int:
+        """How many commits are awaited."""
+    @property
+    def octets_on_disk(self) -> int:
+        """Octets of all files."""
+    @property
+    def wants_spare(self) -> bool:
+        """Whether a spare file should be prepared."""
+    def new_id(self) -> int:
+        """A new queue id."""
+    def append(self, message: Message, receiver: Receiver | None) -> None:
+        """Append the record of message.buffer; receiver is told when it is safe (None: nobody is).
+
+        JournalFull when there is no room for a segment, JournalFailed when a write or sync has failed.
+        """
+    def append_record(self, type: int, id: int, body: bytes) -> None:
+        """Append a record about a message. It goes to disk with the next commit, or with the next flush."""
+    def done(self, message: Message) -> None:
+        """Nothing is left to do for message: say so in the journal and let go of its record."""
+    def settle_in_flight(self, message: Message) -> None:
+        """A final reply was seen, and message goes on."""
+    def kick(self) -> None:
+        """Let the commit thread go on with what has gathered."""
+    def flush(self) -> None:
+        """Let the commit thread write what nobody waits for; call it a few times a second."""
+    def on_commit(self) -> None:
+        """Tell those who wait what became of their records. Call it when event_fd is readable."""
+    def heal(self) -> bool:
+        """After a failure, try a new file. True when the journal takes records again; OSError says why it does not."""
+    def make_spare(self) -> Segment:
+        """Make a file for `fill_with_zeros` (in a thread) and `add_spare`; JournalFull when there is no room."""
+    def add_spare(self, segment: Segment) -> None:
+        """A file that was filled with zeros and whose folder was synced."""
+    def sync_folder(self) -> None:
+        """fsync of the folder: a file that appeared stays."""
+    def read_record(self, message: Message) -> bytes:
+        """The whole record of message from disk. Blocks: call it in a thread."""
+    def close(self) -> None:
+        """Write and sync what is pending, tell those who wait, close the files. The object is dead afterwards."""
+    def _close(self) -> Any: ...
+    def _drop_first_waiting(self) -> Any: ...
+    def _make_file(self, size: int) -> Segment: ...
+    def _fence(self, error: int) -> Any: ...
+
+def segment_header(shard: int, serial: int, oldest_serial: int, size: int) -> bytes:
+    """The header of a segment file."""
+
+def read_segment_header(block: bytes) -> tuple[int, int, int, int] | None:
+    """(shard, serial, oldest_serial, size), or None when block does not begin with a sound header."""
+
+def fill_with_zeros(fd: int, size: int) -> None:
+    """Write size octets of zeros and sync them: later writes then change no metadata. Runs in a thread of its own."""
+
+__test__: dict[str, str]

@@ -1,0 +1,35 @@
+"""Reading segments back; documented in cext/recovery.pyx."""
+
+from typing_extensions import disjoint_base
+
+from angarium._core.journal import Segment
+from angarium._core.schedule import MessageTable
+
+@disjoint_base
+class SegmentScan:
+    """What reading one segment found."""
+
+    def __init__(self, segment: Segment, table: MessageTable, whole: bool) -> None: ...
+    @property
+    def used(self) -> int: ...
+    @property
+    def accepted(self) -> int: ...
+    @property
+    def outcomes(self) -> int: ...
+    @property
+    def done(self) -> int: ...
+    @property
+    def last_id(self) -> int: ...
+    @property
+    def harmed(self) -> list[tuple[int, int, str]]: ...
+
+def scan_segment(segment: Segment, table: MessageTable, whole: bool) -> SegmentScan:
+    """Read segment into table; OSError when the file cannot be read."""
+
+def encode_outcome(attempts: int, next_attempt: float, entries: list[tuple[int, int, int, bytes]]) -> bytes:
+    """The body of an outcome record; entries: [(recipient index, RecipientState, reply code, text)]."""
+
+def read_in_flight(path: str) -> list[int]:
+    """Ids of the messages whose last octets may have left when the node went down; none when there is no such file."""
+
+__test__: dict[str, str]

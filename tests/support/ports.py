@@ -1,0 +1,31 @@
+"""Free TCP ports on loopback, below the range from which the kernel takes those of outgoing connections.
+
+A port that was asked for with bind(0) and given back may be some client's own port a moment later; one from here is not.
+"""
+
+import random
+import socket
+
+FIRST, LAST = 20_000, 31_999
+_given: set[int] = set()
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody listens on now and that this process has not given out before."""
+    for _ in range(1000):
+        port = random.SystemRandom().randint(FIRST, LAST)
+        if port not in _given and is_free(host, port):
+            _given.add(port)
+            return port
+    raise OSError(f"no free port on {host}")
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether one could listen there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
