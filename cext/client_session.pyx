@@ -1,13 +1,14 @@
 """The client's side of SMTP on a connection that is set up (greeting, EHLO, TLS, AUTH are done): mail transactions.
 
-Job: carry deliveries, one transaction after the other, with MAIL, RCPT and DATA pipelined where the host offers it (RFC 2920), small messages
-with BDAT in the same write where it offers CHUNKING (RFC 3030), and, while more mail is ready, the next envelope in the same
-write as the content before it (RFC 2920 §3.1). Input: octets of the host, through a receive buffer that all sessions of a worker share.
-Output: per recipient the reply that decided, given to the dispatcher.
+Job: carry deliveries, one transaction after the other, with MAIL, RCPT and DATA pipelined where the host offers it (RFC
+2920), small messages with BDAT in the same write where it offers CHUNKING (RFC 3030), and, while more mail is ready,
+the next envelope in the same write as the content before it (RFC 2920 §3.1). Input: octets of the host, through a
+receive buffer that all sessions of a worker share. Output: per recipient the reply that decided, given to the
+dispatcher.
 
-Fails: a connection that ends before the last octet of the content was written has delivered nothing: what was not answered is sent
-again. One that ends after it leaves the accepted recipients in doubt. A reply that is none, or that nobody asked for, ends the connection.
-Results carry code 0 where no reply was seen.
+Fails: a connection that ends before the last octet of the content was written has delivered nothing: what was not
+answered is sent again. One that ends after it leaves the accepted recipients in doubt. A reply that is none, or that
+nobody asked for, ends the connection. Results carry code 0 where no reply was seen.
 """
 
 from cpython.buffer cimport PyBUF_WRITE
@@ -97,7 +98,8 @@ cdef class Egress:
     # the receive buffer lives as long as the process: transports may hold views of it
 
     def sweep(self):
-        """End what has been silent for too long; close connections that were idle for idle_s. Call it about once a second."""
+        """End what has been silent for too long, close what was idle for idle_s. Call it about once a second.
+        """
         cdef ClientSession session = self._first
         cdef ClientSession following
         cdef double now = monotonic()
@@ -189,7 +191,8 @@ cdef class ClientSession(Carrier):
 
     def connection_lost(self, exception):
         if not self.closed:
-            self._abandon(f"connection lost: {exception}" if exception is not None else "the host closed the connection")
+            why = "the host closed the connection" if exception is None else f"connection lost: {exception}"
+            self._abandon(why)
 
     def pause_writing(self):
         # one message at a time is written: its memory is the bound
@@ -203,7 +206,8 @@ cdef class ClientSession(Carrier):
             self._await(PHASE_FINAL)
 
     cdef int _check_progress(self) except -1:
-        """The content has been on its way for block_timeout_s: go on if the host took some of it (RFC 5321 §4.5.3.2.5)."""
+        """The content has been on its way for block_timeout_s: go on if the host took some of it (RFC 5321 §4.5.3.2.5).
+        """
         cdef size_t unsent = self.transport.get_write_buffer_size()
         if unsent >= self._unsent:
             return self._abandon("timed out sending the mail data")
@@ -238,7 +242,10 @@ cdef class ClientSession(Carrier):
         return 0
 
     cdef bint _fits(self, Delivery delivery) except -1:
-        """Whether the host can take delivery as it is; else its recipients fail now (RFC 1870 §6.1, RFC 6152 §3, RFC 6531 §3.2)."""
+        """Whether the host can take delivery as it is.
+
+        Else its recipients fail now (RFC 1870 §6.1, RFC 6152 §3, RFC 6531 §3.2).
+        """
         cdef Message message = delivery.message
         cdef MailBuffer buffer = delivery.buffer
         cdef size_t octets = buffer.end - buffer.data_begin
@@ -610,9 +617,13 @@ cdef class ClientSession(Carrier):
         return index, parser.reply.code, enhanced, parser.text()[:LONGEST_TEXT], phase
 
     cdef int _settle(self, int phase) except -1:
-        """The transaction is over, not everybody was served: the reply just read decides for all who have none of their own."""
+        """The transaction is over, not everybody was served.
+
+        The reply just read decides for all who have none of their own.
+        """
         cdef Delivery delivery = self._current
-        # MAIL was accepted and no mail data ended the transaction (or a chunk was refused, RFC 3030 §2): the host must be told
+        # MAIL was accepted and no mail data ended the transaction (or a chunk was refused, RFC 3030 §2): the host must
+        # be told
         cdef bint reset = not self._mail_refused and (
             phase == PHASE_RCPT or phase == PHASE_DATA or (self._chunked and self._parser.reply.code >= 300)
         )
@@ -644,7 +655,10 @@ cdef class ClientSession(Carrier):
         return self._go_on()
 
     cdef int _abandon(self, str why) except -1:
-        """The connection is of no use any more. What was not answered is settled without a reply, or goes to another connection."""
+        """The connection is of no use any more.
+
+        What was not answered is settled without a reply, or goes to another connection.
+        """
         cdef Delivery delivery = self._current
         cdef Delivery ahead = self._ahead
         cdef int phase = self._expecting
@@ -653,7 +667,8 @@ cdef class ClientSession(Carrier):
         cdef set own
         cdef uint16_t i, index
         if self._content_sent:
-            # BDAT went along with the envelope. While the transport holds octets back, the end of the content is among them
+            # BDAT went along with the envelope. While the transport holds octets back, the end of the content is among
+            # them
             phase = PHASE_CONTENT if self._write_paused and ahead is None else PHASE_FINAL
         self._unlink()
         if self.transport is not None:

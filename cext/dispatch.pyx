@@ -1,14 +1,14 @@
 """From the queue to a connection and back.
 
 Job: a message that is ours goes into the ready queue of its next hop (Dispatcher.take), a free connection carries it
-(ReadyQueue.pump), and what became of it is settled: delivered to all is settled here, everything else in Python, by the functions
-that the application puts into Dispatcher's attributes.
+(ReadyQueue.pump), and what became of it is settled: delivered to all is settled here, everything else in Python, by the
+functions that the application puts into Dispatcher's attributes.
 
-Bounds: at most `ready_limit` deliveries are ready; what comes beyond waits in the timer. Over `memory_soft_octets` the mail data of
-what cannot go at once is dropped from memory (it is on disk) and read again when its turn comes.
+Bounds: at most `ready_limit` deliveries are ready; what comes beyond waits in the timer. Over `memory_soft_octets` the
+mail data of what cannot go at once is dropped from memory (it is on disk) and read again when its turn comes.
 
-Fails: a message that is over while its journal takes no records is kept in `unrecorded` until it does; after a crash before that it is
-in doubt, never lost.
+Fails: a message that is over while its journal takes no records is kept in `unrecorded` until it does; after a crash
+before that it is in doubt, never lost.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -227,7 +227,10 @@ cdef class Dispatcher(Taker):
         self.take(message)
 
     def wait(self, Message message, double at):
-        """Let message wait in the timer until `at` (unix seconds); its mail data leaves the memory when memory is short."""
+        """Let message wait in the timer until `at` (unix seconds).
+
+        Its mail data leaves the memory when memory is short.
+        """
         message.state = MESSAGE_SCHEDULED
         if message.segment is not None and buffered_octets() > self.memory_soft_octets:
             message.buffer = None
@@ -304,7 +307,10 @@ cdef class Dispatcher(Taker):
         self.dispatch(message, queue, delivery)
 
     cdef Delivery split(self, Delivery delivery, list apart):
-        """A delivery of their own for the recipients `apart` (the message's indices, some of delivery's); it is in no queue."""
+        """A delivery of their own for the recipients `apart` (the message's indices, some of delivery's).
+
+        It is in no queue.
+        """
         cdef Delivery rest = Delivery()
         cdef list stay = [index for index in delivery.indices() if index not in apart]
         rest.message = delivery.message
@@ -343,7 +349,8 @@ cdef class Dispatcher(Taker):
         for i in range(delivery.recipients):
             index = delivery.index(i)
             message.states[index] = RECIPIENT_DELIVERED
-            self.events.attempt(b"delivery", message, delivery.buffer, index, delivery.queue.next_hop, delivery.queue.site,
+            self.events.attempt(b"delivery", message, delivery.buffer, index,
+                                delivery.queue.next_hop, delivery.queue.site,
                                 reply, text, attempt_s)
         slot_add(slots, Slot.DELIVERY_ATTEMPTS, 1)
         slot_add(slots, Slot.DELIVERY_DELIVERED_RECIPIENTS, delivery.recipients)
@@ -391,7 +398,8 @@ cdef class Dispatcher(Taker):
         try:
             self.journal_of(message).append_done(message)
         except OSError:
-            # a disk that fails must not stop what is in memory from going out; a crash before `tick` has caught up makes doubt
+            # a disk that fails must not stop what is in memory from going out; a crash before `tick` has caught up
+            # makes doubt
             self.unrecorded.append(message)
         return 0
 
@@ -412,7 +420,10 @@ cdef class Dispatcher(Taker):
         self.remove(message)
 
     def tick(self, int most=1000, double most_s=0.005) -> int:
-        """Messages whose time has come become ready, at most so many and for so long. Returns how many. Call it ten times a second."""
+        """Messages whose time has come become ready, at most so many and for so long.
+
+        Returns how many. Call it ten times a second.
+        """
         cdef double now = unix_s()
         cdef double until = monotonic() + most_s
         cdef Message message
@@ -440,7 +451,10 @@ cdef class Dispatcher(Taker):
         slot_set(slots, Slot.DELIVERY_SCHEDULED, self.timer.count)
 
     def persist(self, Message message) -> bool:
-        """Put a message of class memory into the journal: its first attempt did not deliver it. False: it stays in memory only."""
+        """Put a message of class memory into the journal: its first attempt did not deliver it.
+
+        False: it stays in memory only.
+        """
         if message.segment is None and message.state != MESSAGE_GONE:
             try:
                 self.journal_of(message).append_message(message, None)

@@ -1,7 +1,8 @@
 """The event log: JSON Lines, one event per reception, attempt, delivery, deferral, bounce, rejection.
 
-Job: compose the lines that every message causes without building Python objects, gather them, and append them to the file in
-whole lines (O_APPEND: several workers write one file). `flush` is called a few times a second and at the end; `reopen` follows a rotated file.
+Job: compose the lines that every message causes without building Python objects, gather them, and append them to the
+file in whole lines (O_APPEND: several workers write one file). `flush` is called a few times a second and at the end;
+`reopen` follows a rotated file.
 
 Fails: a file that cannot be written costs events, never mail: they are counted in `dropped` and OUTCOME_EVENTS_DROPPED.
 """
@@ -272,7 +273,8 @@ cdef class EventLog:
             self._put(b',"durability":"memory"', 22)
         return 0
 
-    cdef int attempt(self, const char *event, Message message, MailBuffer buffer, int recipient, bytes next_hop, bytes site,
+    cdef int attempt(self, const char *event, Message message, MailBuffer buffer, int recipient,
+                     bytes next_hop, bytes site,
                      Reply *reply, bytes text, double attempt_s) except -1:
         """What one attempt came to for one recipient. `event`: delivery, deferral, bounce or in_doubt."""
         cdef char id[13]

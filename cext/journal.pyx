@@ -1,18 +1,21 @@
 """One shard's journal.
 
-Job: append records to segment files so that whoever waits is told when they are safe, and know which files are no longer needed.
-Input: messages with their meta part (record.pyx), small records about them. Output: files as cext/record_format.h describes;
-calls of Receiver.committed and Taker.take from the loop's thread (`on_commit`, to be called when `event_fd` is readable).
+Job: append records to segment files so that whoever waits is told when they are safe, and know which files are no
+longer needed. Input: messages with their meta part (record.pyx), small records about them. Output: files as
+cext/record_format.h describes; calls of Receiver.committed and Taker.take from the loop's thread (`on_commit`, to be
+called when `event_fd` is readable).
 
-The loop's thread decides where each record goes; the committer's thread (cext/committer.h) writes and syncs. Segments are used
-again oldest first, and only when nothing older is alive, because a `done` record may stand in any later segment than the message it
-speaks of: the header of a segment says which serial was the oldest alive, and recovery ignores everything older.
+The loop's thread decides where each record goes; the committer's thread (cext/committer.h) writes and syncs. Segments
+are used again oldest first, and only when nothing older is alive, because a `done` record may stand in any later
+segment than the message it speaks of: the header of a segment says which serial was the oldest alive, and recovery
+ignores everything older.
 
-The in-flight table is a small mapped file of message ids whose last octets may have left for the next hop and whose outcome is
-not yet in the journal: after a crash, those are the messages that are in doubt.
+The in-flight table is a small mapped file of message ids whose last octets may have left for the next hop and whose
+outcome is not yet in the journal: after a crash, those are the messages that are in doubt.
 
-Fails: a write or sync that fails fences the segment (never written or synced again), tells everyone who waits, and sets `failed` until
-`heal` succeeds. A segment that cannot be made for want of room sets `full`, and append raises JournalFull.
+Fails: a write or sync that fails fences the segment (never written or synced again), tells everyone who waits, and sets
+`failed` until `heal` succeeds. A segment that cannot be made for want of room sets `full`, and append raises
+JournalFull.
 """
 
 import errno
@@ -47,7 +50,8 @@ cdef extern from "committer.h":
     ctypedef struct committer_disk:
         pass
     committer *committer_new(int event_fd, int folder_fd, uint64_t sync_interval_us, const committer_disk *disk) nogil
-    uint64_t committer_put(committer *c, int fd, uint64_t position, const char *octets, size_t n, int copy, int must_sync,
+    uint64_t committer_put(committer *c, int fd, uint64_t position, const char *octets, size_t n,
+                           int copy, int must_sync,
                            int new_file) nogil
     void committer_kick(committer *c, int flush) nogil
     void committer_restart(committer *c) nogil
@@ -595,7 +599,8 @@ cdef class Journal:
         if now != self._seen_syncs:
             slot_add(self._counters.slots, Slot.QUEUE_SYNCS_TOTAL, now - self._seen_syncs)
             value = get64(self._committer.sync_us)
-            slot_observe(self._counters.slots, Slot.QUEUE_SYNC_LATENCY, (value - self._seen_sync_us) // (now - self._seen_syncs))
+            slot_observe(self._counters.slots, Slot.QUEUE_SYNC_LATENCY,
+                         (value - self._seen_sync_us) // (now - self._seen_syncs))
             self._seen_sync_us = value
             self._seen_syncs = now
         value = get64(self._committer.octets)

@@ -1,7 +1,7 @@
 """The journal's records, the octets of one message, and its entry in the queue.
 
-Job: lay a message out so that it is written to disk and sent to the next hop from the same memory, and read records back.
-The format is described in cext/record_format.h. Nothing here opens, reads or writes a file.
+Job: lay a message out so that it is written to disk and sent to the next hop from the same memory, and read records
+back. The format is described in cext/record_format.h. Nothing here opens, reads or writes a file.
 
 Fails: MemoryError when no memory can be had; RecordError for octets that are not a sound record.
 """
@@ -430,7 +430,8 @@ def load_message(const uint8_t[::1] record) -> MailBuffer:
 def make_accepted(dict envelope, bytes mail_data, uint64_t id) -> MailBuffer:
     """A message from plain values (keys as MailBuffer.envelope returns them), for DSNs, tools and tests.
 
-    OverflowError when a text has more than 65,535 octets, there are more recipients, or a number does not fit its field.
+    OverflowError when a text has more than 65,535 octets, there are more recipients, or a number does not fit its
+    field.
     """
     cdef MailBuffer buffer = MailBuffer(len(mail_data))
     cdef AcceptedMeta meta
@@ -451,7 +452,7 @@ def make_accepted(dict envelope, bytes mail_data, uint64_t id) -> MailBuffer:
         i += 1
     parts = []
     for path, notify, orcpt in envelope["recipients"]:
-        parts.append(len(path).to_bytes(2, "little") + path + bytes((notify,)) + len(orcpt).to_bytes(2, "little") + orcpt)
+        parts += (len(path).to_bytes(2, "little"), path, bytes((notify,)), len(orcpt).to_bytes(2, "little"), orcpt)
     if len(parts) > 0xFFFF:
         raise OverflowError(f"{len(parts)} recipients, a record takes 65535")
     block = b"".join(parts)

@@ -1,11 +1,12 @@
 """Recovery: read a segment and bring the queue in memory to what the journal says.
 
-Job: walk the records of one segment in order, from the oldest segment to the youngest. Mail data is skipped unless `whole` is asked for
-(the segment that was growing when the node went down), where its checksum is verified too.
+Job: walk the records of one segment in order, from the oldest segment to the youngest. Mail data is skipped unless
+`whole` is asked for (the segment that was growing when the node went down), where its checksum is verified too.
 
-Fails: a record that is not sound is looked past: the next sound record of the same segment is searched for, and what lies between is
-reported as torn or harmed. Nothing acknowledged stands behind a torn record, because a sync covers all that was written before it;
-so whatever is found behind one is whole mail that was not acknowledged, or the rest of a segment of which one record was harmed.
+Fails: a record that is not sound is looked past: the next sound record of the same segment is searched for, and what
+lies between is reported as torn or harmed. Nothing acknowledged stands behind a torn record, because a sync covers all
+that was written before it; so whatever is found behind one is whole mail that was not acknowledged, or the rest of a
+segment of which one record was harmed.
 """
 
 import os
@@ -247,7 +248,8 @@ def encode_outcome(uint32_t attempts, double next_attempt, list entries) -> byte
     parts = [PyBytes_FromStringAndSize(<char *>&meta, sizeof(meta))]
     for index, state, code, text in entries:
         text = text[:1000]
-        parts.append(index.to_bytes(2, "little") + bytes((state,)) + code.to_bytes(2, "little") + len(text).to_bytes(2, "little") + text)
+        parts += (index.to_bytes(2, "little"), bytes((state,)), code.to_bytes(2, "little"))
+        parts += (len(text).to_bytes(2, "little"), text)
     return b"".join(parts)
 
 

@@ -1,6 +1,7 @@
 """The queue in memory: all messages by id, and a timer for those that wait for their next attempt.
 
-Both hold their messages by counted references in plain C memory. Memory that cannot be had raises MemoryError and changes nothing.
+Both hold their messages by counted references in plain C memory. Memory that cannot be had raises MemoryError and
+changes nothing.
 """
 
 from cpython.ref cimport Py_DECREF, Py_INCREF

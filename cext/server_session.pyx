@@ -1,15 +1,16 @@
 """The server's side of one SMTP session (RFC 5321), compiled from the receive buffer to the journal.
 
-Job: read commands and mail data, answer each in order, hand complete messages to an Intake, and answer 250 only when the intake says
-that the message is safe. The session is an asyncio BufferedProtocol: all sessions of a worker share one receive buffer, so an
-idle session holds no buffer at all.
+Job: read commands and mail data, answer each in order, hand complete messages to an Intake, and answer 250 only when
+the intake says that the message is safe. The session is an asyncio BufferedProtocol: all sessions of a worker share one
+receive buffer, so an idle session holds no buffer at all.
 
-What a session may do next is looked up in VERB_TABLE (dialogue state x verb). While an answer is outstanding (a commit, a TLS
-handshake, the next second of a client that is too fast) input is kept aside, up to STASH_LIMIT octets; then reading stops.
+What a session may do next is looked up in VERB_TABLE (dialogue state x verb). While an answer is outstanding (a commit,
+a TLS handshake, the next second of a client that is too fast) input is kept aside, up to STASH_LIMIT octets; then
+reading stops.
 
-Fails: what the client gets wrong is answered with the reply that command.pyx or this module names; too many errors, silence, or a
-node that drains end the session with 421. A client that is gone loses its unfinished transaction and nothing else: a message
-that was complete is ours already, whether or not the 250 could be written.
+Fails: what the client gets wrong is answered with the reply that command.pyx or this module names; too many errors,
+silence, or a node that drains end the session with 421. A client that is gone loses its unfinished transaction and
+nothing else: a message that was complete is ours already, whether or not the 250 could be written.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -493,7 +494,8 @@ cdef class ServerSession(Receiver):
             done += step
 
     def eof_received(self):
-        # the client has said all it will: answer what is outstanding, then close (under TLS there is no half of a connection)
+        # the client has said all it will: answer what is outstanding, then close (under TLS there is no half of a
+        # connection)
         self._eof = True
         return not self.tls and (self._waiting_for == WAIT_COMMIT or self._waiting_for == WAIT_RATE)
 
@@ -1186,7 +1188,10 @@ cdef class ServerSession(Receiver):
         return 0
 
     def discard_plaintext(self):
-        """Throw away what came behind STARTTLS in plaintext: it may be injected (RFC 3207 §6). Call before the handshake."""
+        """Throw away what came behind STARTTLS in plaintext.
+
+        It may be injected (RFC 3207 §6). Call before the handshake.
+        """
         self._stash_length = 0
 
     def tls_established(self, transport):
@@ -1238,7 +1243,10 @@ cdef class ServerSession(Receiver):
         return self._auth_answer(answer)
 
     cdef int _auth_answer(self, bytes response) except -1:
-        """Ask the exchange. It says bytes: the next challenge; str: the log-in, proved; None: refused; ValueError: no base64."""
+        """Ask the exchange.
+
+        It says bytes: the next challenge; str: the log-in, proved; None: refused; ValueError: no base64.
+        """
         cdef uint64_t *slots = self.reception.counters.slots
         cdef bytes challenge
         try:
@@ -1270,7 +1278,10 @@ cdef inline size_t put(char *out, size_t at, const char *octets, size_t n) noexc
 
 
 cdef inline size_t put_name(char *out, size_t at, const char *octets, size_t n) noexcept nogil:
-    """A name that the client made up: what is no part of a domain or an address literal could forge the field's clauses."""
+    """A name that the client made up.
+
+    What is no part of a domain or an address literal could forge the field's clauses.
+    """
     cdef size_t i
     cdef char c
     for i in range(n):

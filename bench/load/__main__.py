@@ -79,7 +79,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     common.add_argument("--spool", type=Path, default=Path("/var/tmp"), help="where --disk plain makes its directory")
     common.add_argument("--image", type=Path, default=IMAGE, help=f"image file of --disk loop (default {IMAGE})")
-    common.add_argument("--image-gib", type=int, default=4, help="its size (default 4)")
+    common.add_argument("--image-gib", type=int, default=8, help="its size (default 8)")
     common.add_argument(
         "--state",
         type=Path,

@@ -10,8 +10,11 @@ import os
 import socket
 import ssl
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PATIENCE_S = 30.0
 ROOT = Path(__file__).parents[2]
@@ -19,7 +22,7 @@ NODE_MODULES = ROOT / ".cache" / "node" / "node_modules"
 
 
 def stuffed(content: bytes) -> bytes:
-    """Mail data as DATA carries it (RFC 5321 §4.5.2), with its end. Content that ends without CRLF cannot be sent so."""
+    """Mail data as DATA carries it (RFC 5321 §4.5.2), with its end; content must end with CRLF."""
     assert content == b"" or content.endswith(b"\r\n"), "DATA adds a CRLF; use BDAT"
     dotted = content.replace(b"\r\n.", b"\r\n..")
     return (b"." if content.startswith(b".") else b"") + dotted + b".\r\n"

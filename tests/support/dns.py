@@ -29,6 +29,7 @@ LONGEST_CHAIN = 8
 class Fault(Enum):
     SERVFAIL = "servfail"
     REFUSED = "refused"
+    FORMERR = "formerr"
     NXDOMAIN = "nxdomain"
     SILENCE = "silence"  # no answer at all
     TRUNCATION = "truncation"  # over UDP nothing but the TC flag
@@ -210,6 +211,7 @@ class NameServer:
 _RCODES: dict[Fault | None, dns.rcode.Rcode] = {
     Fault.SERVFAIL: dns.rcode.SERVFAIL,
     Fault.REFUSED: dns.rcode.REFUSED,
+    Fault.FORMERR: dns.rcode.FORMERR,
     Fault.NXDOMAIN: dns.rcode.NXDOMAIN,
 }
 

@@ -1,6 +1,6 @@
 """Free TCP ports on loopback, below the range from which the kernel takes those of outgoing connections.
 
-A port that was asked for with bind(0) and given back may be some client's own port a moment later; one from here is not.
+A port that bind(0) gave and that was closed again may be some client's own port a moment later; one from here is not.
 """
 
 import random

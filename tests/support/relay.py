@@ -245,9 +245,7 @@ class Relay:
         self.config = merged(self.config, config or {})
         self.write_config()
         os.kill(self.pid, signal.SIGHUP)
-        wait_until(
-            lambda: len(now := set(self.worker_pids())) == len(before) and not now & before, "new workers after SIGHUP"
-        )
+        self.wait(lambda: len(set(self.worker_pids()) - before) == len(before), "new workers after SIGHUP")
 
     def __enter__(self) -> Relay:
         try:

@@ -20,7 +20,8 @@ cdef class EventLog:
 
     cdef bint enabled(self) noexcept
     cdef int accepted(self, Message message, MailBuffer buffer, const char *protocol, double seconds) except -1
-    cdef int attempt(self, const char *event, Message message, MailBuffer buffer, int recipient, bytes next_hop, bytes site,
+    cdef int attempt(self, const char *event, Message message, MailBuffer buffer, int recipient,
+                     bytes next_hop, bytes site,
                      Reply *reply, bytes text, double attempt_s) except -1
     cdef int rejected(self, Text client, Text greeting, Text reverse_path, Text recipient, const char *reply) except -1
     cdef int _room(self, size_t n) except -1

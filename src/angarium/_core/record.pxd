@@ -115,8 +115,8 @@ cdef struct Recipient:
 cdef class MailBuffer:
     """The octets of one message: room in front, the record's meta part, the mail data.
 
-    The meta part is written backwards into the room in front once the envelope is known, so that the record is one piece
-    of memory that the commit thread writes and a connection sends without a copy.
+    The meta part is written backwards into the room in front once the envelope is known, so that the record is one
+    piece of memory that the commit thread writes and a connection sends without a copy.
     """
     cdef char *octets
     cdef size_t capacity
@@ -170,8 +170,8 @@ cdef struct EnvelopeTexts:
     Text texts[7]
 
 
-# Writes the meta part of an accepted record in front of buffer's mail data. `recipients_block` is the recipients as the record
-# wants them. Serial and checksum are filled in when the journal knows where the record goes (seal_record).
+# Writes the meta part of an accepted record in front of buffer's mail data. `recipients_block` is the recipients as the
+# record wants them. Serial and checksum are filled in when the journal knows where the record goes (seal_record).
 cdef int write_accepted(MailBuffer buffer, uint64_t id, AcceptedMeta *meta, EnvelopeTexts *texts,
                         const char *recipients_block, size_t recipients_length) except -1
 cdef void seal_record(char *record, uint64_t serial) noexcept nogil

@@ -136,7 +136,7 @@ next_hop = "{next_hop}"
 
     def _start(self) -> None:
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - this interpreter, this package
+            self._process = subprocess.Popen(
                 [sys.executable, "-m", "angarium.cli.main", "serve", "--config", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

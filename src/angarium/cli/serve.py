@@ -6,10 +6,14 @@ import contextlib
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from angarium.cli.main import DEFAULT_CONFIG, config_option, fail
+
+if TYPE_CHECKING:
+    from angarium.config.model import Config
 
 
 @click.command()
@@ -45,8 +49,7 @@ def serve(
     """
     from angarium.config.address import ListenAddress
     from angarium.config.load import ConfigErrors, load_config
-    from angarium.config.model import Config
-    from angarium.config.sandbox import check_sandbox, sandbox_config
+    from angarium.config.sandbox import sandbox_config
     from angarium.queue.placement import SpoolError
     from angarium.supervisor import StartFailure, Supervisor
 
@@ -55,10 +58,7 @@ def serve(
     sink: ListenAddress | None = None
 
     def read() -> Config:
-        loaded = load_config(Path(given or DEFAULT_CONFIG))
-        if sandbox:
-            check_sandbox(loaded)
-        return loaded
+        return load_config(given or DEFAULT_CONFIG, sandbox=sandbox)
 
     try:
         if sandbox and not given:
@@ -76,7 +76,6 @@ def serve(
                 certificate=certificate,
                 key=key,
             )
-            check_sandbox(settings)
             sink = ListenAddress(host="127.0.0.1", port=sink_port)
         else:
             settings = read()
@@ -117,10 +116,16 @@ def announce(config: object, sandbox: bool) -> None:
                 "",
                 "This is a sandbox: every message is queued and delivered by SMTP, to a sink on this machine. Try:",
                 "",
-                f"  swaks --server 127.0.0.1:{port} --from me@example.org --to you@example.com --header 'Subject:
-                hello'", "", f"  python3 -c \"import smtplib; s = smtplib.SMTP('127.0.0.1', {port}); "
-                "s.sendmail('me@example.org', ['you@example.com'], 'Subject: hello\\r\\n\\r\\nIt works.\\r\\n')\"", "",
-                f"  angarium send --server 127.0.0.1:{port} --from me@example.org --to you@example.com message.eml", "",
+                f"  swaks --server 127.0.0.1:{port} --from me@example.org --to you@example.com",
+                "",
+                f"  angarium send --server 127.0.0.1:{port} --from me@example.org --to you@example.com message.eml",
+                "",
+                "  python3 - <<'END'",
+                "  import smtplib",
+                f"  with smtplib.SMTP('127.0.0.1', {port}) as s:",
+                "      s.sendmail('me@example.org', ['you@example.com'], 'Subject: hello\\r\\n\\r\\nIt works.')",
+                "  END",
+                "",
                 f"and look at http://{shown}/",
             ]
     click.echo("\n".join(lines), err=True)

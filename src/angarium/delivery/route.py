@@ -72,7 +72,7 @@ class RouteTable:
         addresses = self._addresses.get(key)
         if addresses is None:
             return RouteMatch(self._routes[best], best, True)
-        # they are in the order of their positions: when the first comes behind a route for the whole domain, all do
-        by_domain = next(iter(addresses.values())) > best
+        # in the order of their positions: when the first is no better than the route of the whole domain, none is
+        by_domain = next(iter(addresses.values())) >= best
         own = min(best, addresses.get(fold_local_part(local), best))
         return RouteMatch(self._routes[own], own, by_domain)

@@ -183,11 +183,11 @@ def _people_part(
             until = b", until " + _date(max(ends)) if ends else b""
             lines += [b"", b"It will be tried again" + until + b". There is no need to send it again."]
     lines += [b"", b"Details for programs and the original message, or its header, are attached."]
-    charset = b"utf-8" if is_global else b"us-ascii"
-    encoding = b"8bit" if is_global else b"7bit"
+    body = b"\r\n".join(lines) + b"\r\n"
+    charset, encoding = (b"us-ascii", b"7bit") if body.isascii() else (b"utf-8", b"8bit")
     return (
         b"Content-Type: text/plain; charset=" + charset + b"\r\nContent-Description: Notification\r\n"
-        b"Content-Transfer-Encoding: " + encoding + b"\r\n\r\n" + b"\r\n".join(lines) + b"\r\n"
+        b"Content-Transfer-Encoding: " + encoding + b"\r\n\r\n" + body
     )
 
 

@@ -1,7 +1,9 @@
 """Mail hosts of a domain, RFC 5321 §5.1, and the cache in front of the name servers."""
 
 import asyncio
+import errno
 import random
+import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -470,6 +472,13 @@ async def test_a_server_without_an_answer_is_a_transient_failure(make: Make, ser
     assert (resolver.queries, resolver.failures) == (2, 2)
 
 
+async def test_a_server_that_understands_no_query_at_all_has_no_answer(make: Make, server: NameServer) -> None:
+    server.fault(Fault.FORMERR)
+    resolver = make()
+    assert await failure_of(resolver, "two.example.org") == (False, 451, (4, 4, 3))
+    assert (resolver.queries, resolver.failures) == (2, 1), "once with EDNS, once without"
+
+
 async def test_a_closed_port_is_a_transient_failure(make: Make) -> None:
     async with NameServer() as gone:
         address = gone.address
@@ -492,8 +501,8 @@ async def test_one_host_is_enough_and_is_asked_again_soon(make: Make, server: Na
 
 async def test_the_server_that_answers_is_asked_first(make: Make, server: NameServer) -> None:
     async with NameServer() as dead:
-        dead.fault(Fault.SILENCE)
-        resolver = make(servers=[dead.address, server.address], families=("A",), limits={"timeout_s": 0.1})
+        dead.fault(Fault.REFUSED)
+        resolver = make(servers=[dead.address, server.address], families=("A",))
         await resolver.host_addresses("mx1.hosts.example")
         await resolver.host_addresses("mx2.hosts.example")
         assert (len(dead.queries), len(server.queries)) == (1, 2)
@@ -575,5 +584,25 @@ async def test_dnspython_is_loaded_with_the_first_question_only() -> None:
     assert await process.wait() == 0
 
 
-def test_families_of_machine_prefers_ipv6_where_there_is_any() -> None:
-    assert families_of_machine() in {("A",), ("AAAA", "A")}
+@pytest.mark.parametrize(
+    ("error", "families"), [(None, ("AAAA", "A")), (OSError(errno.ENETUNREACH, "no route"), ("A",))]
+)
+def test_families_of_machine_follow_its_routes(
+    monkeypatch: pytest.MonkeyPatch, error: OSError | None, families: tuple[str, ...]
+) -> None:
+    class Probe:
+        def __init__(self, family: int, kind: int) -> None:
+            assert (family, kind) == (socket.AF_INET6, socket.SOCK_DGRAM)
+
+        def __enter__(self) -> "Probe":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def connect(self, address: tuple[str, int]) -> None:
+            if error is not None:
+                raise error
+
+    monkeypatch.setattr("angarium.delivery.resolver.socket.socket", Probe)
+    assert families_of_machine() == families

@@ -1,0 +1,99 @@
+"""A shard in a folder of its own, as a worker would hold it, but driven by hand: nothing happens that the test does not ask for."""
+
+from __future__ import annotations
+
+import select
+import shutil
+from typing import TYPE_CHECKING
+
+from angarium._core.counters import Slab, Slot
+from angarium._core.journal import CallbackReceiver, CallbackTaker, Journal
+from angarium._core.record import Message, make_accepted, new_message
+from angarium._core.schedule import MessageTable
+from angarium.queue.recovery import RecoveryReport, open_shard
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WAIT_S = 30.0
+
+
+class Shard:
+    """One shard's journal, opened with what recovery found in the folder."""
+
+    journal: Journal
+    report: RecoveryReport
+
+    def __init__(
+        self, folder: Path, *, shard: int = 0, segment_octets: int = 1 << 20, sync_interval_s: float = 3600.0
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.counters = Slab.create(1).region(0)
+        self.table = MessageTable()
+        self.taken: list[Message] = []
+        self.told: list[tuple[Message, int]] = []
+        self.receiver = CallbackReceiver(lambda message, error: self.told.append((message, error)))
+        self.journal, self.report = open_shard(
+            folder,
+            shard,
+            self.table,
+            segment_octets=segment_octets,
+            counters=self.counters,
+            taker=CallbackTaker(self.taken.append),
+            sync_interval_s=sync_interval_s,
+        )
+
+    def make(
+        self, mail_data: bytes, *, durability: int = 0, recipients: int = 1, reverse_path: bytes = b"sender@example.org"
+    ) -> Message:
+        """A message that is not yet in the journal."""
+        envelope = {
+            "reverse_path": reverse_path,
+            "recipients": [(b"r%d@example.net" % i, 0, b"") for i in range(recipients)],
+            "durability": durability,
+            "received_us": 1_800_000_000_000_000,
+        }
+        return new_message(make_accepted(envelope, mail_data, self.journal.new_id()))
+
+    def append(self, mail_data: bytes, *, durability: int = 0, recipients: int = 1) -> Message:
+        """A message that is on its way to the disk."""
+        message = self.make(mail_data, durability=durability, recipients=recipients)
+        self.journal.append(message, self.receiver)
+        return message
+
+    def accept(self, mail_data: bytes, *, durability: int = 0, recipients: int = 1) -> Message:
+        """A message that was acknowledged."""
+        message = self.append(mail_data, durability=durability, recipients=recipients)
+        self.settle()
+        return message
+
+    def one_commit(self) -> None:
+        """Wait until the commit thread has something to say, and hear it."""
+        if not select.select([self.journal.event_fd], [], [], WAIT_S)[0]:
+            raise TimeoutError("the commit thread said nothing")
+        self.journal.on_commit()
+
+    def settle(self) -> None:
+        """Until nobody waits any more."""
+        while self.journal.waiting:
+            self.one_commit()
+
+    def flush(self) -> None:
+        """Until the small records that gathered are written, too. Something must have gathered."""
+        self.journal.flush()
+        self.one_commit()
+        self.settle()
+
+    def count(self, slot: Slot) -> int:
+        return self.counters.value(slot)
+
+    def copy(self, to: Path) -> Path:
+        """What a process that dies now leaves behind."""
+        shutil.copytree(self.folder, to)
+        return to
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """The segment files and the in-flight table."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
