@@ -9,7 +9,7 @@ SUBMISSIONS_PORT ?= 2465
 HTTP_PORT ?= 8025
 CORE_SOURCES := setup.py pyproject.toml constraints.txt $(wildcard cext/*.pyx cext/*.h src/angarium/_core/*.pxd)
 
-.PHONY: help setup run demo test lint format bench bench-micro bench-load clean peers
+.PHONY: help setup run test lint format bench bench-micro bench-load torture clean peers
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -40,20 +40,29 @@ peers:           ## install the peer programs that tests talk to (Debian, root);
 test: setup peers  ## the whole test suite
 	$(BIN)/python -m pytest
 
+lint: export PATH := $(abspath $(BIN)):$(PATH)
 lint: setup      ## formatting, types, layering, Cython lint
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest angarium._core --mypy-config-file pyproject.toml
-	$(BIN)/lint-imports
-	$(BIN)/cython-lint cext src/angarium/_core
+	ruff format --check .
+	ruff check .
+	mypy
+	python -m mypy.stubtest angarium._core --mypy-config-file pyproject.toml
+	lint-imports
+	cython-lint cext src/angarium/_core
 
 format: setup    ## let ruff format the tree
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench-micro: setup   ## parsers against their reference models
-	$(BIN)/python -m pytest bench/micro --benchmark-only -o testpaths=bench -p no:cacheprovider
+bench: bench-micro bench-load  ## all benchmarks, with a report in bench/results
+
+bench-micro: setup   ## parsers and records against their reference models
+	$(BIN)/python -m pytest bench/micro --benchmark-only -o testpaths=bench -o timeout=0
+
+bench-load: setup peers  ## Angarium and Postfix as store-and-forward relays, taking turns
+	$(BIN)/python -m bench.load run --relays angarium,postfix,direct
+
+torture: setup   ## hundreds of kill -9 under load: what was acknowledged, what arrived, what arrived twice
+	$(BIN)/python -m tests.faults.torture
 
 clean:           ## remove what was built
 	rm -rf build dist *.egg-info src/*.egg-info $(VENV)/.built

@@ -6,6 +6,10 @@
  *
  * After a failed write or sync it publishes the errno and takes nothing more until committer_restart: everything behind `synced` is
  * then unsafe. A file whose write or sync failed is never synced again (the caller gives other files).
+ *
+ * A piece may be a barrier: what was put before it is on disk before it is written, and it is on disk before anything behind it is
+ * written. A disk is free to keep any part of what was not synced; so a file that is used again must say so for good before
+ * the records of its older life go, and only the youngest file can be torn.
  */
 #ifndef ANGARIUM_COMMITTER_H
 #define ANGARIUM_COMMITTER_H
@@ -27,6 +31,7 @@ typedef struct {
     size_t arena_offset;
     size_t length;
     int fd;
+    int barrier;
 } committer_piece;
 
 typedef struct {
@@ -116,13 +121,35 @@ static inline int committer_note_unsynced(committer *c, int fd) {
     return 0;
 }
 
+static inline int committer_sync_files(committer *c) {
+    for (int i = 0; i < c->unsynced_count; i++)
+        if (c->disk->sync_data(c->unsynced[i]) != 0) {
+            c->failed_fd = c->unsynced[i];
+            return errno;
+        }
+    if (c->folder_unsynced && c->disk->sync_folder(c->folder_fd) != 0) return errno;
+    c->folder_unsynced = 0;
+    c->unsynced_count = 0;
+    return 0;
+}
+
+static inline int committer_sync(committer *c) {
+    uint64_t began = committer_now_us();
+    int error = committer_sync_files(c);
+    if (error) return error;
+    COMMITTER_SET(c->sync_us, c->sync_us + (committer_now_us() - began));
+    COMMITTER_SET(c->syncs, c->syncs + 1);
+    return 0;
+}
+
 static inline int committer_write_batch(committer *c, committer_batch *batch) {
     struct iovec vector[COMMITTER_VECTOR];
     int count = 0, fd = -1, error;
     uint64_t start = 0, end = 0, octets = 0;
     for (size_t i = 0; i <= batch->count; i++) {
         committer_piece *piece = i < batch->count ? &batch->pieces[i] : NULL;
-        if (count && (!piece || piece->fd != fd || piece->position != end || count == COMMITTER_VECTOR)) {
+        int at_barrier = (piece && piece->barrier) || (i && batch->pieces[i - 1].barrier);
+        if (count && (!piece || at_barrier || piece->fd != fd || piece->position != end || count == COMMITTER_VECTOR)) {
             if ((error = committer_write_run(c->disk, fd, vector, count, start)) != 0) {
                 c->failed_fd = fd;
                 return error;
@@ -131,6 +158,7 @@ static inline int committer_write_batch(committer *c, committer_batch *batch) {
             if ((error = committer_note_unsynced(c, fd)) != 0) return error;
             count = 0;
         }
+        if (at_barrier && (error = committer_sync_files(c)) != 0) return error;
         if (!piece) break;
         if (count == 0) {
             fd = piece->fd;
@@ -142,21 +170,6 @@ static inline int committer_write_batch(committer *c, committer_batch *batch) {
         count++;
     }
     COMMITTER_SET(c->octets, c->octets + octets);
-    return 0;
-}
-
-static inline int committer_sync(committer *c) {
-    uint64_t began = committer_now_us();
-    for (int i = 0; i < c->unsynced_count; i++)
-        if (c->disk->sync_data(c->unsynced[i]) != 0) {
-            c->failed_fd = c->unsynced[i];
-            return errno;
-        }
-    if (c->folder_unsynced && c->disk->sync_folder(c->folder_fd) != 0) return errno;
-    c->folder_unsynced = 0;
-    c->unsynced_count = 0;
-    COMMITTER_SET(c->sync_us, c->sync_us + (committer_now_us() - began));
-    COMMITTER_SET(c->syncs, c->syncs + 1);
     return 0;
 }
 
@@ -227,13 +240,13 @@ static void *committer_main(void *argument) {
         batch->arena_used = 0;
         batch->must_sync = 0;
         batch->sync_folder = 0;
-        if (error) {
-            COMMITTER_SET(c->error, error);
+        pthread_mutex_lock(&c->mutex);
+        if (error) { /* stalled before it is published, or a quick restart would come too early */
             c->unsynced_count = 0; /* never sync these again */
+            c->stalled = 1;
+            COMMITTER_SET(c->error, error);
         }
         committer_ring(c);
-        pthread_mutex_lock(&c->mutex);
-        if (error) c->stalled = 1;
     }
     pthread_mutex_unlock(&c->mutex);
     return NULL;
@@ -267,9 +280,10 @@ static inline committer *committer_new(int event_fd, int folder_fd, uint64_t syn
 }
 
 /* Put n octets for fd at position into the batch that fills. `copy`: they are copied, else they must stay until written.
+ * `barrier`: they are on disk before what is put later is written. fd must stay open until the sequence number is `synced`.
  * Returns the sequence number, or 0 when no memory could be had. */
 static inline uint64_t committer_put(committer *c, int fd, uint64_t position, const char *octets, size_t n, int copy, int must_sync,
-                              int new_file) {
+                                     int new_file, int barrier) {
     uint64_t sequence = 0;
     pthread_mutex_lock(&c->mutex);
     committer_batch *b = c->filling;
@@ -291,6 +305,7 @@ static inline uint64_t committer_put(committer *c, int fd, uint64_t position, co
     piece->fd = fd;
     piece->position = position;
     piece->length = n;
+    piece->barrier = barrier;
     piece->octets = copy ? NULL : octets;
     piece->arena_offset = b->arena_used;
     if (copy) {
@@ -332,13 +347,19 @@ static inline void committer_restart(committer *c) {
     pthread_mutex_unlock(&c->mutex);
 }
 
-/* Write and sync what there is, end the thread, free everything. */
-static inline void committer_free(committer *c) {
+/* Write and sync what there is, and end the thread. What was published can still be read. */
+static inline void committer_stop(committer *c) {
+    if (!c->running) return;
     pthread_mutex_lock(&c->mutex);
     c->stop = 1;
     pthread_cond_signal(&c->wake);
     pthread_mutex_unlock(&c->mutex);
     pthread_join(c->thread, NULL);
+    c->running = 0;
+}
+
+static inline void committer_free(committer *c) {
+    committer_stop(c);
     for (int i = 0; i < 2; i++) {
         free(c->batches[i].pieces);
         free(c->batches[i].arena);

@@ -52,9 +52,10 @@ cdef extern from "committer.h":
     committer *committer_new(int event_fd, int folder_fd, uint64_t sync_interval_us, const committer_disk *disk) nogil
     uint64_t committer_put(committer *c, int fd, uint64_t position, const char *octets, size_t n,
                            int copy, int must_sync,
-                           int new_file) nogil
+                           int new_file, int barrier) nogil
     void committer_kick(committer *c, int flush) nogil
     void committer_restart(committer *c) nogil
+    void committer_stop(committer *c) nogil
     void committer_free(committer *c) nogil
     uint64_t get64 "COMMITTER_GET"(uint64_t field) nogil
     int get_int "COMMITTER_GET"(int field) nogil
@@ -206,8 +207,10 @@ cdef class Journal:
         self._in_flight_fd = -1
 
     def __init__(self, str folder, int shard, uint64_t segment_octets, Counters counters, Taker taker, *,
-                 segments=(), spares=(), uint64_t next_serial=1, uint64_t last_id=0, double sync_interval_s=1.0, int most_spares=4):
+                 segments=(), spares=(), uint64_t next_serial=1, uint64_t last_id=0, double sync_interval_s=1.0, int most_spares=4,
+                 in_doubt=()):
         cdef int i
+        cdef uint64_t number
         self.folder = folder
         self.shard = shard
         self.segment_octets = segment_octets
@@ -215,6 +218,7 @@ cdef class Journal:
         self.segments = list(segments)
         self.spares = list(spares)
         self.full = False
+        self._parting = []
         self._counters = counters
         self._taker = taker
         self._next_serial = next_serial
@@ -226,13 +230,20 @@ cdef class Journal:
         if <void *>self._in_flight == MAP_FAILED:
             self._in_flight = NULL
             raise OSError(errno.ENOMEM, "cannot map the in-flight table", folder)
-        memset(self._in_flight, 0, IN_FLIGHT_SLOTS * 8)
         self._free_slots = <int *>malloc(IN_FLIGHT_SLOTS * sizeof(int))
         if self._free_slots == NULL:
             raise MemoryError
-        for i in range(IN_FLIGHT_SLOTS):
-            self._free_slots[i] = IN_FLIGHT_SLOTS - 1 - i
-        self._free_count = IN_FLIGHT_SLOTS
+        # what is in doubt keeps its place until its outcome is known: a second crash must find it there again
+        kept = {(<Message>message).id: message for message in in_doubt}
+        for i in range(IN_FLIGHT_SLOTS - 1, -1, -1):
+            number = self._in_flight[i]
+            message = kept.pop(number, None) if number else None
+            if message is not None:
+                (<Message>message).in_flight = i
+            else:
+                self._in_flight[i] = 0
+                self._free_slots[self._free_count] = i
+                self._free_count += 1
         self._event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if self._event_fd < 0:
             raise OSError(errno.EMFILE, "cannot make an eventfd", folder)
@@ -246,7 +257,9 @@ cdef class Journal:
     def close(self):
         """Write and sync what is pending, tell those who wait, close the files. The object is dead afterwards."""
         if self._committer != NULL:
-            committer_kick(self._committer, 1)
+            with nogil:
+                committer_stop(self._committer)
+            self.on_commit()
         self._close()
 
     def _close(self):
@@ -306,6 +319,8 @@ cdef class Journal:
 
     cdef Segment _place(self, uint64_t length):
         """The segment that takes a record of so many octets."""
+        if self._committer == NULL:
+            raise JournalFailed(errno.EBADF, "the journal is closed", self.folder)
         if self.failed:
             raise JournalFailed(self.failed, os.strerror(self.failed), self.folder)
         if self._active is None or self._active.used + length > self._active.size:
@@ -338,7 +353,9 @@ cdef class Journal:
         self._recycle()
         oldest = self.segments[0].serial
         header = segment_header(self.shard, segment.serial, oldest, segment.size)
-        if committer_put(self._committer, segment.fd, 0, PyBytes_AS_STRING(header), PyBytes_GET_SIZE(header), 1, 0, is_new) == 0:
+        # a barrier: the end of the file's older life is on disk before the first of its records is overwritten
+        if committer_put(self._committer, segment.fd, 0, PyBytes_AS_STRING(header), PyBytes_GET_SIZE(header), 1, 0, is_new,
+                         1) == 0:
             raise MemoryError
         self.full = False
         return 0
@@ -396,7 +413,7 @@ cdef class Journal:
         cdef uint64_t sequence
         cdef bint must_sync = message.durability != DURABILITY_ASYNC
         seal_record(record, segment.serial)
-        sequence = committer_put(self._committer, segment.fd, segment.used, record, length, 0, must_sync, 0)
+        sequence = committer_put(self._committer, segment.fd, segment.used, record, length, 0, must_sync, 0, 0)
         if sequence == 0:
             raise MemoryError
         message.segment = segment
@@ -436,14 +453,15 @@ cdef class Journal:
         if n:
             memcpy(record + sizeof(RecordHeader), body, n)
         seal_record(record, segment.serial)
-        sequence = committer_put(self._committer, segment.fd, segment.used, record, length, 1, 0, 0)
+        sequence = committer_put(self._committer, segment.fd, segment.used, record, length, 1, 0, 0, 0)
         if record != on_stack:
             free(record)
         if sequence == 0:
             raise MemoryError
         segment.used += length
+        self._appended = sequence
         if slot >= 0:
-            self._finish_later(sequence, slot)
+            self._finish_later(sequence, slot, True)
         return 0
 
     def append_record(self, int type, uint64_t id, bytes body):
@@ -492,34 +510,36 @@ cdef class Journal:
             # older spares go first: what became of their messages may stand in a younger file only
             if first.harmed or first.size != self.segment_octets:
                 while self.spares:
-                    os.unlink(self.spares.pop(0).path)
-                os.unlink(first.path)
+                    self._remove_file(self.spares.pop(0))
+                self._remove_file(first)
             else:
                 self.spares.append(first)
             while len(self.spares) > self.most_spares:
-                os.unlink(self.spares.pop(0).path)
+                self._remove_file(self.spares.pop(0))
+        return 0
+
+    cdef int _remove_file(self, Segment segment) except -1:
+        """Unlink a file. The committer may still have to write or sync it: its descriptor must not become another file's until then."""
+        os.unlink(segment.path)
+        if self._committer != NULL and get64(self._committer.synced) < self._committer.sequence:
+            self._parting.append((self._committer.sequence, segment))
         return 0
 
     cdef void mark_in_flight(self, Message message) noexcept:
         """The last octets of message are about to leave for a next hop."""
-        if message.in_flight < 0 and message.segment is not None and self._free_count > 0:
+        if message.in_flight < 0 and message.segment is not None and self._free_count > 0 and self._in_flight != NULL:
             self._free_count -= 1
             message.in_flight = self._free_slots[self._free_count]
             self._in_flight[message.in_flight] = message.id
 
-    cdef void unmark_in_flight(self, Message message) noexcept:
-        """A final reply was seen, and message goes on."""
-        if message.in_flight >= 0:
-            self._in_flight[message.in_flight] = 0
-            self._free_slots[self._free_count] = message.in_flight
-            self._free_count += 1
-            message.in_flight = -1
-
     def settle_in_flight(self, Message message):
-        """unmark_in_flight for callers in Python."""
-        self.unmark_in_flight(message)
+        """The outcome of an attempt has been appended and message goes on: out of doubt as soon as that record is written."""
+        cdef int slot = message.in_flight
+        if slot >= 0 and self._in_flight != NULL:
+            message.in_flight = -1
+            self._finish_later(self._appended, slot, False)
 
-    cdef int _finish_later(self, uint64_t sequence, int slot) except -1:
+    cdef int _finish_later(self, uint64_t sequence, int slot, bint done) except -1:
         cdef size_t capacity, i
         cdef Finished *moved
         if self._finished_count == self._finished_capacity:
@@ -536,8 +556,14 @@ cdef class Journal:
         i = (self._finished_head + self._finished_count) % self._finished_capacity
         self._finished[i].sequence = sequence
         self._finished[i].slot = slot
+        self._finished[i].done = done
         self._finished_count += 1
         return 0
+
+    cdef void _free_slot(self, int slot) noexcept:
+        self._in_flight[slot] = 0
+        self._free_slots[self._free_count] = slot
+        self._free_count += 1
 
     cdef int _wait(self, uint64_t sequence, Message message, Receiver receiver) except -1:
         cdef size_t capacity, i
@@ -591,6 +617,8 @@ cdef class Journal:
         cdef uint64_t value
         cdef uint64_t written, synced, now
         cdef int error
+        if self._committer == NULL:
+            return
         c_read(self._event_fd, &value, 8)
         error = get_int(self._committer.error)
         written = get64(self._committer.written)
@@ -614,16 +642,14 @@ cdef class Journal:
         cdef Receiver receiver
         cdef Segment segment
         cdef int outcome
-        cdef int slot
         if error and not self.failed:
             self._fence(error)
         while self._finished_count and self._finished[self._finished_head].sequence <= written:
-            slot = self._finished[self._finished_head].slot
-            self._in_flight[slot] = 0
-            self._free_slots[self._free_count] = slot
-            self._free_count += 1
+            self._free_slot(self._finished[self._finished_head].slot)
             self._finished_head = (self._finished_head + 1) % self._finished_capacity
             self._finished_count -= 1
+        while self._parting and self._parting[0][0] <= synced:
+            self._parting.pop(0)
         slot_add(self._counters.slots, Slot.QUEUE_COMMITS_TOTAL, 1)
         while self._waiting_count:
             first = self._waiting[self._waiting_head]
@@ -655,38 +681,46 @@ cdef class Journal:
         return 0
 
     def _fence(self, int error):
-        """A write or sync failed: the segment that grows takes nothing more."""
+        """A write or sync failed: neither the segment that grows nor the one that failed takes anything more."""
+        cdef Segment segment
         self.failed = error
         self._counters.set(Slot.QUEUE_SHARDS_FAILED, self._counters.value(Slot.QUEUE_SHARDS_FAILED) + 1)
         if self._active is not None:
             self._active.harmed = True
             self._active.sealed = True
             self._active = None
+        for segment in self.segments:
+            if segment.fd == self._committer.failed_fd:
+                segment.harmed = True
+                segment.sealed = True
 
     def heal(self) -> bool:
         """After a failure, try a new file. True when the journal takes records again; OSError says why it does not."""
         cdef Segment segment
         if not self.failed:
             return True
-        unwritten = []
-        while self._finished_count:          # what was done, but not on disk when the write failed
-            slot = self._finished[self._finished_head].slot
-            unwritten.append((self._in_flight[slot], slot))
-            self._finished_head = (self._finished_head + 1) % self._finished_capacity
-            self._finished_count -= 1
+        if self._committer == NULL:
+            raise JournalFailed(errno.EBADF, "the journal is closed", self.folder)
         segment = self._make_file(self.segment_octets)
         try:
             fill_with_zeros(segment.fd, BLOCK)
             os.fsync(self._folder_fd)
-        except OSError:
+        finally:
             os.unlink(segment.path)
-            raise
+        unwritten = []
+        while self._finished_count:          # what was done, but not on disk when the write failed
+            slot = self._finished[self._finished_head].slot
+            if self._finished[self._finished_head].done:
+                unwritten.append((self._in_flight[slot], slot))
+            else:
+                self._free_slot(slot)
+            self._finished_head = (self._finished_head + 1) % self._finished_capacity
+            self._finished_count -= 1
         committer_restart(self._committer)
         self.failed = 0
+        self._counters.set(Slot.QUEUE_SHARDS_FAILED, self._counters.value(Slot.QUEUE_SHARDS_FAILED) - 1)
         for id, slot in unwritten:
             self.append_small(RECORD_DONE, id, NULL, 0, slot)
-        self._counters.set(Slot.QUEUE_SHARDS_FAILED, self._counters.value(Slot.QUEUE_SHARDS_FAILED) - 1)
-        os.unlink(segment.path)
         return True
 
     def read_record(self, Message message) -> bytes:

@@ -54,6 +54,7 @@ cdef class SegmentScan:
     cdef readonly uint32_t done
     cdef readonly uint64_t last_id
     cdef readonly list harmed                # [(offset, octets, why)]
+    cdef readonly list torn                  # ids of messages whose meta part is sound and mail data is not
     cdef Segment _segment
     cdef MessageTable _table
     cdef uint64_t _size
@@ -65,6 +66,7 @@ cdef class SegmentScan:
         self._table = table
         self._size = os.fstat(segment.fileno).st_size
         self.harmed = []
+        self.torn = []
         self._window = b""
         self._walk(whole)
         segment.used = self.used
@@ -93,11 +95,15 @@ cdef class SegmentScan:
             memcpy(&header, p, sizeof(header))
             if header.magic == RECORD_MAGIC and header.serial == self._segment.serial and position + header.length <= self._size:
                 p = self._at(position, header.meta_length) if header.meta_length <= header.length else NULL
-                if p != NULL and record_is_sound(p, header.meta_length, self._segment.serial) and (
-                    not whole or self._data_is_sound(position, &header)
-                ):
-                    p = self._at(position, header.meta_length)
-                    self._apply(position, &header, p)
+                if p != NULL and record_is_sound(p, header.meta_length, self._segment.serial):
+                    if not whole or self._data_is_sound(position, &header):
+                        p = self._at(position, header.meta_length)
+                        self._apply(position, &header, p)
+                    else:
+                        # its length is known, and whatever looks like a record within its mail data is none
+                        self.harmed.append((position, header.length,
+                                            f"the mail data of message {format_id(header.id)} is torn or harmed"))
+                        self.torn.append(header.id)
                     position += header.length
                     self.used = position
                     continue

@@ -143,6 +143,7 @@ cdef class Timer:
     def __dealloc__(self):
         cdef size_t i
         for i in range(self.count):
+            (<Message>self._heap[i]).heap_index = -1
             Py_DECREF(<object>self._heap[i])
         free(self._heap)
 

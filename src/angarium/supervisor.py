@@ -48,6 +48,8 @@ PAUSE_LONGEST_S = 30.0
 CALM_S = 60.0  # a child that lived so long dies afresh
 STOP_S = 30.0  # then children that have not ended are killed
 START_S = 120.0  # recovery of a large spool included
+LOCK_WAIT_S = 2.0  # for the processes of a relay that was just killed
+LOCK_LOOK_S = 0.02
 
 
 class StartFailure(Exception):
@@ -120,9 +122,7 @@ class Supervisor:
         try:
             self._spool.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock_fd = os.open(self._spool / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as failure:
-            raise StartFailure(f"the spool {self._spool} is in use by another relay") from failure
+            self._lock_spool()
         except OSError as failure:
             raise StartFailure(f"the spool {self._spool} cannot be used: {failure.strerror}") from failure
         os.ftruncate(self._lock_fd, 0)
@@ -137,6 +137,19 @@ class Supervisor:
         self._children.append(Child("admin", 0, [bind(self.config.admin.listen)]))
         self._drop_privileges()
         self._shards = describe_spool(self._spool, shard_count(self.config), self._workers)
+
+    def _lock_spool(self) -> None:
+        """Take the spool's lock. Children of a supervisor that was killed hold it until they are gone as well."""
+        until = time.monotonic() + LOCK_WAIT_S
+        while True:
+            try:
+                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as failure:
+                if time.monotonic() > until:
+                    raise StartFailure(f"the spool {self._spool} is in use by another relay") from failure
+                time.sleep(LOCK_LOOK_S)
+            else:
+                return
 
     def _drop_privileges(self) -> None:
         """Become the configured user; the sockets are bound already."""
@@ -190,7 +203,8 @@ class Supervisor:
         child.process = subprocess.Popen(
             [sys.executable, "-m", "angarium.app.process", child.role],
             stdin=subprocess.PIPE,
-            pass_fds=(*fds, self._slab.fd, write_fd),
+            # the spool stays locked until the last process that may write to it has ended
+            pass_fds=(*fds, self._slab.fd, write_fd, self._lock_fd),
         )
         os.close(write_fd)
         assert child.process.stdin is not None

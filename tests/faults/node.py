@@ -1,179 +1,70 @@
-"""A whole relay as child processes that a test may kill: start, wait until it is ready, kill -9 by pid, look at it from outside.
+"""A relay that loses processes: tests.support.relay.Relay with kill -9 by pid, for tests whose next hop runs on the same loop.
 
-Processes are found below the supervisor that was started here, in /proc, and killed by pid; their end is awaited by pidfd.
+Everything that waits does so in a thread, so that senders and next hops of the test go on meanwhile. Processes are found below the
+supervisor in /proc, killed by pid, and their end is awaited by pidfd. The ports stay taken while the relay is down.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import http.client
-import json
 import os
 import re
 import select
 import signal
-import subprocess
-import sys
-import time
+import socket
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from tests.support.load import reserve_port
+from tests.support.relay import Relay, merged
 
-START_S = 30.0
-
-CONFIG = """\
-[node]
-hostname = "relay.test"
-spool = "{spool}"
-workers = {workers}
-[admin]
-listen = "127.0.0.1:{admin}"
-[events]
-file = "{events}"
-[limits]
-{limits}
-[queue]
-segment_size = "{segment}"
-shards = {shards}
-durability = "{durability}"
-retry = {{ first = "500ms", factor = 1, longest = "500ms", expire = "1h" }}
-{queue}
-[delivery]
-tls = "none"
-connections_per_host = {connections}
-{delivery}
-{tables}
-[[listener]]
-name = "relay"
-listen = "127.0.0.1:{smtp}"
-role = "relay"
-relay_networks = ["127.0.0.0/8"]
-{listener}
-[[route]]
-recipients = ["*"]
-next_hop = "smtp://127.0.0.1:{next_hop}"
-"""
+TRACEBACK = re.compile(r"Traceback \(most recent call last\)|Exception ignored|Fatal Python error")
 
 
-class Node:
-    """One relay on ports of its own; start and kill it as often as you like, the spool and the ports stay."""
+class Node(Relay):
+    """One relay with two workers before a next hop on 127.0.0.1; start and kill it as often as you like, the spool stays."""
 
-    def __init__(
-        self,
-        folder: Path,
-        next_hop: int,
-        *,
-        workers: int = 2,
-        shards: int | None = None,
-        spool: Path | None = None,
-        limits: str = "",
-        queue: str = "",
-        delivery: str = "",
-        tables: str = "",
-        listener: str = "",
-        segment: str = "4MiB",
-        durability: str = "fsync",
-        connections: int = 10,
-    ) -> None:
-        self.folder = folder
-        self.workers = workers
-        self.events_file = folder / "events.jsonl"
-        self.stderr_file = folder / "stderr.txt"
-        self.spool = spool or folder / "spool"
-        self._held = [reserve_port(), reserve_port(shared=False)]
-        self.port, self.admin_port = (sock.getsockname()[1] for sock in self._held)
-        self.process: subprocess.Popen[bytes] | None = None
-        self.starts = 0
-        self.config_file = folder / "angarium.toml"
-        self.config_file.write_text(
-            CONFIG.format(
-                spool=self.spool,
-                workers=workers,
-                shards=shards or workers,
-                admin=self.admin_port,
-                events=self.events_file,
-                limits=limits,
-                queue=queue,
-                delivery=delivery,
-                tables=tables,
-                listener=listener,
-                segment=segment,
-                durability=durability,
-                connections=connections,
-                smtp=self.port,
-                next_hop=next_hop,
-            )
-        )
+    def __init__(self, folder: Path, next_hop: int, config: Mapping[str, Any] | None = None) -> None:
+        own = {
+            "node": {"workers": 2},
+            "queue": {"shards": 2, "segment_size": "1MiB"},
+            "delivery": {"tls": "none", "connections_per_host": 10},
+            "route": [{"recipients": ["*"], "next_hop": f"smtp://127.0.0.1:{next_hop}"}],
+        }
+        super().__init__(folder, merged(own, config or {}))
+        self._held = [_hold(self.smtp_port, shared=True), _hold(self.admin_port, shared=False)]
 
-    # -------------------------------------------------------------- life
+    async def up(self) -> None:
+        """Start it and wait until it serves."""
+        await asyncio.to_thread(self.start)
 
-    def spawn(self) -> None:
-        """Start the supervisor; ready() tells when it serves."""
-        with self.stderr_file.open("ab") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "angarium.cli.main", "serve", "--config", str(self.config_file)],
-                stdin=subprocess.DEVNULL,
-                stdout=stderr,
-                stderr=stderr,
-            )
-        self.starts += 1
-
-    async def start(self) -> None:
-        """Start and wait until every worker serves and the admin process answers."""
-        self.spawn()
-        await self.ready()
-
-    async def ready(self, workers: int | None = None) -> None:
-        """Wait until so many workers (all) accept mail."""
-        wanted = self.workers if workers is None else workers
-        until = time.monotonic() + START_S
-        last: object = None
-        while time.monotonic() < until:
-            assert self.process is not None
-            if self.process.poll() is not None:
-                raise AssertionError(f"the relay ended: {self.stderr()[-3000:]}")
-            with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
-                last = status = json.loads((await self.get("/api/v1/status"))[1])
-                accepting = [x for x in status["workers"] if x["answering"] and x["status"]["accepting"]]
-                if len(accepting) >= wanted:
-                    return
-            await asyncio.sleep(0.02)
-        raise AssertionError(f"not ready in {START_S} s: {last}\n{self.stderr()[-3000:]}")
-
-    async def stop(self) -> int:
-        """SIGTERM; the supervisor's exit status."""
-        assert self.process is not None
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                await asyncio.to_thread(self.process.wait, 40)
-            except subprocess.TimeoutExpired:
-                await self.kill_all()
-                raise
-        return self.process.returncode
+    async def down(self) -> int:
+        """SIGTERM, and wait. The exit status."""
+        return await asyncio.to_thread(self.stop)
 
     async def close(self) -> None:
         """End whatever runs and give the ports back."""
-        if self.process is not None and self.process.poll() is None:
-            await self.kill_all()
+        await asyncio.to_thread(self.kill)
         for sock in self._held:
             sock.close()
 
+    async def until(self, condition: Callable[[], Any], what: str, patience_s: float = 30.0) -> Any:
+        """Relay.wait, in a thread."""
+        return await asyncio.to_thread(self.wait, condition, what, patience_s)
+
     # -------------------------------------------------------------- processes
 
-    def children(self, role: str | None = None) -> list[int]:
-        """Pids of the supervisor's children, of one role (worker, admin) or all."""
-        assert self.process is not None
-        pid = self.process.pid
+    def children(self, role: str) -> list[int]:
+        """Pids of the supervisor's children of one role: worker, admin."""
         try:
-            pids = [int(x) for x in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+            pids = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         except OSError:
             return []
-        return [x for x in pids if role is None or _arguments(x)[-1:] == [role]]
+        return [int(pid) for pid in pids if _arguments(pid)[-1:] == [role]]
 
-    async def kill(self, *pids: int) -> None:
-        """kill -9, and wait until they are gone."""
+    async def kill_pids(self, *pids: int) -> None:
+        """kill -9 of processes of this relay, and wait until they are gone."""
         fds = []
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
@@ -181,75 +72,81 @@ class Node:
                 signal.pidfd_send_signal(fds[-1], signal.SIGKILL)
         await asyncio.to_thread(_await_end, fds)
 
-    async def kill_all(self) -> None:
-        """kill -9 of everything, the supervisor first."""
+    async def kill_everything(self) -> None:
+        """kill -9 of the supervisor and all its children."""
+        await asyncio.to_thread(self.kill)
+
+    async def kill_supervisor(self) -> None:
+        """kill -9 of the supervisor alone."""
         assert self.process is not None
-        await self.kill(self.process.pid, *self.children())
+        await self.kill_pids(self.process.pid)
         self.process.wait()
+        self.process = None
 
-    # -------------------------------------------------------------- looking at it
+    async def settled(self, patience_s: float = 60.0) -> None:
+        """Wait until every worker answers and the queue is empty."""
 
-    async def get(self, path: str) -> tuple[int, str]:
-        """A GET of the admin process: (status, body)."""
-        return await asyncio.to_thread(self._get, path)
+        def empty() -> bool:
+            status = self.api("status")
+            serving = all(report["status"] and report["status"]["accepting"] for report in status["workers"])
+            return serving and self.metrics()["angarium_queue_messages"] == 0
 
-    def _get(self, path: str) -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=10)
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            return response.status, response.read().decode()
-        finally:
-            connection.close()
+        await self.until(_when_it_answers(empty), "an empty queue", patience_s)
 
-    async def metric(self, name: str, labels: str = "") -> float:
-        """One sample of /metrics."""
-        _, text = await self.get("/metrics")
-        found = re.search(rf"^angarium_{name}{re.escape(labels)} (\S+)$", text, re.MULTILINE)
-        assert found, f"no metric {name}{labels}"
-        return float(found[1])
+    async def serving(self, patience_s: float = 60.0) -> None:
+        """Wait until every worker answers."""
 
-    async def metric_becomes(self, name: str, value: float, timeout_s: float = 10.0) -> None:
-        """Wait until a metric has this value."""
-        until = time.monotonic() + timeout_s
-        while (now := await self.metric(name)) != value:
-            assert time.monotonic() < until, f"{name} is {now}, not {value}"
-            await asyncio.sleep(0.05)
+        def served() -> bool:
+            return all(report["status"] for report in self.api("status")["workers"])
 
-    async def settled(self, timeout_s: float = 60.0) -> None:
-        """Wait until the queue is empty."""
-        await self.metric_becomes("queue_messages", 0, timeout_s)
+        await self.until(_when_it_answers(served), "every worker to answer", patience_s)
 
-    def stderr(self) -> str:
-        """All that the relay's processes said."""
-        return self.stderr_file.read_text(errors="replace") if self.stderr_file.exists() else ""
-
-    def events(self, name: str | None = None) -> list[dict[str, object]]:
-        """The event log; a line torn by kill -9 is left out."""
-        found = []
-        for line in self.events_file.read_bytes().splitlines() if self.events_file.exists() else ():
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if name is None or event["event"] == name:
-                found.append(event)
-        return found
+    # -------------------------------------------------------------- from outside
 
     def memory_octets(self) -> int:
         """Proportional set size of all workers together."""
         return sum(pss_octets(pid) for pid in self.children("worker"))
 
+    async def sound(self) -> None:
+        """The relay is as it was before anyone came: it answers, it is ready, no connection is left, nobody complained."""
+
+        def quiet() -> bool:
+            return self.metrics()["angarium_ingress_open_connections"] == 0
+
+        await self.until(quiet, "no open connection")
+        status, body = await asyncio.to_thread(self.get, "/readyz")
+        assert status == 200, body
+        assert not TRACEBACK.search(self.stderr), self.stderr[-4000:]
+
 
 def pss_octets(pid: int) -> int:
     """Proportional set size of a process."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("no Pss line")
+    found = re.search(r"^Pss:\s+(\d+) kB$", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
 
 
-def _arguments(pid: int) -> list[str]:
+def _when_it_answers(condition: Callable[[], bool]) -> Callable[[], bool]:
+    def answered() -> bool:
+        try:
+            return condition()
+        except (OSError, AssertionError):
+            return False  # the admin process is not up yet
+
+    return answered
+
+
+def _hold(port: int, *, shared: bool) -> socket.socket:
+    """A bound socket that never listens: the port is not given to anybody else, and the relay may bind it."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.bind(("127.0.0.1", port))
+    return sock
+
+
+def _arguments(pid: str) -> list[str]:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
     except OSError:
@@ -260,9 +157,8 @@ def _await_end(fds: list[int]) -> None:
     poll = select.poll()
     for fd in fds:
         poll.register(fd, select.POLLIN)
-    left = set(fds)
-    while left:
-        for fd, _ in poll.poll(10_000):
+    while fds:
+        for fd, _ in poll.poll():
             poll.unregister(fd)
-            left.discard(fd)
+            fds.remove(fd)
             os.close(fd)

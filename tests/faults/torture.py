@@ -19,7 +19,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tests.faults.node import Node
+from tests.faults.node import TRACEBACK, Node
 from tests.support.load import Ledger, NextHop, Senders
 
 DRAIN_S = 90.0
@@ -40,6 +40,7 @@ class Plan:
     body_octets: int = 600
     chunking: bool = True
     durability: str = "fsync"
+    most_ahead: int = 1000  # messages that senders may be ahead of the next hop
 
 
 @dataclass
@@ -76,12 +77,12 @@ async def torture(folder: Path, plan: Plan) -> Report:
     hop = NextHop(ledger, chunking=plan.chunking)
     hop.silent = lambda: randomly.random() < plan.silent_share
     await hop.start()
-    node = Node(folder, hop.port, durability=plan.durability, segment="1MiB")
+    node = Node(folder, hop.port, {"queue": {"durability": plan.durability}})
     report = Report(plan)
     began = time.monotonic()
     try:
-        await node.start()
-        senders = Senders(ledger, node.port, connections=plan.connections, body_octets=plan.body_octets)
+        await node.up()
+        senders = Senders(ledger, node.smtp_port, connections=plan.connections, body_octets=plan.body_octets, most_ahead=plan.most_ahead)
         senders.start()
         kinds = (
             ["worker"] * plan.worker_kills
@@ -93,16 +94,16 @@ async def torture(folder: Path, plan: Plan) -> Report:
         for kind in kinds:
             before = len(ledger.acknowledged)
             if not await ledger.wait_for(lambda before=before: len(ledger.acknowledged) > before + 10, 30):
-                raise AssertionError(f"no mail is accepted any more\n{node.stderr()[-4000:]}")
+                raise AssertionError(f"no mail is accepted any more\n{node.stderr[-4000:]}")
             await asyncio.sleep(randomly.uniform(*PAUSE_S))
             await _kill(node, hop, kind, randomly)
             report.kills[kind] += 1
         await senders.stop()
         hop.silent = lambda: False
-        await node.ready()
+        await node.serving()
         await ledger.wait_for(lambda: not ledger.missing, DRAIN_S)
         await node.settled(DRAIN_S)
-        await node.stop()
+        await node.down()
         _account(report, ledger, hop, node)
     finally:
         report.seconds = round(time.monotonic() - began, 1)
@@ -115,15 +116,13 @@ async def _kill(node: Node, hop: NextHop, kind: str, randomly: random.Random) ->
     if kind == "worker":
         workers = node.children("worker")
         if workers:
-            await node.kill(randomly.choice(workers))
+            await node.kill_pids(randomly.choice(workers))
     elif kind == "node":
-        await node.kill_all()
-        await node.start()
+        await node.kill_everything()
+        await node.up()
     elif kind == "supervisor":
-        assert node.process is not None
-        await node.kill(node.process.pid)
-        node.process.wait()
-        await node.start()
+        await node.kill_supervisor()
+        await node.up()
     else:
         await hop.crash()
         await asyncio.sleep(randomly.uniform(0.0, 0.3))
@@ -148,7 +147,7 @@ def _account(report: Report, ledger: Ledger, hop: NextHop, node: Node) -> None:
             report.details.append(f"unexplained: {token} arrived as {ids}")
     report.lost = len(ledger.missing)
     report.details += [f"lost: {token} as {ledger.acknowledged[token]}" for token in sorted(ledger.missing)]
-    report.tracebacks = node.stderr().count("Traceback")
+    report.tracebacks = len(TRACEBACK.findall(node.stderr))
     del report.details[50:]
 
 

@@ -8,8 +8,8 @@ from angarium.config.next_hop import NextHop
 from angarium.delivery.route import LAST_RESORT, RouteTable
 from angarium.mail.pattern import AddressPattern
 
-labels = st.sampled_from(["a", "b", "A", "b\u00fc", "xn--b-eha"])
-domains = st.lists(labels, min_size=1, max_size=4).map(".".join)
+labels = st.sampled_from(["a", "A", "b\u00fc", "xn--b-eha"])
+domains = st.lists(labels, min_size=1, max_size=3).map(".".join)
 locals_ = st.sampled_from(["u", "U", "v", "postmaster", "Postmaster", '"u"'])
 patterns = st.one_of(
     domains,

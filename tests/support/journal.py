@@ -1,4 +1,4 @@
-"""A shard in a folder of its own, as a worker would hold it, but driven by hand: nothing happens that the test does not ask for."""
+"""A shard in a folder of its own, as a worker would hold it, but driven by hand: nothing happens unless the test asks."""
 
 from __future__ import annotations
 
@@ -29,11 +29,14 @@ class Shard:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.counters = Slab.create(1).region(0)
+        slab = Slab.create(1)
+        self.counters = slab.region(0)
+        slab.close()  # the memory stays
         self.table = MessageTable()
         self.taken: list[Message] = []
-        self.told: list[tuple[Message, int]] = []
-        self.receiver = CallbackReceiver(lambda message, error: self.told.append((message, error)))
+        told: list[tuple[Message, int]] = []
+        self.told = told  # by a name of its own: no reference leads from the journal back to the shard
+        self.receiver = CallbackReceiver(lambda message, error: told.append((message, error)))
         self.journal, self.report = open_shard(
             folder,
             shard,
@@ -70,7 +73,9 @@ class Shard:
 
     def one_commit(self) -> None:
         """Wait until the commit thread has something to say, and hear it."""
-        if not select.select([self.journal.event_fd], [], [], WAIT_S)[0]:
+        poll = select.poll()
+        poll.register(self.journal.event_fd, select.POLLIN)
+        if not poll.poll(WAIT_S * 1000):
             raise TimeoutError("the commit thread said nothing")
         self.journal.on_commit()
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import socket
+import threading
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -80,7 +80,8 @@ class Sink(asyncio.Protocol):
         self.transport = transport
         self.hop.open.add(self)
         self.hop.connections += 1
-        self.say(b"220 sink.test ESMTP\r\n")
+        if not self.hop.mute:
+            self.say(b"220 sink.test ESMTP\r\n")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.hop.open.discard(self)
@@ -182,6 +183,7 @@ class NextHop:
         if chunking:
             self.extensions.append(b"CHUNKING")
         self.reply_limit: int | None = None  # octets that a connection says before it closes
+        self.mute = False  # whether connections are accepted and not even greeted
         self.silent: Callable[[], bool] = lambda: False  # whether to close after the final dot instead of replying
         self.final_reply = b"250 2.0.0 kept\r\n"
         self.open: set[Sink] = set()
@@ -327,11 +329,22 @@ async def read_reply(reader: asyncio.StreamReader) -> bytes:
             return b"".join(lines)
 
 
-def reserve_port(*, shared: bool = True) -> socket.socket:
-    """A socket that holds a free port of 127.0.0.1 and never listens; the relay may bind the same port."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if shared:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    sock.bind(("127.0.0.1", 0))
-    return sock
+class HopThread:
+    """A NextHop on a loop of its own in a thread, for tests that block. `ledger` and `hop` may be read at any time."""
+
+    def __init__(self, *, chunking: bool = True, pipelining: bool = True) -> None:
+        self.ledger = Ledger()
+        self.hop = NextHop(self.ledger, chunking=chunking, pipelining=pipelining)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="next hop")
+
+    def __enter__(self) -> HopThread:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self.hop.start(), self._loop).result(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self.hop.crash(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()

@@ -100,6 +100,7 @@ class SinkServer:
         self.lines: list[tuple[int, str]] = []  # (connection, command line)
         self.connections = 0
         self.open = 0
+        self.early = 0  # command lines with more behind them, before an answer
         self.errors: list[BaseException] = []
         self._tls = tls
         self._counts: dict[str, int] = {}
@@ -299,6 +300,7 @@ class _Connection:
             return
         while True:
             line = (await self._reader.readuntil(b"\r\n"))[:-2].decode("utf-8", "surrogateescape")
+            self._server.early += bool(self._reader._buffer)
             self._server.note_line(self._number, line)
             verb, _, argument = line.partition(" ")
             verb = verb.upper()
@@ -411,6 +413,12 @@ def require(program: str) -> str:
     return found
 
 
+def require_perl_module(module: str) -> None:
+    """Skip when perl does not have a module; swaks needs some for TLS."""
+    if subprocess.run([require("perl"), f"-M{module}", "-e1"], capture_output=True, check=False).returncode:
+        pytest.skip(f"perl has no {module} (Debian: lib{module.lower().replace('::', '-')}-perl)")
+
+
 def require_nodemailer() -> None:
     """Skip when node or nodemailer is missing."""
     require("node")
@@ -496,6 +504,7 @@ postlog unix-dgram n - n - 1 postlogd
             "virtual_uid_maps": "static:65534",
             "virtual_gid_maps": "static:65534",
             "always_add_missing_headers": "no",
+            "local_header_rewrite_clients": "",  # for others nothing is added or rewritten
             "smtputf8_enable": "yes",
         }
         (self._configuration / "main.cf").write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))

@@ -28,6 +28,7 @@ from tests.support.ports import free_port
 
 PATIENCE_S = 30.0
 LOOK_S = 0.01
+MOST_DEATHS = 3  # of its processes before it is ready
 
 T = TypeVar("T")
 
@@ -192,11 +193,15 @@ class Relay:
         """Until it says that it is ready."""
         process = self.process
         assert process is not None
+        said_before = len(self.stderr)
 
         def announced() -> bool:
             if process.poll() is not None:
                 raise RelayFailure(f"the relay ended with status {process.returncode}:\n{self.stderr}")
-            return self.stderr.count("angarium is ready") > self._announced
+            said = self.stderr
+            if said[said_before:].count("starting it again") >= MOST_DEATHS:
+                raise RelayFailure(f"its processes die:\n{said[-4000:]}")
+            return said.count("angarium is ready") > self._announced
 
         try:
             wait_until(announced, "the relay to be ready", patience_s)

@@ -314,7 +314,7 @@ class Queue:
             status = ".".join(map(str, enhanced)) if enhanced else "-"
             name = Phase(phase).name.removeprefix("PHASE_")
             assert index not in outcome, f"recipient {index} settled twice: {outcome[index]}, {word} {code}"
-            outcome[index] = f"{word} {code} {status} {name} {text.decode('utf-8', 'replace')}".rstrip()
+            outcome[index] = f"{word} {code} {status} {name} {text.decode('utf-8', 'replace')}".rstrip().replace("\n", " / ")
             delivery.message.set_recipient_state(index, state)
         self.dispatcher.finish(delivery)
 

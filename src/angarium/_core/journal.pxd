@@ -8,6 +8,7 @@ from angarium._core.record cimport MailBuffer, Message
 
 cdef extern from "committer.h":
     ctypedef struct committer:
+        uint64_t sequence    # of what was put last
         uint64_t written
         uint64_t synced
         uint64_t syncs
@@ -51,6 +52,7 @@ cdef struct Waiting:
 cdef struct Finished:
     uint64_t sequence        # once this is written …
     int slot                 # … this slot of the in-flight table is free
+    bint done                # the record says `done`; else it is an outcome and the message goes on
 
 
 cdef class Journal:
@@ -74,6 +76,7 @@ cdef class Journal:
     cdef bint _flush_asked
     cdef uint64_t _next_serial
     cdef uint64_t _last_id
+    cdef uint64_t _appended                  # sequence of the last small record
     cdef uint64_t _seen_syncs, _seen_sync_us, _seen_octets
     cdef Waiting *_waiting                   # ring
     cdef size_t _waiting_head, _waiting_count, _waiting_capacity
@@ -82,18 +85,20 @@ cdef class Journal:
     cdef uint64_t *_in_flight                # mapped file: ids of messages whose last octets may have left
     cdef int *_free_slots
     cdef int _free_count
+    cdef list _parting                       # [(sequence, Segment)]: files that went, open until the committer is done with them
 
     cdef uint64_t next_id(self) except 0
     cdef int append_message(self, Message message, Receiver receiver) except -1
     cdef int append_small(self, uint8_t type, uint64_t id, const char *body, size_t n, int slot) except -1
     cdef int append_done(self, Message message) except -1
     cdef void mark_in_flight(self, Message message) noexcept
-    cdef void unmark_in_flight(self, Message message) noexcept
     cdef int forget(self, Message message) except -1
     cdef Segment _place(self, uint64_t length)
     cdef int _open_segment(self, uint64_t length) except -1
     cdef int _wait(self, uint64_t sequence, Message message, Receiver receiver) except -1
-    cdef int _finish_later(self, uint64_t sequence, int slot) except -1
+    cdef int _finish_later(self, uint64_t sequence, int slot, bint done) except -1
+    cdef void _free_slot(self, int slot) noexcept
     cdef int _recycle(self) except -1
+    cdef int _remove_file(self, Segment segment) except -1
     cdef int _ask_kick(self, bint flush) except -1
     cdef int _settle(self, uint64_t written, uint64_t synced, int error) except -1

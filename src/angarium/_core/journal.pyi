@@ -86,7 +86,10 @@ class Journal:
         last_id: int = 0,
         sync_interval_s: float = 1.0,
         most_spares: int = 4,
-    ) -> None: ...
+        in_doubt: Iterable[Message] = (),
+    ) -> None:
+        """in_doubt: messages of the in-flight table that keep their place in it."""
+
     @property
     def folder(self) -> str: ...
     @property

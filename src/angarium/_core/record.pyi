@@ -118,6 +118,7 @@ class Message:
     def set_attempts(self, attempts: int) -> None:
         """How many attempts have been made."""
 
+def keep_heap(kept_octets: int, mapped_octets: int) -> None: ...
 def memory_octets() -> int:
     """Octets of process memory behind all messages whose mail data is in memory."""
 

@@ -7,7 +7,10 @@ child holds nothing else of its parent and starts from a clean interpreter."""
 from __future__ import annotations
 
 import base64
+import ctypes
 import logging
+import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -17,6 +20,9 @@ import uvloop
 
 from angarium._core.counters import Slab
 from angarium.config.model import Config, load_dump
+
+
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 class Orders(msgspec.Struct):
@@ -39,9 +45,21 @@ def give_orders(config_dump: bytes, **rest: object) -> bytes:
     return msgspec.json.encode({"config": base64.b64encode(config_dump).decode("ascii"), **rest})
 
 
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its supervisor ends without ending it.
+
+    A worker that outlives its supervisor would go on writing to shards that the next supervisor gives to another.
+    SIGKILL, because the journal is made for it, and a drain would keep the spool locked for long.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit("the supervisor is gone")
+
+
 def main() -> None:
     """Read the orders and carry them out."""
     orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
+    die_with_parent(orders.supervisor_pid)
     logging.basicConfig(
         level=logging.INFO, format=f"angarium {orders.role}[{orders.number}]: %(message)s", stream=sys.stderr
     )

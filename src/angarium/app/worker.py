@@ -25,7 +25,7 @@ from angarium._core.counters import Counters, Slab, Slot
 from angarium._core.dispatch import Dispatcher, JournalIntake
 from angarium._core.event_log import EventLog
 from angarium._core.journal import Journal, Segment, fill_with_zeros
-from angarium._core.record import MessageState, memory_octets
+from angarium._core.record import MessageState, keep_heap, memory_octets
 from angarium._core.server_session import Reception
 from angarium.app.bouncer import Bouncer
 from angarium.app.control import ControlServer
@@ -56,12 +56,16 @@ SWEEP_TICKS = 20  # timeouts of sessions
 HEAL_TICKS = 100  # another try of a failed or full journal
 DRAIN_S = 20.0  # transactions under way may take so long when the worker is told to stop
 HARMED_RETRY_S = 3600.0
+HEAP_KEPT_OCTETS = 24 << 20  # free memory that is not given back: what bursts of mail need again at once
+HEAP_MAPPED_OCTETS = 4 << 20
+SPARE_TICKS = 20  # segments that are done come back as spares: one is made only when none has for so long
 
 
 class Worker:
     """One worker process."""
 
     def __init__(self, config: Config, number: int, workers: int, shards: int, slab: Slab) -> None:
+        keep_heap(HEAP_KEPT_OCTETS, HEAP_MAPPED_OCTETS)
         self.config = config
         self.number = number
         self._workers = workers
@@ -79,7 +83,9 @@ class Worker:
         self.draining = False
         self._stop = asyncio.Event()
         self._servers: list[tuple[asyncio.Server, ListenerProfile]] = []
+        self._flush_ticks = max(1, round(config.events.flush_interval_s / TICK_S))
         self._preparing = False
+        self._ticks_without_spare = SPARE_TICKS  # the first one is made at once
         self._dns_counted = (0, 0, 0)
         self._background: set[asyncio.Future[None]] = set()
 
@@ -208,8 +214,15 @@ class Worker:
                 self.events.event(
                     "in_doubt", {"id": message.queue_id, "why": "the node went down while it was being sent"}
                 )
+            elif message.in_doubt:
+                # counted when it came to this; that event may have been lost with the process
+                self.events.event(
+                    "in_doubt", {"id": message.queue_id, "why": "no final reply was seen before the node went down"}
+                )
             if message.state != MessageState.MESSAGE_HELD:
                 self.dispatcher.wait(message, message.next_attempt)
+        # that a message is in doubt is in the log before it can be sent again
+        self.events.flush()
 
     def _harmed(self, message: Message, why: str) -> None:
         log.error("message %s cannot be read: %s", message.queue_id, why)
@@ -234,12 +247,14 @@ class Worker:
         dispatcher.tick()
         for journal in self.journals:
             journal.flush()
-        self.events.flush()
+        if count % self._flush_ticks == 0:
+            self.events.flush()
         dispatcher.publish_gauges()
         for queue in self.router.queues:
             if queue.backlog:
                 queue.grow()
-        if self.journals[0].wants_spare and not self._preparing:
+        self._ticks_without_spare = self._ticks_without_spare + 1 if self.journals[0].wants_spare else 0
+        if self._ticks_without_spare > SPARE_TICKS and not self._preparing:
             self._prepare_spare(self.journals[0])
         if count % SWEEP_TICKS == 0:
             self.reception.sweep()
@@ -314,6 +329,7 @@ class Worker:
         until = loop.time() + DRAIN_S
         while (self.reception.sessions or self.egress.sessions) and loop.time() < until:
             await asyncio.sleep(TICK_S)
+            self.reception.drain()
             self.egress.quit_idle()
             for journal in self.journals:
                 journal.flush()

@@ -50,7 +50,7 @@ class Worker:
         self.history: list[dict[str, Any]] = []
         self.ended = False
         self._rest = b""
-        self._process = subprocess.Popen(  # noqa: S603 - this interpreter, this package
+        self._process = subprocess.Popen(
             [sys.executable, "-m", "angarium.cli.loadgen", *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 

@@ -1,8 +1,8 @@
 """A relay of one's own to measure: started with a temporary spool and configuration, watched, stopped.
 
 `MeasuredRelay` runs `angarium serve` on two free loopback ports, everything routed to one next hop, and reads from
-/proc what its processes cost. It fails with `RelayNotReady` when the relay does not greet in time; its log is kept for
-that.
+/proc what its processes cost. It fails with `RelayNotReady` when the relay does not greet in time, and says why with
+the end of its log.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Final
 
 START_LIMIT_S: Final = 20.0
 STOP_LIMIT_S: Final = 20.0
-LOG_TAIL_OCTETS: Final = 2000
+LOG_LINES: Final = 3
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
 class RelayNotReady(Exception):
-    """The relay ended or did not greet; the message holds the end of its log."""
+    """The relay ended or did not greet; the message holds the last lines of its log."""
 
 
 def free_port() -> int:
@@ -147,8 +147,9 @@ next_hop = "{next_hop}"
         while not greets("127.0.0.1", self.port):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 state = "ended" if self._process.poll() is not None else "does not greet"
-                tail = self._log.read_bytes()[-LOG_TAIL_OCTETS:].decode("utf-8", "replace").strip()
-                raise RelayNotReady(f"the relay {state}: {tail or 'its log is empty'}")
+                lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+                last = " / ".join([line.strip() for line in lines if line.strip()][-LOG_LINES:])
+                raise RelayNotReady(f"the relay {state}: {last or 'its log is empty'}")
             time.sleep(0.05)
 
     def cpu_s(self) -> float:

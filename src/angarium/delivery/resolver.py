@@ -121,7 +121,7 @@ class _Answer:
     status: _Status
     records: tuple[tuple[int, str], ...]
     expires: float
-    stale_until: float = 0.0
+    stale_until: float = 0.0  # only of what was FOUND: to use an old "no" would bounce mail
 
 
 class Resolver:
@@ -271,7 +271,7 @@ class Resolver:
     def _fall_back(self, cached: _Answer | None) -> _Answer:
         """What to say when no server has an answer."""
         now = self._monotonic()
-        if cached is not None and cached.status is _Status.FOUND and now < cached.stale_until:
+        if cached is not None and now < cached.stale_until:
             self.stale_answers += 1
             return replace(cached, expires=now + self._limits.stale_ttl_s)
         return _Answer(_Status.FAILED, (), now + self._limits.failure_ttl_s)

@@ -100,6 +100,8 @@ class Recorder:
             if outcome.soon:
                 message.soon = True
         message.replies = replies or None
+        if message.in_doubt:
+            self._events.flush()  # it is in the log before it can be sent again
         if failed:
             self._bounce(message, failed)
         self._dispatcher.finish(delivery)

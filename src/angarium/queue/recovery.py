@@ -3,9 +3,11 @@
 Input: the shard's folder. Output: a Journal that continues it, the messages in the table, and a report.
 
 The segments are read from the oldest that was alive to the youngest. Of the two youngest everything is verified, mail
-data included, because a crash may have torn what was being written; of the others the index data alone is read.
+data included, because a crash may have torn what was being written; of the others the index data alone is read. A message with torn mail data is
+written off in the journal, because the next recovery may not look at its mail data any more.
 
-Fails: OSError when the folder or a file cannot be read. A torn or harmed record costs that record and is in the report.
+Fails: OSError when the folder or a file cannot be read. A torn or harmed record costs that record and is in the report. A
+file whose header is harmed, of another version or of another shard is left alone and is in the report: it may hold mail.
 """
 
 import os
@@ -14,6 +16,7 @@ from pathlib import Path
 
 from angarium._core.counters import Counters
 from angarium._core.journal import Journal, Segment, Taker, read_segment_header
+from angarium._core.record import RecordType
 from angarium._core.recovery import read_in_flight, scan_segment
 from angarium._core.schedule import MessageTable
 
@@ -44,17 +47,21 @@ def open_shard(
 ) -> tuple[Journal, RecoveryReport]:
     """Recover what is in folder into table and open its journal."""
     report = RecoveryReport(shard)
-    alive, spares = _read_folder(folder, shard, segment_octets)
+    alive, spares, report.harmed = _read_folder(folder, shard, segment_octets)
     before = len(table)
     last_id = 0
+    torn: list[int] = []
     for position, segment in enumerate(alive):
         scan = scan_segment(segment, table, len(alive) - position <= _VERIFIED_SEGMENTS)
         segment.seal()
         last_id = max(last_id, scan.last_id)
+        torn += scan.torn
         report.harmed += [f"{segment.path}: {why} ({n} octets at {offset})" for offset, n, why in scan.harmed]
     report.messages = len(table) - before
     report.segments = len(alive)
-    report.in_doubt = [number for number in read_in_flight(str(folder / "in-flight")) if table.get(number) is not None]
+    found = [table.get(number) for number in read_in_flight(str(folder / "in-flight"))]
+    in_doubt = [message for message in found if message is not None]
+    report.in_doubt = [message.id for message in in_doubt]
     serial = max((segment.serial for segment in alive + spares), default=0)
     journal = Journal(
         str(folder),
@@ -67,20 +74,30 @@ def open_shard(
         next_serial=serial + 1,
         last_id=last_id,
         sync_interval_s=sync_interval_s,
+        in_doubt=in_doubt,
     )
+    for number in torn:
+        if table.get(number) is None:
+            journal.append_record(RecordType.RECORD_DONE, number, b"")
     return journal, report
 
 
-def _read_folder(folder: Path, shard: int, segment_octets: int) -> tuple[list[Segment], list[Segment]]:
-    """(segments that may hold something alive, files that can be used again), both in order of serial."""
+def _read_folder(folder: Path, shard: int, segment_octets: int) -> tuple[list[Segment], list[Segment], list[str]]:
+    """(segments that may hold something alive, files that can be used again, what is strange), in order of serial."""
     found: list[tuple[int, Segment]] = []
+    strange: list[str] = []
     oldest_alive = 0
     for path in sorted(folder.glob("*.segment")):
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         size = os.fstat(fd).st_size
-        header = read_segment_header(os.pread(fd, _HEADER_OCTETS, 0))
-        if header is None or header[0] != shard:
+        block = os.pread(fd, _HEADER_OCTETS, 0)
+        header = read_segment_header(block)
+        if header is None and not any(block):  # made, and never used
             found.append((0, Segment(str(path), fd, 0, size, 0)))
+            continue
+        if header is None or header[0] != shard:
+            os.close(fd)
+            strange.append(f"{path}: no header of this version and shard, the file is left alone")
             continue
         oldest_alive = max(oldest_alive, header[2])
         found.append((header[1], Segment(str(path), fd, header[1], size, 0)))
@@ -94,4 +111,4 @@ def _read_folder(folder: Path, shard: int, segment_octets: int) -> tuple[list[Se
             spares.append(segment)
         else:
             os.unlink(segment.path)
-    return alive, spares
+    return alive, spares, strange

@@ -35,6 +35,9 @@ mixed    600 IN MX    0 .
 mixed    600 IN MX    10 mx1.hosts.example.
 twice    600 IN MX    10 mx1.hosts.example.
 twice    600 IN MX    20 mx1.hosts.example.
+again    600 IN MX    10 mx1.hosts.example.
+again    600 IN MX    20 backup.hosts.example.
+again    600 IN MX    30 mx1.hosts.example.
 bare     600 IN AAAA  2001:db8::1
 text     600 IN TXT   "no address"
 lost     600 IN MX    10 nowhere.hosts.example.
@@ -244,6 +247,7 @@ async def test_literals_that_mean_nothing_here_fail(make: Make, literal: str) ->
     [
         ("mixed.example.org", ["mx1"]),  # RFC 7505 §3: a null MX beside others means nothing
         ("twice.example.org", ["mx1"]),
+        ("again.example.org", ["mx1", "backup"]),
         ("partly.example.org", ["mx1"]),
         ("alias.example.org", ["mx1", "backup"]),
         ("www.example.org", ["www"]),

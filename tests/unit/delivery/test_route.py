@@ -43,6 +43,7 @@ def test_without_a_route_mail_goes_by_mx() -> None:
         ("user@a.example.org", "1"),
         ("user@b.a.example.org", "1"),
         ("user@deep.example.net", "3"),
+        ("user@deep.example.com", "8"),
         ("user@example.net", "last resort"),  # *.example.net is not example.net
         ("user@xexample.org", "last resort"),
         ("user@.example.org", "last resort"),
@@ -63,6 +64,8 @@ def test_the_first_route_that_matches_wins(address: str, name: str) -> None:
         "b\u00fccher.example",
         "[192.0.2.1]",
         "deep.example.net",
+        "deep.example.com",
+        "deep.example.com b\u00fccher.example *.example.org",
     )
     assert where(routes, address)[0] == name
 

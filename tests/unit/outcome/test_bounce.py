@@ -231,6 +231,12 @@ def test_long_texts_are_folded_and_cut() -> None:
         assert unfolded == text.decode()[:900].strip()
 
 
+def test_blanks_at_the_end_of_a_value_make_no_blank_line() -> None:
+    dsn = build(FAILED, envid=encode_xtext(b"e" * 60 + b" " * 30))
+    assert dsn is not None
+    assert b"\r\nOriginal-Envelope-Id: " + b"e" * 60 + b"\r\n" in dsn.mail_data
+
+
 def test_the_boundary_occurs_in_no_part() -> None:
     first = build(FAILED)
     boundary = read(first)[0].get_boundary()

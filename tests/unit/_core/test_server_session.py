@@ -1,0 +1,457 @@
+"""What transcripts cannot say of the server's session: bounds, back-pressure, several clients, the moments between two events."""
+
+from __future__ import annotations
+
+import gc
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from angarium._core.counters import Slab, Slot, client_key
+from angarium._core.event_log import EventLog
+from angarium._core.record import memory_octets
+from angarium._core.server_session import repair_newlines
+from tests.support.session import FakeSsl, FakeTransport, Server, connections_of
+
+STASH_LIMIT = 1 << 16
+READ_OCTETS = 1 << 18
+HELLO = b"HELO client.example\r\n"
+ENVELOPE = b"MAIL FROM:<a@client.example>\r\nRCPT TO:<b@example.net>\r\n"
+MESSAGE = ENVELOPE + b"DATA\r\nx: y\r\n.\r\n"
+GREETING = b"220 relay.example.org ESMTP Angarium\r\n"
+OK = b"250 2.0.0 OK\r\n"
+
+
+def codes(replies: bytes) -> list[int]:
+    return [int(line[:3]) for line in replies.splitlines()]
+
+
+# ---------------------------------------------------------------- replies
+
+
+def test_the_replies_to_a_pipeline_are_one_write() -> None:
+    client = Server(commit="sync").connect()
+    client.transport.writes.clear()
+    client.transport.deliver(HELLO + MESSAGE + MESSAGE + b"QUIT\r\n")
+    assert [codes(octets) for octets in client.transport.writes] == [[250, 250, 250, 354, 250, 250, 250, 354, 250, 221]]
+
+
+def test_no_250_before_the_commit() -> None:
+    server = Server(commit="held")
+    client = server.connect()
+    client.say(HELLO)
+    assert codes(client.say(MESSAGE + b"NOOP\r\n")) == [250, 250, 354]
+    done, _ = server.pending.popleft()
+    done()
+    client.run()
+    assert codes(client.transport.take()) == [250, 250]
+
+
+def test_a_commit_is_told_once() -> None:
+    server = Server(commit="held")
+    client = server.connect()
+    client.say(HELLO + MESSAGE)
+    done, _ = server.pending.popleft()
+    done()
+    done()
+    done(5)
+    assert codes(client.transport.take()) == [250]
+
+
+def test_ids_are_unique_and_in_order() -> None:
+    server = Server(commit="sync")
+    server.connect().say(HELLO + MESSAGE * 50)
+    numbers = [taken.message.id for taken in server.accepted]
+    assert len(numbers) == 50
+    assert sorted(set(numbers)) == numbers
+
+
+def test_octets_behind_the_end_are_ignored() -> None:
+    client = Server().connect()
+    client.transport.deliver(b"QUIT\r\n")
+    written = len(client.transport.written)
+    client.session.feed(b"NOOP\r\n" * 3)
+    assert len(client.transport.written) == written
+    client.run()
+    assert client.session.closed
+
+
+# ---------------------------------------------------------------- bounds
+
+
+def test_input_while_a_commit_is_outstanding_is_bounded() -> None:
+    server = Server(commit="held", commands_per_second=0)
+    client = server.connect()
+    client.say(HELLO)
+    commands = b"NOOP\r\n" * 40_000
+    for _ in range(3):
+        client.transport.deliver(MESSAGE + commands, step=4096)
+        assert not client.transport.reading
+        assert len(commands) - len(client.transport.incoming) <= STASH_LIMIT + 4096
+        done, _ = server.pending.popleft()
+        done()
+        assert client.transport.reading
+        client.transport.pump(4096)
+        assert not client.transport.incoming
+        assert client.transport.take().count(b"250 2.0.0 OK") == 40_000
+
+
+def test_no_read_makes_more_than_one_buffer_of_stash() -> None:
+    server = Server(commit="held", commands_per_second=0)
+    client = server.connect()
+    client.say(HELLO)
+    client.transport.deliver(MESSAGE + b"NOOP\r\n" * 500_000)
+    assert not client.transport.reading
+    assert 500_000 * 6 - len(client.transport.incoming) <= STASH_LIMIT + 2 * READ_OCTETS
+    client.transport.take()
+    server.commit = "later"
+    client.run()
+    assert codes(client.transport.take()) == [250] * 500_001
+    assert client.transport.reading
+
+
+def test_a_client_that_does_not_read_is_not_read() -> None:
+    client = Server(commit="sync", commands_per_second=0).connect()
+    client.say(HELLO)
+    client.session.pause_writing()
+    assert not client.transport.reading
+    client.session.feed(b"NOOP\r\n" * 10)
+    assert client.transport.take() == b""
+    client.session.resume_writing()
+    assert codes(client.transport.take()) == [250] * 10
+    assert client.transport.reading
+
+
+def test_writing_that_pauses_in_mid_pipeline_stops_the_commands() -> None:
+    client = Server(commit="held").connect()
+    client.transport.on_write = client.session.pause_writing
+    client.transport.deliver(HELLO)
+    client.transport.deliver(b"HELP\r\n" * 1000)
+    assert not client.transport.reading
+    assert client.transport.take() == GREETING + b"250 relay.example.org\r\n"
+    client.transport.on_write = None
+    client.session.resume_writing()
+    client.run()
+    # as many as are allowed in a second, HELO included
+    assert client.transport.take().count(b"214 ") == 999
+
+
+def test_a_line_of_megabytes_is_one_error() -> None:
+    client = Server().connect()
+    client.transport.take()
+    for _ in range(64):
+        assert client.say(b"x" * 65536) == b""
+    assert client.say(b"\r\nNOOP\r\n") == b"500 5.5.2 Command line too long\r\n" + OK
+
+
+def test_a_silent_commit_outlives_the_idle_timeout() -> None:
+    server = Server(commit="held", idle_timeout_s=-1, data_timeout_s=-1)
+    client = server.connect()
+    client.say(HELLO + MESSAGE)
+    server.reception.sweep()
+    assert not client.closed
+    server.commit = "later"
+    client.run()
+    assert codes(client.transport.take()) == [250]
+    server.reception.sweep()
+    client.run()
+    assert client.transport.take() == b"421 4.4.2 Idle for too long\r\n"
+
+
+def test_a_throttled_client_stays_throttled() -> None:
+    server = Server(commit="sync", commands_per_second=10, idle_timeout_s=1e18)
+    client = server.connect()
+    client.transport.take()
+    client.transport.deliver(b"NOOP\r\n" * 35)
+    said = [len(codes(client.transport.take()))]
+    for _ in range(4):
+        server.reception.sweep()
+        client.run()
+        said.append(len(codes(client.transport.take())))
+    assert said == [10, 10, 10, 5, 0]
+    assert server.value(Slot.INGRESS_THROTTLED) == 3
+
+
+def test_a_size_that_is_stated_and_not_kept_costs_no_more_than_is_stated() -> None:
+    gc.collect()
+    before = memory_octets()
+    server = Server()
+    client = server.connect()
+    client.say(b"EHLO c\r\nMAIL FROM:<a@b.example> SIZE=52428800\r\nRCPT TO:<c@example.net>\r\nDATA\r\nx")
+    assert memory_octets() - before < 1 << 20
+    client.transport.lose()
+    assert memory_octets() == before
+
+
+def test_a_message_that_is_refused_in_mid_way_is_not_kept_in_memory() -> None:
+    gc.collect()
+    before = memory_octets()
+    server = Server(message_octets=100_000)
+    client = server.connect()
+    client.say(HELLO + ENVELOPE + b"DATA\r\n")
+    for _ in range(100):
+        client.say(b"x" * 50_000)
+        assert memory_octets() - before < 400_000
+    assert memory_octets() - before < 10_000
+    assert client.say(b"\r\n.\r\n") == b"552 5.3.4 Message exceeds the size limit\r\n"
+    assert memory_octets() == before
+
+
+# ---------------------------------------------------------------- several clients
+
+
+@pytest.mark.parametrize(
+    ("first", "same", "other"),
+    [
+        ("192.0.2.1", "192.0.2.1", "192.0.2.2"),
+        ("192.0.2.1", "::ffff:192.0.2.1", "192.0.2.100"),
+        ("2001:db8:0:1::1", "2001:db8:0:1::2", "2001:db8:0:2::1"),
+        ("fe80::1%eth0", "fe80::2%eth1", "::1"),
+    ],
+)
+def test_connections_of_one_client_are_limited(first: str, same: str, other: str) -> None:
+    server = Server(connections_per_client=1)
+    one = server.connect((first, 1))
+    refused = server.connect((same, 2))
+    assert refused.transport.take() == b"421 4.7.0 Too many connections from your address; try again later\r\n"
+    assert server.connect((other, 3)).transport.take() == GREETING
+    assert server.value(Slot.INGRESS_REFUSED_CLIENT) == 1
+    one.transport.lose()
+    refused.run()
+    assert server.connect((same, 4)).transport.take() == GREETING
+
+
+def test_a_client_without_an_address_is_served() -> None:
+    server = Server(connections_per_client=1)
+    client = server.connect("")
+    assert client.transport.take() == GREETING
+    client.transport.lose()
+    assert server.reception.sessions == 0
+
+
+def test_connections_of_the_node_are_limited_over_all_workers() -> None:
+    slab = Slab.create(2)
+    here = Server(connections=2, counters=slab.region(0))
+    there = Server(connections=2, counters=slab.region(1))
+    slab.close()
+    one, other = here.connect(("192.0.2.1", 1)), there.connect(("192.0.2.2", 1))
+    assert one.transport.take() == other.transport.take() == GREETING
+    refused = here.connect(("192.0.2.3", 1))
+    assert refused.transport.take() == b"421 4.3.2 Too many connections; try again later\r\n"
+    refused.run()
+    assert here.value(Slot.INGRESS_REFUSED_NODE) == 1
+    other.transport.lose()
+    assert here.connect(("192.0.2.3", 2)).transport.take() == GREETING
+
+
+def test_a_draining_node_takes_no_client() -> None:
+    server = Server()
+    server.reception.drain()
+    client = server.connect()
+    assert client.transport.take() == b"421 4.3.2 Shutting down; try again later\r\n"
+    assert client.closed
+
+
+def test_drain_ends_who_is_free_and_waits_for_who_is_not() -> None:
+    server = Server(commit="held")
+    free, busy, waiting = server.connect(), server.connect(), server.connect()
+    for client in (free, busy, waiting):
+        client.say(HELLO)
+    busy.say(ENVELOPE)
+    waiting.say(MESSAGE)
+    server.reception.drain()
+    assert [client.closed for client in (free, busy, waiting)] == [True, False, False]
+    server.commit = "later"
+    waiting.run()
+    assert codes(waiting.transport.take()) == [250, 421]
+    assert codes(busy.say(b"DATA\r\n.\r\n")) == [354, 250, 421]
+    assert busy.closed
+    for client in (free, busy, waiting):
+        client.run()
+    assert server.reception.sessions == 0
+
+
+def test_client_policy_is_asked_once_an_address() -> None:
+    server = Server()
+    for port in range(3):
+        server.connect(("192.0.2.1", port))
+    server.connect(("192.0.2.2", 1))
+    assert server.asked == ["192.0.2.1", "192.0.2.2"]
+    server.profile.forget_clients()
+    server.connect(("192.0.2.1", 9))
+    assert server.asked == ["192.0.2.1", "192.0.2.2", "192.0.2.1"]
+
+
+# ---------------------------------------------------------------- ends
+
+
+def test_a_client_that_closes_its_half_gets_its_answers() -> None:
+    server = Server(commit="held")
+    client = server.connect()
+    client.say(HELLO + MESSAGE + b"NOOP\r\n")
+    client.transport.take()
+    assert client.session.eof_received()
+    server.commit = "later"
+    client.run()
+    assert codes(client.transport.take()) == [250, 250]
+    assert client.closed
+
+
+def test_a_throttled_client_that_closes_its_half_gets_its_answers() -> None:
+    server = Server(commands_per_second=1, idle_timeout_s=1e18)
+    client = server.connect()
+    client.say(HELLO + b"NOOP\r\n")
+    assert client.session.eof_received()
+    server.reception.sweep()
+    assert not client.closed
+    server.reception.sweep()
+    client.run()
+    assert client.transport.take() == OK
+    assert client.closed
+
+
+def test_a_client_that_closes_its_half_with_nothing_outstanding_is_gone() -> None:
+    client = Server().connect()
+    client.say(HELLO)
+    assert not client.session.eof_received()
+
+
+def test_there_is_no_half_of_a_tls_connection() -> None:
+    client = Server(commit="held").connect(tls=True)
+    client.say(HELLO + MESSAGE)
+    assert not client.session.eof_received()
+
+
+def test_a_message_whose_client_is_gone_is_ours_all_the_same(tmp_path: Path) -> None:
+    counters = Slab.create(1).region(0)
+    events = EventLog(str(tmp_path / "events.jsonl"), counters)
+    server = Server(commit="held", counters=counters, events=events)
+    client = server.connect()
+    client.say(b"EHLO c\r\nMAIL FROM:<a@client.example> SMTPUTF8\r\nRCPT TO:<b@example.net>\r\nDATA\r\n.\r\n")
+    client.transport.lose()
+    assert server.reception.sessions == 0
+    done, _ = server.pending.popleft()
+    done()
+    assert server.value(Slot.INGRESS_MESSAGES_FSYNC) == 1
+    events.close()
+    event = json.loads((tmp_path / "events.jsonl").read_text())
+    assert (event["event"], event["reverse_path"], event["protocol"]) == ("reception", "a@client.example", "UTF8SMTP")
+
+
+def test_a_message_that_fails_when_its_client_is_gone_is_told_to_nobody() -> None:
+    server = Server(commit="held")
+    client = server.connect()
+    client.say(HELLO + MESSAGE)
+    client.transport.lose()
+    done, _ = server.pending.popleft()
+    done(5)
+    assert client.transport.take() == b""
+
+
+DIALOGUE = (
+    b"EHLO client.example\r\nMAIL FROM:<a@client.example> SIZE=100\r\nRCPT TO:<b@example.net>\r\nRCPT TO:<bad>\r\nDATA\r\n"
+    b"Subject: x\r\n\r\n..dot\r\n.\r\nMAIL FROM:<>\r\nRCPT TO:<c@example.net>\r\nBDAT 6\r\nx: y\r\nBDAT 3 LAST\r\nabcRSET\r\nHELP\r\nQUIT\r\n"
+)
+
+
+@pytest.mark.parametrize("commit", ["held", "later", "sync"])
+def test_a_client_may_go_at_every_octet(commit: str) -> None:
+    slab = Slab.create(1)
+    counters = slab.region(0)
+    slab.close()
+    key = client_key(socket.inet_aton("192.0.2.1"))
+    gc.collect()
+    before = memory_octets()
+    for end in range(len(DIALOGUE) + 1):
+        server = Server(commit=commit, counters=counters)
+        client = server.connect()
+        client.say(DIALOGUE[:end])
+        assert counters.client_connections(key) == (0 if client.session.closed else 1)
+        client.transport.lose()
+        assert client.transport.protocol.closed
+        assert server.reception.sessions == 0
+        assert counters.value(Slot.INGRESS_CONNECTIONS) == 0
+        assert counters.client_connections(key) == 0
+        while server.pending:
+            server.pending.popleft()[0]()
+    del server, client
+    gc.collect()
+    assert memory_octets() == before
+
+
+def test_sessions_leave_the_list_in_any_order() -> None:
+    server = Server(idle_timeout_s=-1)
+    clients = [server.connect(("192.0.2.%d" % n, 1)) for n in range(6)]
+    for n in (3, 0, 5):
+        clients[n].transport.lose()
+    assert server.reception.sessions == 3
+    for client in clients:
+        client.transport.take()
+    server.reception.sweep()
+    assert [bool(client.transport.take()) for client in clients] == [False, True, True, False, True, False]
+    for client in clients:
+        client.run()
+    assert server.reception.sessions == 0
+    assert connections_of(server, socket.inet_aton("192.0.2.1")) == 0
+
+
+# ---------------------------------------------------------------- TLS
+
+
+def test_octets_that_come_with_the_handshake_are_kept() -> None:
+    # an asyncio transport may hand over decrypted octets before start_tls() has returned
+    server = Server(tls=True)
+    client = server.connect()
+    client.say(HELLO + b"STARTTLS\r\nNOOP\r\n")
+    client.session.feed(b"MAIL FROM:<injected@client.example>\r\n")  # still plaintext
+    client.session.discard_plaintext()
+    client.session.feed(b"EHLO client.example\r\nNO")
+    transport = FakeTransport(client.session, client.peer, FakeSsl())
+    client.session.tls_established(transport)
+    client.session.feed(b"OP\r\n")
+    assert transport.take().endswith(b"250 LIMITS RCPTMAX=1000\r\n" + OK)
+    assert client.session.tls_version == b"TLSv1.3"
+
+
+def test_a_handshake_that_is_too_late_ends_the_new_transport() -> None:
+    server = Server(tls=True)
+    client = server.connect()
+    client.say(HELLO + b"STARTTLS\r\n")
+    client.transport.lose()
+    transport = FakeTransport(client.session, client.peer, FakeSsl())
+    client.session.tls_established(transport)
+    assert transport.aborted
+
+
+# ---------------------------------------------------------------- events
+
+
+def test_rejections_say_who_and_why(tmp_path: Path) -> None:
+    counters = Slab.create(1).region(0)
+    events = EventLog(str(tmp_path / "events.jsonl"), counters)
+    server = Server(may_relay=False, counters=counters, events=events, message_octets=10)
+    client = server.connect()
+    client.say(b"EHLO c\r\nMAIL FROM:<big@client.example> SIZE=11\r\nMAIL FROM:<a@client.example>\r\nRCPT TO:<b@example.net>\r\n")
+    events.close()
+    seen = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert [(event["event"], event["reverse_path"], event["recipient"], event["reply"]["code"]) for event in seen] == [
+        ("rejection", "big@client.example", "", 552),
+        ("rejection", "a@client.example", "b@example.net", 550),
+    ]
+    assert {event["client"] for event in seen} == {"192.0.2.1"}
+
+
+@pytest.mark.parametrize(
+    ("data", "repaired"),
+    [
+        (b"", b""),
+        (b"a\r\nb\r\n", b"a\r\nb\r\n"),
+        (b"a\nb\rc", b"a\r\nb\r\nc"),
+        (b"\r\r\n\n", b"\r\n\r\n\r\n"),
+        (b"a\n\r", b"a\r\n\r\n"),
+    ],
+)
+def test_newlines_are_repaired(data: bytes, repaired: bytes) -> None:
+    assert repair_newlines(data) == repaired
