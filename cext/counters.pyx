@@ -129,6 +129,8 @@ cdef class Slab:
         raise TypeError("use Slab.create() or Slab.attach()")
 
     def __dealloc__(self):
+        if self.owns_fd and self.fd >= 0:
+            os.close(self.fd)
         if self.memory != NULL:
             munmap(self.memory, self.octets)
 

@@ -4,7 +4,8 @@ Job: a message that is ours goes into the ready queue of its next hop (Dispatche
 (ReadyQueue.pump), and what became of it is settled: delivered to all is settled here, everything else in Python, by the
 functions that the application puts into Dispatcher's attributes.
 
-Bounds: at most `ready_limit` deliveries are ready; what comes beyond waits in the timer. Over `memory_soft_octets` the
+Bounds: at most `ready_limit` deliveries are ready, about `queue_limit` for one next hop; what comes beyond waits in
+the timer. Over `memory_soft_octets` the
 mail data of what cannot go at once is dropped from memory (it is on disk) and read again when its turn comes.
 
 Fails: a message that is over while its journal takes no records is kept in `unrecorded` until it does; after a crash
@@ -39,6 +40,8 @@ from angarium._core.server_session cimport Intake
 
 cdef enum:
     MOST_DOMAINS = 200000        # whose ready queue is remembered
+
+cdef double CROWDED_S = 0.25     # what finds its ready queue full comes back after that
 
 cdef const char *R_STORAGE_FULL = b"452 4.3.1 Out of disk space for mail; try again later\r\n"
 cdef const char *R_STORAGE_FAILED = b"451 4.3.0 Mail cannot be stored at the moment; try again later\r\n"
@@ -203,6 +206,7 @@ cdef class Dispatcher(Taker):
         self.by_domain = {}
         self.unrecorded = []
         self.ready_limit = 20000
+        self.queue_limit = 5000
         self.memory_soft_octets = <uint64_t>1 << 62
 
     cdef Journal journal_of(self, Message message):
@@ -263,6 +267,10 @@ cdef class Dispatcher(Taker):
                 if found is not None:
                     queue = <ReadyQueue>found
                     if queue.expires > monotonic():
+                        if queue.backlog >= self.queue_limit:
+                            # one slow or dead next hop must not fill the ready queues of all others
+                            self.wait(message, unix_s() + max(CROWDED_S, queue.blocked_until - monotonic()))
+                            return 0
                         return self.dispatch(message, queue, Delivery())
         message.outstanding += 1             # while its deliveries are made, none of them is the last
         self.place(message)

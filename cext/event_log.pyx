@@ -14,7 +14,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.math cimport floor
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy, memmove, strlen
+from libc.string cimport memcmp, memcpy, memmove, strlen
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from angarium._core.counters cimport Counters, Slot, slot_add
@@ -51,7 +51,7 @@ cdef enum:
     MOST_GATHERED = 1 << 20      # octets kept while the file cannot be written
     LONGEST_TEXT = 1000          # octets of one string value
 
-_ESCAPER = json.JSONEncoder(ensure_ascii=False)
+_ESCAPER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 cdef inline bint is_plain(const char *octets, size_t n) noexcept nogil:
@@ -88,8 +88,10 @@ cdef class EventLog:
         self._fd = fd
 
     def close(self):
-        """Write what there is and close the file."""
+        """Write what there is and close the file; what cannot be written is lost, and counted."""
         self.flush()
+        if self._length:
+            self._drop()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -100,7 +102,7 @@ cdef class EventLog:
     def flush(self):
         """Append the gathered lines to the file."""
         cdef ssize_t written
-        cdef size_t i, lines, done = 0
+        cdef size_t done = 0
         if self._fd < 0 or self._length == 0:
             return
         while done < self._length:
@@ -113,14 +115,23 @@ cdef class EventLog:
                 memmove(self._octets, self._octets + done, self._length - done)
                 self._length -= done
             if self._length > MOST_GATHERED:
-                lines = 0
-                for i in range(self._length):
-                    lines += self._octets[i] == 10
-                self.dropped += lines
-                slot_add(self._counters.slots, Slot.OUTCOME_EVENTS_DROPPED, lines)
-                self._length = 0
+                self._drop()
             return
         self._length = 0
+
+    def _drop(self):
+        """Give up what was gathered. If the first of it was written in part, its line ends here and spoils no other."""
+        cdef size_t i, lines = 0
+        cdef bint torn = self._length < 9 or memcmp(self._octets, b'{"time":"', 9) != 0
+        for i in range(self._length):
+            lines += self._octets[i] == 10
+        if self._octets[0] == 10:            # the end of a line that counts as written, or was counted before
+            lines -= 1
+        self.dropped += lines
+        slot_add(self._counters.slots, Slot.OUTCOME_EVENTS_DROPPED, lines)
+        self._length = 0
+        if torn:
+            self._put(b"\n", 1)
 
     cdef int _room(self, size_t n) except -1:
         cdef char *moved
@@ -369,14 +380,14 @@ cdef class EventLog:
         return self._end()
 
     def event(self, str event, dict fields):
-        """Any other event; fields are JSON values and stand behind time and event."""
-        cdef bytes line
+        """Any other event; fields are JSON values and stand behind time and event. TypeError, ValueError: they are not."""
+        cdef bytes line, name
         if self._fd < 0:
             return
         name = event.encode("ascii")
+        line = _ESCAPER.encode(fields).encode("utf-8", "replace")  # before anything is put: it may raise
         self._begin(name)
         if fields:
-            line = _ESCAPER.encode(fields).encode("utf-8", "replace")
             self._put(b",", 1)
             self._put(PyBytes_AS_STRING(line) + 1, PyBytes_GET_SIZE(line) - 2)
         self._end()

@@ -196,6 +196,7 @@ cdef const char *R_AUTH_REQUIRED = b"530 5.7.0 Authentication required\r\n"
 cdef const char *R_TLS_FIRST = b"530 5.7.0 Send STARTTLS first\r\n"
 cdef const char *R_TOO_MANY_RECIPIENTS = b"452 4.5.3 Too many recipients; send the rest in another transaction\r\n"
 cdef const char *R_TOO_LARGE = b"552 5.3.4 Message exceeds the size limit\r\n"
+cdef const char *R_HEADER_TOO_LARGE = b"552 5.3.4 Header section exceeds the size limit\r\n"
 cdef const char *R_BARE_NEWLINE = b"554 5.6.0 Bare CR or LF in mail data; lines end with CRLF (RFC 5321 section 2.3.8)\r\n"
 cdef const char *R_LOOP = b"554 5.4.6 Too many Received fields; this is a mail loop\r\n"
 cdef const char *R_MEMORY_FULL = b"452 4.3.1 Out of memory for mail; try again later\r\n"
@@ -293,6 +294,7 @@ cdef class Committed:
 
 cdef class ListenerProfile:
     def __init__(self, *, bytes hostname, bytes name, client_policy, int durability=DURABILITY_FSYNC, uint64_t message_octets=50 << 20,
+                 uint64_t header_octets=256000,
                  uint32_t recipients=1000, uint32_t command_octets=2048, uint32_t errors=20, uint32_t commands_per_second=1000,
                  uint32_t hops=100, uint32_t transactions=0, uint64_t connections=10000, uint32_t connections_per_client=1000,
                  double idle_timeout_s=300, double data_timeout_s=3600, bint authentication_required=False,
@@ -302,6 +304,7 @@ cdef class ListenerProfile:
         self.client_policy = client_policy
         self.durability = durability
         self.message_octets = message_octets
+        self.header_octets = header_octets
         self.recipients = min(recipients, 65535)
         self.command_octets = command_octets
         self.errors = errors
@@ -389,7 +392,11 @@ cdef class Reception:
         cdef double now = monotonic()
         while session is not None:
             following = session._next
-            if session._waiting_for == WAIT_RATE:
+            if session._mode == MODE_CLOSED:
+                # the last reply has been written, and the client does not take it
+                if now > session._deadline and session.transport is not None:
+                    session.transport.abort()
+            elif session._waiting_for == WAIT_RATE:
                 session._rate_count = 0
                 session._go_on()
             elif session._waiting_for == WAIT_NOTHING and now > session._deadline:
@@ -977,7 +984,7 @@ cdef class ServerSession(Receiver):
         return self._reply(b"250 2.0.0 Chunk received\r\n")
 
     cdef int _slot_of(self, const char *reply) noexcept:
-        if reply == R_TOO_LARGE:
+        if reply == R_TOO_LARGE or reply == R_HEADER_TOO_LARGE:
             return Slot.INGRESS_REJECTED_SIZE
         if reply == R_BARE_NEWLINE:
             return Slot.INGRESS_REJECTED_BARE_NEWLINE
@@ -1015,6 +1022,8 @@ cdef class ServerSession(Receiver):
             walk_header(buffer.octets + buffer.data_begin, buffer.end - buffer.data_begin, &facts)
             if facts.received >= self.profile.hops:
                 refusal = R_LOOP
+            elif facts.length > self.profile.header_octets:
+                refusal = R_HEADER_TOO_LARGE
             elif buffered_octets() > self.reception.memory_octets:
                 refusal = R_MEMORY_FULL
             else:

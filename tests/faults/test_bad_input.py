@@ -61,18 +61,18 @@ class Target:
             # sent from where replies are read: one who only writes is another test
             sock.setblocking(False)
             received = b""
-            view = memoryview(octets)
+            view: memoryview | None = memoryview(octets)
             while True:
                 reads, writes, _ = select.select([sock], [sock] if view is not None else [], [], 20)
                 assert reads or writes, f"neither reply nor close; so far {received[-300:]!r}"
                 if writes:
                     try:
                         view = view[sock.send(view) :]
-                    except (BrokenPipeError, ConnectionResetError):
-                        view = None
-                    if view is not None and not len(view):
-                        sock.shutdown(socket.SHUT_WR)
-                        view = None
+                        if not len(view):
+                            sock.shutdown(socket.SHUT_WR)
+                            view = None
+                    except OSError:
+                        view = None  # it has closed, and said why
                 if reads:
                     try:
                         got = sock.recv(1 << 16)
@@ -159,7 +159,7 @@ def client_hello() -> bytes:
 @pytest.mark.parametrize(
     ("octets", "expected"),
     [
-        pytest.param(b"\0" * 1000 + b"\r\nNOOP\r\n", [500, 250], id="nulls"),
+        pytest.param(b"\0" * 1000 + b"\r\nNOOP\r\n", [501, 250], id="nulls"),
         pytest.param(b"EHLO client.test\r\nMAIL FROM:<a\0@client.test>\r\nNOOP\r\n", [250, 501, 250], id="null-in-path"),
         pytest.param(b"NOOP " + b"x" * MIB + b"\r\nNOOP\r\n", [500, 250], id="megabyte-line"),
         pytest.param(b"x" * (4 * MIB), [], id="megabytes-without-end"),
@@ -187,7 +187,7 @@ def test_binary_on_the_plain_port(target: Target) -> None:
 
 def test_garbage_behind_mail_data_is_answered_as_commands(target: Target) -> None:
     lines = target.says(ENVELOPE + b"DATA\r\n" + MESSAGE % b"one" + b".\r\n\0\1\2\r\nX-Token: two\r\n.\r\nNOOP\r\n")
-    assert codes(lines) == [250, 250, 250, 354, 250, 500, 500, 500, 250]
+    assert codes(lines) == [250, 250, 250, 354, 250, 501, 500, 500, 250]
     target.relay.wait_empty()
     assert list(target.next_hop.ledger.arrivals) == ["one"]
 
@@ -198,7 +198,8 @@ def test_garbage_behind_mail_data_is_answered_as_commands(target: Target) -> Non
         # too short: the rest of the content is taken for commands, and the transaction is not complete
         pytest.param(b"BDAT 4\r\nX-Token: x\r\nNOOP\r\n", [250, 500, 250], id="too-short"),
         pytest.param(b"BDAT 1000 LAST\r\nX-Token: x\r\n\r\n", [], id="too-long"),
-        pytest.param(b"BDAT 18446744073709551615 LAST\r\nabc", [], id="2^64-1"),
+        pytest.param(b"BDAT 1000000000000 LAST\r\nabc", [], id="a-terabyte"),
+        pytest.param(b"BDAT 18446744073709551615 LAST\r\nabc", [501, 421], id="2^64-1"),
         pytest.param(b"BDAT 18446744073709551616 LAST\r\nabc", [501, 421], id="2^64"),
         pytest.param(b"BDAT -1 LAST\r\nNOOP\r\n", [501, 421], id="negative"),
         pytest.param(b"BDAT\r\nNOOP\r\n", [501, 421], id="no-size"),
@@ -211,8 +212,6 @@ def test_garbage_behind_mail_data_is_answered_as_commands(target: Target) -> Non
 )
 def test_chunks_that_lie(target: Target, octets: bytes, expected: list[int]) -> None:
     lines = target.says(ENVELOPE + octets)
-    if expected[-1:] == [421] and codes(lines)[3:] != expected:
-        expected = [501, 421] if expected[0] == 501 else expected
     assert codes(lines)[3:] == expected
     target.relay.wait_empty()
     assert not target.next_hop.ledger.arrivals
@@ -289,7 +288,7 @@ def test_the_end_of_data_within_a_chunk_is_content(target: Target) -> None:
 def test_garbage_on_the_tls_port(target: Target) -> None:
     noise = random.Random(2)
     for octets in (b"EHLO client.test\r\n", noise.randbytes(100_000), b"\x16\x03\x01\xff\xff" + b"\0" * 1000, client_hello()[:50], b""):
-        with target.connect(target.tls_port) as sock, contextlib.suppress(ConnectionError):
+        with target.connect(target.tls_port) as sock, contextlib.suppress(OSError):
             sock.sendall(octets)
             sock.shutdown(socket.SHUT_WR)
             while sock.recv(1 << 16):
@@ -301,7 +300,7 @@ def test_garbage_behind_starttls(target: Target, octets: bytes) -> None:
     with target.relay.client() as client:
         client.ehlo()
         client.expect(220, "STARTTLS")
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(OSError):
             client.write(octets)
             client.socket.shutdown(socket.SHUT_WR)
             while client.socket.recv(1 << 16):
@@ -376,8 +375,6 @@ def test_a_flood_of_connections_is_turned_away_beyond_the_limit(target: Target) 
         assert sum(greeting.startswith(b"220 ") for greeting in greetings) == PER_CLIENT
         turned_away = [greeting for greeting in greetings if not greeting.startswith(b"220 ")]
         assert all(re.fullmatch(rb"421 4\.7\.0 [^\r\n]+\r\n", greeting) for greeting in turned_away)
-        for sock in clients:
-            sock.sendall(b"QUIT\r\n") if sock in clients[:PER_CLIENT] else None
     wait_until(lambda: target.open_connections() == 0, "the flood to end")
     with target.relay.client() as client:
         client.expect(221, "QUIT")

@@ -332,7 +332,7 @@ class Scripted:
         self.taken: list[tuple[list[str], bytes]] = []
         self._seen: set[str] = set()
 
-    async def handle_RCPT(self, server, session, envelope, address, options) -> str:  # noqa: ANN001, N802
+    async def handle_RCPT(self, server, session, envelope, address, options) -> str:
         if address.startswith("never"):
             return "550 5.1.1 never"
         if address not in self._seen and address.startswith("later"):
@@ -341,7 +341,7 @@ class Scripted:
         envelope.rcpt_tos.append(address)
         return "250 2.1.5 OK"
 
-    async def handle_DATA(self, server, session, envelope) -> str:  # noqa: ANN001, N802
+    async def handle_DATA(self, server, session, envelope) -> str:
         self.taken.append((list(envelope.rcpt_tos), envelope.original_content))
         return "250 2.0.0 OK"
 

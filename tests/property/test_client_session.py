@@ -31,9 +31,18 @@ replies = st.sampled_from(
 )
 nonsense = st.sampled_from([b"\r\n", b"999 x\r\n", b"250-x\r\n550 y\r\n", b"hello\r\n", b"\0\0\0\n", b"x" * 3000])
 capabilities = st.sampled_from(
-    [0, Capability.CAPABILITY_PIPELINING, Capability.CAPABILITY_PIPELINING | Capability.CAPABILITY_CHUNKING, Capability.CAPABILITY_CHUNKING]
+    [
+        0,
+        Capability.CAPABILITY_PIPELINING,
+        Capability.CAPABILITY_PIPELINING | Capability.CAPABILITY_CHUNKING,
+        Capability.CAPABILITY_CHUNKING,
+    ]
 )
-mails = st.lists(st.tuples(st.integers(1, 4), st.sampled_from([b"", b".", b"x: y\r\n\r\n.\r\nend", b"\r\n.\r\n"])), min_size=1, max_size=4)
+mails = st.lists(
+    st.tuples(st.integers(1, 4), st.sampled_from([b"", b".", b"x: y\r\n\r\n.\r\nend", b"\r\n.\r\n"])),
+    min_size=1,
+    max_size=4,
+)
 cuts = st.lists(st.integers(0, 1000), max_size=6)
 
 
@@ -51,7 +60,12 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 
 
 def play(
-    journal: Journal, mails: list[tuple[int, bytes]], bits: int, recipients_limit: int, hosts: list[bytes], cuts: list[int]
+    journal: Journal,
+    mails: list[tuple[int, bytes]],
+    bits: int,
+    recipients_limit: int,
+    hosts: list[bytes],
+    cuts: list[int],
 ) -> tuple[Queue, list[bytes]]:
     """Each host says its octets, and is gone then."""
     queue = Queue(journal)
@@ -85,11 +99,18 @@ def check(queue: Queue) -> None:
     mails=mails,
     bits=capabilities,
     recipients_limit=st.sampled_from([0, 0, 1, 2]),
-    said=st.lists(st.lists(st.one_of(replies, replies, replies, nonsense), max_size=25).map(b"".join), min_size=1, max_size=3),
+    said=st.lists(
+        st.lists(st.one_of(replies, replies, replies, nonsense), max_size=25).map(b"".join), min_size=1, max_size=3
+    ),
     cuts=cuts,
 )
 def test_the_split_of_the_replies_does_not_matter(
-    mails: list[tuple[int, bytes]], bits: int, recipients_limit: int, said: list[bytes], cuts: list[int], journal: Journal
+    mails: list[tuple[int, bytes]],
+    bits: int,
+    recipients_limit: int,
+    said: list[bytes],
+    cuts: list[int],
+    journal: Journal,
 ) -> None:
     one, heard = play(journal, mails, bits, recipients_limit, said, [])
     check(one)

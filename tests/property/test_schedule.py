@@ -142,7 +142,8 @@ class TimerMachine(RuleBasedStateMachine):
         assert found == sorted(found)
         assert not self.plain.waiting
         message = None
-        for number, kept in self.messages.items():
+        for number in self.messages:
+            kept = self.messages[number]
             count = sys.getrefcount(kept)
             assert count == 3, f"message {number} is held by somebody else"
 

@@ -36,7 +36,8 @@ transaction = st.sampled_from(
     ]
 )
 streams = st.lists(
-    st.one_of(lines, lines, lines, transaction, st.binary(max_size=30), st.sampled_from([b"y" * 3000, b"\0" * 100])), max_size=25
+    st.one_of(lines, lines, lines, transaction, st.binary(max_size=30), st.sampled_from([b"y" * 3000, b"\0" * 100])),
+    max_size=25,
 ).map(b"".join)
 cuts = st.lists(st.integers(0, 5000), max_size=10)
 
@@ -56,7 +57,13 @@ def counters() -> Counters:
 
 def start(commit: str, counters: Counters, *, tls: bool = False) -> tuple[Server, ServerDialogue]:
     server = Server(
-        commit=commit, counters=counters, auth=(b"PLAIN", b"LOGIN"), message_octets=1000, errors=8, commands_per_second=0, recipients=3
+        commit=commit,
+        counters=counters,
+        auth=(b"PLAIN", b"LOGIN"),
+        message_octets=1000,
+        errors=8,
+        commands_per_second=0,
+        recipients=3,
     )
     return server, server.connect(tls=tls)
 
@@ -78,13 +85,17 @@ def without_ids(replies: bytes) -> bytes:
 
 @settings(max_examples=400, deadline=None)
 @given(stream=streams, cuts=cuts, commit=st.sampled_from(["later", "sync"]), tls=st.booleans())
-def test_the_split_of_the_input_does_not_matter(stream: bytes, cuts: list[int], commit: str, tls: bool, counters: Counters) -> None:
+def test_the_split_of_the_input_does_not_matter(
+    stream: bytes, cuts: list[int], commit: str, tls: bool, counters: Counters
+) -> None:
     heard = []
     stored = []
     for parts in (pieces(stream, cuts), [stream]):
         server, client = start(commit, counters, tls=tls)
         heard.append(without_ids(b"".join([client.transport.take(), *(client.say(part) for part in parts)])))
-        stored.append([(taken.envelope["recipients"], taken.mail_data.partition(b"; ")[2][31:]) for taken in server.accepted])
+        stored.append(
+            [(taken.envelope["recipients"], taken.mail_data.partition(b"; ")[2][31:]) for taken in server.accepted]
+        )
         ended = client.closed
         client.transport.lose()
     assert heard[0] == heard[1]
@@ -117,7 +128,9 @@ def test_nothing_is_left_behind(stream: bytes, cuts: list[int], commit: str, tls
 
 
 @settings(max_examples=50, deadline=None)
-@given(chunks=st.lists(st.one_of(st.binary(max_size=100), lines), min_size=1, max_size=20), times=st.integers(1, 20_000))
+@given(
+    chunks=st.lists(st.one_of(st.binary(max_size=100), lines), min_size=1, max_size=20), times=st.integers(1, 20_000)
+)
 def test_what_waits_is_bounded(chunks: list[bytes], times: int, counters: Counters) -> None:
     server, client = start("held", counters)
     client.say(b"EHLO c\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n.\r\n")

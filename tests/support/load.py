@@ -14,7 +14,7 @@ import contextlib
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 _TOKEN = re.compile(rb"^X-Token: (\S+)\r$", re.MULTILINE)
@@ -64,8 +64,9 @@ class Ledger:
 class Sink(asyncio.Protocol):
     """One connection of the next hop."""
 
-    def __init__(self, hop: NextHop) -> None:
+    def __init__(self, hop: NextHop, limit: int | None = None) -> None:
         self.hop = hop
+        self.limit = limit  # octets of replies, then it closes
         self.buffer = bytearray()
         self.data = False
         self.chunk: int | None = None
@@ -88,7 +89,7 @@ class Sink(asyncio.Protocol):
         self.hop.ledger.note()
 
     def say(self, reply: bytes) -> None:
-        limit = self.hop.reply_limit
+        limit = self.limit
         if limit is not None and self.said + len(reply) >= limit:
             self.transport.write(reply[: max(0, limit - self.said)])
             self.said = limit
@@ -182,7 +183,6 @@ class NextHop:
             self.extensions.insert(0, b"PIPELINING")
         if chunking:
             self.extensions.append(b"CHUNKING")
-        self.reply_limit: int | None = None  # octets that a connection says before it closes
         self.mute = False  # whether connections are accepted and not even greeted
         self.silent: Callable[[], bool] = lambda: False  # whether to close after the final dot instead of replying
         self.final_reply = b"250 2.0.0 kept\r\n"
@@ -192,6 +192,7 @@ class NextHop:
         self.messages: list[bytes] | None = None  # set it to a list to keep what arrives
         self.port = 0
         self._server: asyncio.Server | None = None
+        self._more: list[asyncio.Server] = []
 
     async def start(self) -> None:
         """Listen; always on the same port."""
@@ -199,11 +200,22 @@ class NextHop:
         self._server = await loop.create_server(lambda: Sink(self), "127.0.0.1", self.port, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
 
+    async def start_limited(self, octets: int) -> int:
+        """Listen on one more port, whose first connection says so many octets and closes; the port."""
+        limits = [octets]
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Sink(self, limits.pop() if limits else None), "127.0.0.1", 0)
+        self._more.append(server)
+        port: int = server.sockets[0].getsockname()[1]
+        return port
+
     async def crash(self) -> None:
         """Be gone at once, connections and all, as after kill -9; what arrived stays noted."""
         if self._server is not None:
             self._server.close()
             self._server = None
+        while self._more:
+            self._more.pop().close()
         for connection in tuple(self.open):
             connection.transport.abort()
 
@@ -342,6 +354,22 @@ class HopThread:
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self.hop.start(), self._loop).result(10)
         return self
+
+    def octets_of_replies(self) -> int:
+        """How many octets a connection says that carries one message to one recipient and ends with QUIT."""
+        hop = self.hop
+        greeting, bye, ok, go_on = b"220 sink.test ESMTP\r\n", b"221 2.0.0 bye\r\n", b"250 2.0.0 OK\r\n", b"354 go on\r\n"
+        lines = sum(len(line) + 6 for line in (b"sink.test", *hop.extensions))
+        data = 0 if b"CHUNKING" in hop.extensions and b"PIPELINING" in hop.extensions else len(go_on)
+        return len(greeting) + lines + 2 * len(ok) + data + len(hop.final_reply) + len(bye)
+
+    def open_limited(self, limits: Iterable[int]) -> list[int]:
+        """NextHop.start_limited for each."""
+
+        async def start() -> list[int]:
+            return [await self.hop.start_limited(octets) for octets in limits]
+
+        return asyncio.run_coroutine_threadsafe(start(), self._loop).result(10)
 
     def __exit__(self, *_: object) -> None:
         asyncio.run_coroutine_threadsafe(self.hop.crash(), self._loop).result(10)

@@ -285,7 +285,9 @@ class Queue:
         self.dispatcher.place = self._place
         self.egress = Egress(self.counters, **egress)
         self.wanted = 0  # connections asked for and not yet opened
-        self.ready = ReadyQueue(self.dispatcher, b"smtp://host.example:25", b"host.example", limit=limit, connect=self._connect)
+        self.ready = ReadyQueue(
+            self.dispatcher, b"smtp://host.example:25", b"host.example", limit=limit, connect=self._connect
+        )
         self.messages: dict[str, Message] = {}
         self.outcomes: dict[int, dict[int, str]] = {}
         self.rounds: list[int] = []  # ids of messages whose round left something
@@ -314,7 +316,9 @@ class Queue:
             status = ".".join(map(str, enhanced)) if enhanced else "-"
             name = Phase(phase).name.removeprefix("PHASE_")
             assert index not in outcome, f"recipient {index} settled twice: {outcome[index]}, {word} {code}"
-            outcome[index] = f"{word} {code} {status} {name} {text.decode('utf-8', 'replace')}".rstrip().replace("\n", " / ")
+            outcome[index] = f"{word} {code} {status} {name} {text.decode('utf-8', 'replace')}".rstrip().replace(
+                "\n", " / "
+            )
             delivery.message.set_recipient_state(index, state)
         self.dispatcher.finish(delivery)
 
@@ -324,7 +328,9 @@ class Queue:
     def _partial(self, message: Message) -> None:
         self.partly.append(message.id)
 
-    def make(self, name: str, to: list[bytes], *, data: bytes = DATA, reverse_path: bytes = b"s@example.org", **more: Any) -> Message:
+    def make(
+        self, name: str, to: list[bytes], *, data: bytes = DATA, reverse_path: bytes = b"s@example.org", **more: Any
+    ) -> Message:
         """A message that nobody was told of yet. `to`: forward paths; more: keys of make_accepted, or `recipients` in full."""
         recipients = more.pop("recipients", None) or [(path, 0, b"") for path in to]
         envelope = {"reverse_path": reverse_path, "recipients": recipients, **more}
@@ -363,7 +369,9 @@ class Host:
     def __init__(self, queue: Queue, capabilities: int, **limits: int) -> None:
         self.queue = queue
         self.transport = FakeTransport(None)
-        self.session = ClientSession(queue.egress, queue.ready, self.transport, b"host.example[192.0.2.25]:25", capabilities, **limits)
+        self.session = ClientSession(
+            queue.egress, queue.ready, self.transport, b"host.example[192.0.2.25]:25", capabilities, **limits
+        )
         self.transport.set_protocol(self.session)
         self.session.start()
 

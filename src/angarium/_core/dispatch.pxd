@@ -73,6 +73,7 @@ cdef class Dispatcher(Taker):
     cdef public object partial               # (message) -> None: some recipients are done, others are under way
     cdef readonly uint32_t ready             # deliveries in ready queues
     cdef public uint32_t ready_limit
+    cdef public uint32_t queue_limit         # of one next hop
     cdef public uint64_t memory_soft_octets
     cdef public bint stopped                 # nothing new is dispatched
     cdef readonly list unrecorded            # messages that are done while their journal takes no records

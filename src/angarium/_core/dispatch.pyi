@@ -100,6 +100,7 @@ class Dispatcher(Taker):
     reconsider: Callable[[Message], None]
     partial: Callable[[Message], None]
     ready_limit: int
+    queue_limit: int
     memory_soft_octets: int
     stopped: bool
     def __init__(self, counters: Counters, events: EventLog) -> None: ...

@@ -23,6 +23,7 @@ cdef class ListenerProfile:
     cdef readonly bytes name
     cdef readonly int durability
     cdef readonly uint64_t message_octets
+    cdef readonly uint64_t header_octets
     cdef readonly uint32_t recipients
     cdef readonly uint32_t command_octets
     cdef readonly uint32_t errors

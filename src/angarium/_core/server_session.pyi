@@ -42,6 +42,7 @@ class ListenerProfile:
         client_policy: Callable[[str], tuple[bool, bool]],
         durability: int = ...,
         message_octets: int = ...,
+        header_octets: int = 256000,
         recipients: int = 1000,
         command_octets: int = 2048,
         errors: int = 20,
@@ -69,6 +70,8 @@ class ListenerProfile:
     def durability(self) -> int: ...
     @property
     def message_octets(self) -> int: ...
+    @property
+    def header_octets(self) -> int: ...
     @property
     def recipients(self) -> int: ...
     @property

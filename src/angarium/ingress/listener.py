@@ -101,6 +101,7 @@ def make_profile(config: Config, listener: Listener, context: ssl.SSLContext | N
         client_policy=client_policy(listener),
         durability=DURABILITIES[config.durability_of(listener)],
         message_octets=limits.message_size_octets,
+        header_octets=limits.header_size_octets,
         recipients=limits.recipients,
         command_octets=limits.command_line_octets,
         errors=limits.errors,

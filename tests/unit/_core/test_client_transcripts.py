@@ -99,7 +99,9 @@ class Player:
         self.heard += self.host.heard()
         heard = bytes(self.heard)
         self.heard.clear()
-        assert heard == step.octets, f"{self.dialogue.file}.txt:{step.line}:\n  expected {step.octets!r}\n  got      {heard!r}"
+        assert heard == step.octets, (
+            f"{self.dialogue.file}.txt:{step.line}:\n  expected {step.octets!r}\n  got      {heard!r}"
+        )
 
     def _send(self) -> None:
         """The mail that was described goes into the queue."""

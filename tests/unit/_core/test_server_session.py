@@ -433,7 +433,9 @@ def test_rejections_say_who_and_why(tmp_path: Path) -> None:
     events = EventLog(str(tmp_path / "events.jsonl"), counters)
     server = Server(may_relay=False, counters=counters, events=events, message_octets=10)
     client = server.connect()
-    client.say(b"EHLO c\r\nMAIL FROM:<big@client.example> SIZE=11\r\nMAIL FROM:<a@client.example>\r\nRCPT TO:<b@example.net>\r\n")
+    client.say(
+        b"EHLO c\r\nMAIL FROM:<big@client.example> SIZE=11\r\nMAIL FROM:<a@client.example>\r\nRCPT TO:<b@example.net>\r\n"
+    )
     events.close()
     seen = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert [(event["event"], event["reverse_path"], event["recipient"], event["reply"]["code"]) for event in seen] == [

@@ -1,0 +1,671 @@
+"""From the queue to a connection and back: who goes where, who waits, and what is left in the journal."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import select
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from angarium._core.client_session import Capability
+from angarium._core.counters import Slab, Slot
+from angarium._core.dispatch import Delivery, Dispatcher, JournalIntake, ReadyQueue
+from angarium._core.event_log import EventLog
+from angarium._core.journal import CallbackReceiver, Journal
+from angarium._core.record import (
+    Message,
+    MessageState,
+    RecipientState,
+    load_message,
+    make_accepted,
+    memory_octets,
+    new_message,
+    shard_of,
+)
+from angarium._core.recovery import read_in_flight
+from angarium._core.server_session import ListenerProfile, Reception
+from tests.support.session import DATA, FakeTransport, Host, Queue
+
+PIPELINING = Capability.CAPABILITY_PIPELINING
+DELIVERED, FAILED, DEFERRED = (
+    RecipientState.RECIPIENT_DELIVERED,
+    RecipientState.RECIPIENT_FAILED,
+    RecipientState.RECIPIENT_DEFERRED,
+)
+
+
+class Node:
+    """A dispatcher with its shards' journals; what Python does with messages is written down."""
+
+    def __init__(self, folder: Path, shards: int = 1, segment_octets: int = 1 << 20) -> None:
+        slab = Slab.create(1)
+        self.counters = slab.region(0)
+        slab.close()
+        self.dispatcher = Dispatcher(self.counters, EventLog(None, self.counters))
+        self.journals = []
+        for shard in range(shards):
+            (folder / str(shard)).mkdir()
+            journal = Journal(str(folder / str(shard)), shard, segment_octets, self.counters, self.dispatcher)
+            self.dispatcher.journals[shard] = journal
+            self.journals.append(journal)
+        self.intake = JournalIntake(self.dispatcher, self.journals)
+        self.placed: list[Message] = []
+        self.loaded: list[Message] = []
+        self.settled: list[Delivery] = []
+        self.rounds: list[Message] = []
+        self.partly: list[Message] = []
+        self.told: list[int] = []
+        self.handed: list[Delivery] = []
+        self.asked: list[ReadyQueue] = []
+        self.dispatcher.place = self.placed.append
+        self.dispatcher.load = self.loaded.append
+        self.dispatcher.settle = self._settle
+        self.dispatcher.reconsider = self.rounds.append
+        self.dispatcher.partial = self.partly.append
+        self.receiver = CallbackReceiver(lambda message, error: self.told.append(error))
+
+    def _settle(self, delivery: Delivery) -> None:
+        self.settled.append(delivery)
+
+    def queue(self, **more: Any) -> ReadyQueue:
+        """A ready queue whose connections are only asked for."""
+        return ReadyQueue(self.dispatcher, b"smtp://host:25", b"host", connect=self.asked.append, **more)
+
+    def hand(self, **more: Any) -> ReadyQueue:
+        """A ready queue whose deliveries are handed over."""
+        return ReadyQueue(self.dispatcher, b"discard:", b"discard", hand_over=self.handed.append, **more)
+
+    def make(self, *to: bytes, data: bytes = DATA, durability: int = 0) -> Message:
+        envelope = {
+            "reverse_path": b"s@example.org",
+            "recipients": [(path, 0, b"") for path in to or (b"a@example.net",)],
+            "durability": durability,
+            "received_us": time.time_ns() // 1000,
+        }
+        return new_message(make_accepted(envelope, data, self.intake.new_id()))
+
+    def accept(self, *to: bytes, **more: Any) -> Message:
+        """A message that is in the journal, and ours."""
+        message = self.make(*to, **more)
+        self.intake.submit(message, self.receiver)
+        self.settle()
+        return message
+
+    def settle(self) -> None:
+        """Until nobody waits for a commit."""
+        for journal in self.journals:
+            while journal.waiting:
+                poll = select.poll()
+                poll.register(journal.event_fd, select.POLLIN)
+                assert poll.poll(30_000), "the commit thread said nothing"
+                journal.on_commit()
+
+    def break_disk(self, journal: Journal) -> None:
+        """The next write to the journal's segment fails, and has failed when this returns."""
+        message = self.make()
+        journal.append(message, self.receiver)
+        self.settle()
+        full = os.open("/dev/full", os.O_RDWR)
+        os.dup2(full, journal.segments[-1].fileno)
+        os.close(full)
+        journal.append(self.make(), self.receiver)
+        self.settle()
+        assert journal.failed == errno.ENOSPC
+        self.told.clear()
+        self.dispatcher.drop(message)
+        self.dispatcher.unrecorded.clear()
+
+    def close(self) -> None:
+        for journal in self.journals:
+            journal.close()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    node = Node(tmp_path)
+    yield node
+    node.close()
+
+
+@pytest.fixture
+def make_node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
+    nodes = []
+
+    def make(**more: Any) -> Node:
+        nodes.append(Node(tmp_path, **more))
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.close()
+
+
+def finish(node: Node, delivery: Delivery, *states: int) -> None:
+    """Settle as the recorder would."""
+    for index, state in zip(delivery.indices(), states, strict=True):
+        delivery.message.set_recipient_state(index, state)
+    node.dispatcher.finish(delivery)
+
+
+# ---------------------------------------------------------------- ready queues
+
+
+def test_connections_are_asked_for_as_mail_gathers(node: Node) -> None:
+    queue = node.queue(limit=3)
+    for asked in (1, 2, 3, 3, 3):
+        node.dispatcher.send(node.make(), queue, [0])
+        assert len(node.asked) == queue.connecting == asked
+    assert queue.backlog == node.dispatcher.ready == 5
+
+
+def test_one_connection_serves_until_more_waits_than_there_are(node: Node) -> None:
+    queue = node.queue()
+    queue.open = 2
+    for asked in (0, 0, 1, 2):
+        node.dispatcher.send(node.make(), queue, [0])
+        assert len(node.asked) == asked
+        queue.connecting = 0
+        queue.open = 2 + asked
+
+
+def test_grow_asks_for_one_more_while_mail_waits(node: Node) -> None:
+    queue = node.queue(limit=3)
+    queue.grow()
+    assert node.asked == []
+    queue.open = 1
+    node.dispatcher.send(node.make(), queue, [0])
+    assert node.asked == []
+    queue.grow()
+    assert len(node.asked) == 1
+    queue.grow()  # one is on its way
+    assert len(node.asked) == 1
+    queue.connecting, queue.open = 0, 3
+    queue.grow()  # the limit
+    assert len(node.asked) == 1
+
+
+def test_a_blocked_queue_opens_nothing_until_its_time(node: Node) -> None:
+    queue = node.queue()
+    queue.blocked_until = time.monotonic() + 3600
+    node.dispatcher.send(node.make(), queue, [0])
+    queue.grow()
+    queue.wake()
+    assert node.asked == []
+    queue.blocked_until = time.monotonic() - 1
+    queue.wake()
+    assert node.asked == [queue]
+
+
+def test_no_limit_means_no_connection(node: Node) -> None:
+    queue = node.queue(limit=0)
+    node.dispatcher.send(node.make(), queue, [0])
+    queue.grow()
+    assert node.asked == []
+
+
+def test_what_was_taken_and_not_begun_goes_first_again(node: Node) -> None:
+    queue = node.queue()
+    first, second = node.make(), node.make()
+    for message in (first, second):
+        node.dispatcher.send(message, queue, [0])
+    delivery = queue.take()
+    assert delivery is not None
+    assert delivery.message is first
+    assert delivery.transfers == 1
+    assert delivery.seconds() >= 0
+    assert queue.backlog == node.dispatcher.ready == 1
+    queue.put_back(delivery)
+    again, last = queue.take(), queue.take()
+    assert again is delivery
+    assert again.transfers == 2
+    assert last is not None
+    assert last.message is second
+    assert queue.take() is None
+    assert queue.backlog == node.dispatcher.ready == 0
+
+
+def test_deliveries_are_handed_over_where_there_are_no_connections(node: Node) -> None:
+    queue = node.hand(limit=0)
+    queue.blocked_until = time.monotonic() + 3600
+    messages = [node.make() for _ in range(3)]
+    for message in messages:
+        node.dispatcher.send(message, queue, [0])
+    assert [delivery.message for delivery in node.handed] == messages
+    assert queue.backlog == 0
+
+
+def test_a_stopped_dispatcher_moves_nothing(node: Node) -> None:
+    queue = node.hand()
+    node.dispatcher.stopped = True
+    node.dispatcher.send(node.make(), queue, [0])
+    queue.wake()
+    queue.grow()
+    assert node.handed == []
+    assert queue.take() is None
+    node.dispatcher.stopped = False
+    queue.wake()
+    assert len(node.handed) == 1
+
+
+def test_redirect(node: Node) -> None:
+    waiting, queue = node.queue(), node.hand()
+    node.dispatcher.send(node.make(b"a@example.net", b"b@example.net"), waiting, [1])
+    delivery = waiting.take()
+    assert delivery is not None
+    node.dispatcher.redirect(delivery, queue)
+    assert node.handed == [delivery]
+    assert delivery.queue is queue
+    assert delivery.indices() == [1]
+    assert delivery.transfers == 1
+    assert delivery.message.outstanding == 1
+
+
+# ---------------------------------------------------------------- the way of a message
+
+
+def test_a_domain_that_is_known_needs_no_placing(node: Node) -> None:
+    queue = node.hand()
+    node.dispatcher.remember(b"example.net", queue)
+    for path in (b"a@example.net", b"B@EXAMPLE.NET", b'"a@b"@Example.Net'):
+        message = node.make(path)
+        node.dispatcher.adopt(message)
+        assert node.handed.pop().message is message
+    assert node.placed == []
+    for paths in (
+        [b"a@sub.example.net"],
+        [b"a@example.ne"],
+        [b"a@example.net", b"b@example.net"],
+        [b"a@" + b"x" * 256],
+    ):
+        node.dispatcher.adopt(node.make(*paths))
+    assert len(node.placed) == 4
+    assert node.handed == []
+
+
+def test_a_domain_whose_names_are_too_old_is_placed_again(node: Node) -> None:
+    queue = node.hand(expires=time.monotonic() - 1)
+    node.dispatcher.remember(b"example.net", queue)
+    message = node.make()
+    node.dispatcher.adopt(message)
+    assert node.placed == [message]
+
+
+def test_a_message_is_adopted_once(node: Node) -> None:
+    message = node.make()
+    node.dispatcher.adopt(message)
+    node.dispatcher.adopt(message)
+    assert node.placed == [message]
+    assert len(node.dispatcher.table) == 1
+
+
+def test_a_message_that_cannot_be_placed_is_reconsidered(node: Node) -> None:
+    message = node.make()
+    node.dispatcher.adopt(message)
+    assert node.rounds == [message]
+
+
+def test_too_much_at_a_time_waits_in_the_timer(node: Node) -> None:
+    queue = node.queue(limit=0)
+    node.dispatcher.remember(b"example.net", queue)
+    node.dispatcher.ready_limit = 2
+    messages = [node.make() for _ in range(4)]
+    for message in messages:
+        node.dispatcher.adopt(message)
+    states = [MessageState.MESSAGE_READY] * 2 + [MessageState.MESSAGE_SCHEDULED] * 2
+    assert [message.state for message in messages] == states
+    assert len(node.dispatcher.timer) == 2
+    assert node.dispatcher.tick() == 0
+    queue.take()
+    assert node.dispatcher.tick() == 1
+    assert messages[2].state == MessageState.MESSAGE_READY
+    node.dispatcher.ready_limit = 100
+    assert node.dispatcher.tick() == 1
+    assert queue.backlog == 3
+
+
+def test_tick_takes_what_is_due_and_no_more(node: Node) -> None:
+    queue = node.queue(limit=0)
+    node.dispatcher.remember(b"example.net", queue)
+    now = time.time()
+    for at in (now - 5, now - 3, now + 3600, now - 4):
+        message = node.make()
+        node.dispatcher.table.insert(message)
+        node.dispatcher.wait(message, at)
+    node.dispatcher.stopped = True
+    assert node.dispatcher.tick() == 0
+    node.dispatcher.stopped = False
+    assert node.dispatcher.tick(most=2) == 2
+    assert node.dispatcher.tick() == 1
+    assert node.dispatcher.tick() == 0
+    assert len(node.dispatcher.timer) == 1
+
+
+def test_tick_gives_way_to_the_loop(node: Node) -> None:
+    node.dispatcher.remember(b"example.net", node.queue(limit=0))
+    for _ in range(40):
+        message = node.make()
+        node.dispatcher.table.insert(message)
+        node.dispatcher.wait(message, 0)
+    assert [node.dispatcher.tick(most_s=-1) for _ in range(3)] == [16, 16, 8]
+
+
+def test_mail_data_leaves_the_memory_when_it_is_short(node: Node) -> None:
+    node.dispatcher.ready_limit = 0
+    kept, dropped = node.make(data=b"x" * 50_000), node.make(data=b"y" * 50_000)
+    node.intake.submit(kept, None)
+    node.settle()
+    node.dispatcher.memory_soft_octets = 1
+    gc.collect()
+    before = memory_octets()
+    node.intake.submit(dropped, None)
+    node.settle()
+    assert kept.buffer is not None
+    assert dropped.buffer is None
+    assert before - memory_octets() > 50_000
+    # when its turn comes it is read from disk
+    node.dispatcher.ready_limit = 10
+    assert node.dispatcher.tick() == 2
+    assert node.loaded == [dropped]
+    dropped.buffer = load_message(node.dispatcher.journal(dropped).read_record(dropped))
+    node.dispatcher.enqueue_now(dropped)
+    assert node.placed == [kept, dropped]
+    assert dropped.buffer.mail_data() == b"y" * 50_000
+
+
+def test_mail_of_class_memory_stays_in_memory(node: Node) -> None:
+    node.dispatcher.memory_soft_octets = 1
+    node.dispatcher.ready_limit = 0
+    message = node.make(durability=2)
+    node.intake.submit(message)
+    assert message.state == MessageState.MESSAGE_SCHEDULED
+    assert message.buffer is not None
+
+
+# ---------------------------------------------------------------- rounds
+
+
+def test_a_message_with_several_next_hops(node: Node) -> None:
+    queues = [node.hand(), node.hand()]
+
+    def place(message: Message) -> None:
+        node.dispatcher.send(message, queues[0], [0, 2])
+        node.dispatcher.send(message, queues[1], [1])
+
+    node.dispatcher.place = place
+    message = node.accept(b"a@one.example", b"b@two.example", b"c@one.example")
+    assert message.outstanding == 2
+    one, two = node.handed
+    assert (one.indices(), two.indices()) == ([0, 2], [1])
+    finish(node, one, DELIVERED, DEFERRED)
+    assert (node.partly, node.rounds) == ([message], [])
+    finish(node, two, DELIVERED)
+    assert node.rounds == [message]
+    assert message.unfinished() == [2]
+    # the next round is for the one that is left
+    node.dispatcher.place = lambda message: node.dispatcher.send(message, queues[0], message.unfinished())
+    node.dispatcher.enqueue_now(message)
+    assert node.handed[-1].indices() == [2]
+    finish(node, node.handed[-1], FAILED)
+    assert message.state == MessageState.MESSAGE_GONE
+    assert len(node.dispatcher.table) == 0
+
+
+def test_deliveries_that_are_over_while_the_message_is_placed(node: Node) -> None:
+    queue = ReadyQueue(
+        node.dispatcher,
+        b"discard:",
+        b"discard",
+        hand_over=lambda delivery: node.dispatcher.delivered_by_hand(delivery, 250, b"discarded"),
+    )
+
+    def place(message: Message) -> None:
+        node.dispatcher.send(message, queue, [0])
+        node.dispatcher.send(message, queue, [1])
+
+    node.dispatcher.place = place
+    message = node.accept(b"a@one.example", b"b@two.example")
+    assert message.state == MessageState.MESSAGE_GONE
+    assert node.partly == [message]  # between the two
+    assert node.rounds == []
+    assert node.counters.value(Slot.DELIVERY_DELIVERED_MESSAGES) == 1
+    assert node.counters.value(Slot.DELIVERY_DELIVERED_RECIPIENTS) == 2
+
+
+def test_a_message_dropped_while_it_is_under_way_stays_dropped(node: Node) -> None:
+    queue = node.hand()
+    node.dispatcher.place = lambda message: node.dispatcher.send(message, queue, [0, 1])
+    message = node.accept(b"a@one.example", b"b@one.example")
+    node.dispatcher.drop(message)
+    node.dispatcher.drop(message)
+    finish(node, node.handed[0], DEFERRED, DELIVERED)
+    assert (node.rounds, node.partly) == ([], [])
+    assert len(node.dispatcher.table) == 0
+    assert node.counters.value(Slot.DELIVERY_DELIVERED_MESSAGES) == 1
+
+
+def test_done_is_written_when_all_are_final(node: Node) -> None:
+    queue = node.hand()
+    node.dispatcher.remember(b"example.net", queue)
+    message = node.accept()
+    assert node.told == [0]
+    segment = message.segment
+    assert segment.alive == 1
+    node.dispatcher.delivered_by_hand(node.handed[0], 250, b"ok")
+    assert segment.alive == 0
+    assert message.segment is None
+    assert message.buffer is None
+    assert (len(node.dispatcher.table), len(node.dispatcher.timer)) == (0, 0)
+
+
+def test_gauges(node: Node) -> None:
+    node.dispatcher.remember(b"example.net", node.queue(limit=0))
+    messages = [node.make(b"a@example.net"), node.make(b"a@example.net"), node.make(b"a@example.net", b"b@example.net")]
+    for message in messages[:2]:
+        node.dispatcher.adopt(message)
+    node.dispatcher.ready_limit = 0
+    node.dispatcher.adopt(messages[2])
+    node.dispatcher.publish_gauges()
+    values = [
+        node.counters.value(slot)
+        for slot in (Slot.QUEUE_MESSAGES, Slot.QUEUE_RECIPIENTS, Slot.DELIVERY_READY, Slot.DELIVERY_SCHEDULED)
+    ]
+    assert values == [3, 4, 2, 1]
+    assert node.counters.value(Slot.QUEUE_OCTETS) == sum(message.record_octets for message in messages)
+    assert node.counters.value(Slot.QUEUE_MEMORY_OCTETS) == memory_octets()
+
+
+def test_indices_of_a_delivery(node: Node) -> None:
+    queue = node.hand()
+    message = node.make(b"a@example.net", b"b@example.net", b"c@example.net")
+    node.dispatcher.send(message, queue, [0, 1, 2])
+    node.dispatcher.send(message, queue, [0, 2])
+    assert [delivery.indices() for delivery in node.handed] == [[0, 1, 2], [0, 2]]
+    assert [delivery.recipients for delivery in node.handed] == [3, 2]
+    assert node.handed[1].mail_buffer().recipient(2)[0] == b"c@example.net"
+    assert "discard" in repr(node.handed[0])
+    assert "backlog=0" in repr(queue)
+
+
+# ---------------------------------------------------------------- the journal
+
+
+def in_flight(node: Node) -> list[int]:
+    return list(read_in_flight(os.path.join(node.journals[0].folder, "in-flight")))
+
+
+def test_a_message_is_in_flight_from_its_last_octets_to_its_outcome(node: Node) -> None:
+    queue = Queue(node.journals[0])
+    message = node.make()
+    node.journals[0].append(message, node.receiver)
+    node.settle()
+    node.placed.clear()
+    message.state = MessageState.MESSAGE_COMMITTING
+    queue.messages["a"] = message
+    queue.outcomes[message.id] = {}
+    queue.dispatcher.adopt(message)
+    host = queue.connect(PIPELINING)
+    host.say(b"250 ok\r\n250 ok\r\n")
+    assert in_flight(node) == []
+    host.say(b"354 go\r\n")
+    assert in_flight(node) == [message.id]
+    host.say(b"250 ok\r\n")
+    assert message.state == MessageState.MESSAGE_GONE
+    node.journals[0].flush()
+    poll = select.poll()
+    poll.register(node.journals[0].event_fd, select.POLLIN)
+    while in_flight(node):
+        assert poll.poll(30_000)
+        node.journals[0].on_commit()
+
+
+def test_a_disk_that_fails_does_not_stop_what_is_in_memory(node: Node) -> None:
+    queue = node.hand()
+    node.dispatcher.remember(b"example.net", queue)
+    messages = [node.accept(), node.accept()]
+    segment = messages[0].segment
+    node.break_disk(node.journals[0])
+    deliveries = [delivery for delivery in node.handed if delivery.message in messages]
+    for delivery in deliveries:
+        node.dispatcher.delivered_by_hand(delivery, 250, b"ok")
+    assert len(node.dispatcher.table) == 0
+    assert node.dispatcher.unrecorded == messages
+    alive = segment.alive
+    node.dispatcher.tick()
+    assert node.dispatcher.unrecorded == messages
+    assert node.journals[0].heal()
+    node.dispatcher.tick()
+    assert node.dispatcher.unrecorded == []
+    assert alive - segment.alive == 2
+    assert [message.segment for message in messages] == [None, None]
+
+
+def test_persist_writes_a_message_of_class_memory(node: Node) -> None:
+    node.dispatcher.remember(b"example.net", node.hand())
+    message = node.make(durability=2)
+    node.intake.submit(message, node.receiver)
+    assert node.told == [0]
+    assert message.segment is None
+    assert node.dispatcher.persist(message)
+    assert message.segment is not None
+    node.settle()
+    assert load_message(node.journals[0].read_record(message)).mail_data() == DATA
+    assert node.dispatcher.persist(message)  # it is there already
+    assert len(node.dispatcher.table) == 1
+
+
+def test_persist_says_when_the_disk_takes_nothing(node: Node) -> None:
+    node.break_disk(node.journals[0])
+    message = node.make(durability=2)
+    node.intake.submit(message)
+    assert not node.dispatcher.persist(message)
+    assert message.segment is None
+    assert message.buffer is not None
+
+
+# ---------------------------------------------------------------- intake
+
+
+def test_all_mail_goes_to_one_journal_while_it_is_well(make_node: Callable[..., Node]) -> None:
+    node = make_node(shards=3)
+    assert {shard_of(node.intake.new_id()) for _ in range(10)} == {0}
+    node.journals[0].full = True
+    assert {shard_of(node.intake.new_id()) for _ in range(10)} == {1}
+    node.break_disk(node.journals[1])
+    assert {shard_of(node.intake.new_id()) for _ in range(10)} == {2}
+    # the first is well again, and so is the third: it stays
+    node.journals[0].full = False
+    assert {shard_of(node.intake.new_id()) for _ in range(10)} == {2}
+    assert node.intake.accepting
+    message = node.accept()
+    assert os.path.dirname(message.segment.path) == node.journals[2].folder
+
+
+@pytest.mark.parametrize(
+    ("cause", "reply"),
+    [
+        ("full", b"452 4.3.1 Out of disk space for mail; try again later\r\n"),
+        ("failed", b"451 4.3.0 Mail cannot be stored at the moment; try again later\r\n"),
+    ],
+)
+def test_no_journal_takes_mail(node: Node, cause: str, reply: bytes) -> None:
+    profile = ListenerProfile(hostname=b"relay.example.org", name=b"relay", client_policy=lambda address: (True, False))
+    reception = Reception(node.counters, node.dispatcher.events, node.intake)
+    session = reception.session(profile)
+    transport = FakeTransport(session)
+    session.connection_made(transport)  # type: ignore[arg-type]
+    session.feed(b"HELO c\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\nx: y\r\n")
+    transport.take()
+    if cause == "full":
+        node.journals[0].full = True
+    else:
+        node.break_disk(node.journals[0])
+    assert not node.intake.accepting
+    session.feed(b".\r\nMAIL FROM:<a@b.example>\r\n")
+    assert transport.take() == reply * 2
+    assert node.counters.value(Slot.INGRESS_REJECTED_STORAGE) == 2
+    if cause == "full":
+        node.journals[0].full = False
+    else:
+        assert node.journals[0].heal()
+    assert node.intake.accepting
+    session.feed(b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\nx: y\r\n.\r\n")
+    node.settle()
+    assert transport.take().endswith(b" durability=fsync\r\n")
+    transport.lose()
+
+
+def test_a_sync_that_fails_is_told_to_the_client(node: Node) -> None:
+    profile = ListenerProfile(hostname=b"relay.example.org", name=b"relay", client_policy=lambda address: (True, False))
+    reception = Reception(node.counters, node.dispatcher.events, node.intake)
+    node.accept()
+    session = reception.session(profile)
+    transport = FakeTransport(session)
+    session.connection_made(transport)  # type: ignore[arg-type]
+    full = os.open("/dev/full", os.O_RDWR)
+    os.dup2(full, node.journals[0].segments[-1].fileno)
+    os.close(full)
+    session.feed(b"HELO c\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\nx: y\r\n.\r\nNOOP\r\n")
+    transport.take()
+    node.settle()
+    assert transport.take() == b"452 4.3.1 Out of disk space for mail; try again later\r\n250 2.0.0 OK\r\n"
+    assert len(node.dispatcher.table) == 1  # the one before
+    transport.lose()
+
+
+def test_class_memory_is_answered_before_it_is_dispatched(node: Node) -> None:
+    order: list[str] = []
+    node.dispatcher.place = lambda message: order.append("placed")
+    node.intake.submit(node.make(durability=2), CallbackReceiver(lambda message, error: order.append("told")))
+    assert order == ["told", "placed"]
+
+
+def test_nobody_needs_to_wait_for_a_commit(node: Node) -> None:
+    message = node.make()
+    node.intake.submit(message)
+    node.settle()
+    assert node.placed == [message]
+
+
+# ---------------------------------------------------------------- splitting
+
+
+def test_recipients_too_many_for_one_transaction_keep_the_message_under_way(node: Node) -> None:
+    queue = Queue(node.journals[0])
+    message = queue.mail("a", [b"%d@example.net" % i for i in range(5)])
+    host: Host = queue.connect(PIPELINING, recipients_limit=2)
+    assert message.outstanding == 2
+    host.say(b"250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n250 ok\r\n")
+    assert message.outstanding == 2
+    assert queue.partly == [message.id]
+    host.say(b"250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n250 ok\r\n")
+    assert message.outstanding == 1
+    host.say(b"250 ok\r\n250 ok\r\n354 go\r\n250 ok\r\n")
+    assert message.state == MessageState.MESSAGE_GONE
+    assert queue.rounds == []
+    assert queue.outcome("a") == dict.fromkeys(range(5), "delivered")
