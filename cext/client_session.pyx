@@ -15,7 +15,7 @@ from cpython.buffer cimport PyBUF_WRITE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport malloc, realloc
 from libc.string cimport memcpy, strlen
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
@@ -52,7 +52,8 @@ cdef enum:
     LONGEST_TEXT = 1000          # octets of a reply's text that are kept
     MOST_TRANSFERS = 3           # connections that may lose a delivery before it counts as an attempt
 
-PHASE_NAMES = ("connecting", "the greeting", "EHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "the mail data", "the end of the mail data",
+PHASE_NAMES = ("connecting", "the greeting", "EHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "the mail data",
+               "the end of the mail data",
                "RSET", "nothing", "QUIT")
 
 
@@ -76,7 +77,8 @@ cdef bint has_high(const char *p, size_t n) noexcept nogil:
 
 
 cdef class Egress:
-    def __init__(self, Counters counters, *, double mail_timeout_s=300, double rcpt_timeout_s=300, double data_timeout_s=120,
+    def __init__(self, Counters counters, *, double mail_timeout_s=300, double rcpt_timeout_s=300,
+                 double data_timeout_s=120,
                  double block_timeout_s=180, double final_timeout_s=600, double idle_s=30, double lifetime_s=600,
                  uint64_t chunk_octets=1 << 16):
         self.counters = counters
@@ -128,7 +130,8 @@ cdef class Egress:
 
 
 cdef class ClientSession(Carrier):
-    def __init__(self, Egress egress, ReadyQueue queue, transport, bytes host, uint32_t capabilities, *, uint64_t size_limit=0,
+    def __init__(self, Egress egress, ReadyQueue queue, transport, bytes host, uint32_t capabilities,
+                 *, uint64_t size_limit=0,
                  uint32_t transactions_limit=0, uint32_t recipients_limit=0):
         self.egress = egress
         self.queue = queue
@@ -257,7 +260,8 @@ cdef class ClientSession(Carrier):
         cdef uint16_t k = 0
         cdef list apart
         if self.size_limit and octets > self.size_limit:
-            failure = (552, (5, 3, 4), b"The message of %d octets exceeds the host's limit of %d" % (octets, self.size_limit), PHASE_MAIL)
+            text = b"The message of %d octets exceeds the host's limit of %d" % (octets, self.size_limit)
+            failure = (552, (5, 3, 4), text, PHASE_MAIL)
         elif message.flags & MESSAGE_REQUIRETLS and not self.capabilities & CAPABILITY_REQUIRETLS:
             failure = (550, (5, 7, 30), b"REQUIRETLS was asked for and the host does not offer it", PHASE_MAIL)
         elif message.flags & MESSAGE_SMTPUTF8 and not self.capabilities & CAPABILITY_SMTPUTF8:
@@ -280,7 +284,9 @@ cdef class ClientSession(Carrier):
                         # the others are well without it
                         self._fail(self.queue.dispatcher.split(delivery, apart), failure)
                         return True
-        elif message.body == BODY_8BITMIME and message.flags & MESSAGE_EIGHT_BIT and not self.capabilities & CAPABILITY_8BITMIME:
+        elif message.body == BODY_8BITMIME and message.flags & MESSAGE_EIGHT_BIT and not (
+            self.capabilities & CAPABILITY_8BITMIME
+        ):
             failure = (554, (5, 6, 3), b"The message is 8BITMIME and the host does not offer that", PHASE_MAIL)
         if failure is None:
             return True
@@ -357,7 +363,9 @@ cdef class ClientSession(Carrier):
         if self.capabilities & CAPABILITY_SIZE:
             n += put(p + n, b" SIZE=", 6)
             n += put_decimal(p + n, buffer.end - buffer.data_begin)
-        if self.capabilities & CAPABILITY_8BITMIME and (message.body == BODY_8BITMIME or message.flags & MESSAGE_EIGHT_BIT):
+        if self.capabilities & CAPABILITY_8BITMIME and (
+            message.body == BODY_8BITMIME or message.flags & MESSAGE_EIGHT_BIT
+        ):
             n += put(p + n, b" BODY=8BITMIME", 14)
         if self.capabilities & CAPABILITY_SMTPUTF8 and message.flags & MESSAGE_SMTPUTF8:
             n += put(p + n, b" SMTPUTF8", 9)
@@ -441,14 +449,14 @@ cdef class ClientSession(Carrier):
         cdef MailBuffer buffer = delivery.buffer
         cdef Recipient recipient
         cdef size_t position
-        cdef uint16_t i
+        cdef uint16_t _i
         if self._rcpt_answered == delivery.recipients:
             if self._rcpt_accepted == 0:
                 return self._settle(PHASE_RCPT)
             self._write(b"DATA\r\n", 6)
             return self._await(PHASE_DATA)
         position = buffer.first_recipient()
-        for i in range(delivery.index(self._rcpt_answered) + 1):
+        for _i in range(delivery.index(self._rcpt_answered) + 1):
             position = buffer.recipient_at(position, &recipient)
         self._write(self.egress._scratch, self._compose_rcpt(&recipient, self.egress._scratch))
         return self._await(PHASE_RCPT)
@@ -588,7 +596,6 @@ cdef class ClientSession(Carrier):
 
     cdef int _on_final(self, bint good) except -1:
         cdef Delivery delivery = self._current
-        cdef Delivery ahead
         if not good or self._refused is not None:
             return self._settle(PHASE_FINAL)
         self._current = None
@@ -677,7 +684,9 @@ cdef class ClientSession(Carrier):
         if ahead is not None:
             self.queue.push(ahead, True)
         if delivery is not None:
-            if not self._answered and not self._content_sent and self.transactions and delivery.transfers <= MOST_TRANSFERS:
+            if not self._answered and not self._content_sent and (
+                self.transactions and delivery.transfers <= MOST_TRANSFERS
+            ):
                 # the host closed an idle connection as we began to use it: nothing happened
                 self.queue.push(delivery, True)
             else:

@@ -102,7 +102,8 @@ cdef class Delivery:
 
 
 cdef class ReadyQueue:
-    def __init__(self, Dispatcher dispatcher, bytes next_hop, bytes site, target=None, *, int limit=20, connect=None, hand_over=None,
+    def __init__(self, Dispatcher dispatcher, bytes next_hop, bytes site, target=None, *, int limit=20,
+                 connect=None, hand_over=None,
                  double expires=float("inf")):
         self.dispatcher = dispatcher
         self.next_hop = next_hop

@@ -12,7 +12,7 @@ import os
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.math cimport floor
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memmove, strlen
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
@@ -293,7 +293,7 @@ cdef class EventLog:
         cdef Recipient who
         cdef size_t position
         cdef timespec now
-        cdef int i
+        cdef int _i
         if self._fd < 0:
             return 0
         self._begin(event)
@@ -304,7 +304,7 @@ cdef class EventLog:
         value = buffer.text(TEXT_REVERSE_PATH)
         self._json(value.octets, value.length)
         position = buffer.first_recipient()
-        for i in range(recipient + 1):
+        for _i in range(recipient + 1):
             position = buffer.recipient_at(position, &who)
         self._put(b',"recipient":', 13)
         self._json(who.forward_path.octets, who.forward_path.length)
@@ -380,7 +380,7 @@ cdef class EventLog:
         return self._end()
 
     def event(self, str event, dict fields):
-        """Any other event; fields are JSON values and stand behind time and event. TypeError, ValueError: they are not."""
+        """Any other event: fields stand behind time and event. TypeError, ValueError: they are no JSON values."""
         cdef bytes line, name
         if self._fd < 0:
             return

@@ -23,8 +23,8 @@ import os
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
@@ -33,7 +33,6 @@ from angarium._core.counters cimport Counters, Slot, slot_add, slot_observe
 from angarium._core.record cimport (
     BLOCK,
     DURABILITY_ASYNC,
-    MESSAGE_COMMITTING,
     MESSAGE_GONE,
     RECORD_DONE,
     RECORD_MAGIC,
@@ -207,7 +206,8 @@ cdef class Journal:
         self._in_flight_fd = -1
 
     def __init__(self, str folder, int shard, uint64_t segment_octets, Counters counters, Taker taker, *,
-                 segments=(), spares=(), uint64_t next_serial=1, uint64_t last_id=0, double sync_interval_s=1.0, int most_spares=4,
+                 segments=(), spares=(), uint64_t next_serial=1, uint64_t last_id=0, double sync_interval_s=1.0,
+                 int most_spares=4,
                  in_doubt=()):
         cdef int i
         cdef uint64_t number
@@ -226,7 +226,8 @@ cdef class Journal:
         self._folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._in_flight_fd = os.open(os.path.join(folder, "in-flight"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(self._in_flight_fd, IN_FLIGHT_SLOTS * 8)
-        self._in_flight = <uint64_t *>mmap(NULL, IN_FLIGHT_SLOTS * 8, PROT_READ | PROT_WRITE, MAP_SHARED, self._in_flight_fd, 0)
+        self._in_flight = <uint64_t *>mmap(NULL, IN_FLIGHT_SLOTS * 8, PROT_READ | PROT_WRITE, MAP_SHARED,
+                                            self._in_flight_fd, 0)
         if <void *>self._in_flight == MAP_FAILED:
             self._in_flight = NULL
             raise OSError(errno.ENOMEM, "cannot map the in-flight table", folder)
@@ -354,7 +355,8 @@ cdef class Journal:
         oldest = self.segments[0].serial
         header = segment_header(self.shard, segment.serial, oldest, segment.size)
         # a barrier: the end of the file's older life is on disk before the first of its records is overwritten
-        if committer_put(self._committer, segment.fd, 0, PyBytes_AS_STRING(header), PyBytes_GET_SIZE(header), 1, 0, is_new,
+        if committer_put(self._committer, segment.fd, 0, PyBytes_AS_STRING(header), PyBytes_GET_SIZE(header),
+                         1, 0, is_new,
                          1) == 0:
             raise MemoryError
         self.full = False
@@ -519,7 +521,10 @@ cdef class Journal:
         return 0
 
     cdef int _remove_file(self, Segment segment) except -1:
-        """Unlink a file. The committer may still have to write or sync it: its descriptor must not become another file's until then."""
+        """Unlink a file.
+
+        The committer may still have to write or sync it: its descriptor must not become another file's until then.
+        """
         os.unlink(segment.path)
         if self._committer != NULL and get64(self._committer.synced) < self._committer.sequence:
             self._parting.append((self._committer.sequence, segment))
@@ -533,7 +538,7 @@ cdef class Journal:
             self._in_flight[message.in_flight] = message.id
 
     def settle_in_flight(self, Message message):
-        """The outcome of an attempt has been appended and message goes on: out of doubt as soon as that record is written."""
+        """The outcome of an attempt has been appended: message is out of doubt as soon as that record is written."""
         cdef int slot = message.in_flight
         if slot >= 0 and self._in_flight != NULL:
             message.in_flight = -1
@@ -655,7 +660,9 @@ cdef class Journal:
             first = self._waiting[self._waiting_head]
             message = <Message>first.message
             receiver = <Receiver>first.receiver
-            if first.sequence <= synced or (first.sequence <= written and message.durability == DURABILITY_ASYNC and not error):
+            if first.sequence <= synced or (
+                first.sequence <= written and message.durability == DURABILITY_ASYNC and not error
+            ):
                 outcome = 0
             elif error:
                 outcome = error

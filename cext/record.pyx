@@ -9,7 +9,7 @@ Fails: MemoryError when no memory can be had; RecordError for octets that are no
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int8_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
@@ -217,8 +217,8 @@ cdef class MailBuffer:
         cdef char *p = self.octets + self.begin + sizeof(RecordHeader) + sizeof(AcceptedMeta)
         cdef Text result
         cdef uint16_t length
-        cdef int i
-        for i in range(which):
+        cdef int _i
+        for _i in range(which):
             memcpy(&length, p, 2)
             p += 2 + length
         memcpy(&length, p, 2)
@@ -248,7 +248,7 @@ cdef class MailBuffer:
         cdef Text texts[7]
         cdef Recipient recipient
         cdef size_t position
-        cdef int i
+        cdef int i, _i
         if self.begin == self.data_begin:
             raise RecordError("the message has no envelope yet")
         meta = self.meta()
@@ -256,7 +256,7 @@ cdef class MailBuffer:
             texts[i] = self.text(i)
         recipients = []
         position = self.first_recipient()
-        for i in range(meta.recipients):
+        for _i in range(meta.recipients):
             position = self.recipient_at(position, &recipient)
             recipients.append((as_bytes(recipient.forward_path), recipient.notify, as_bytes(recipient.orcpt)))
         return {
@@ -281,11 +281,11 @@ cdef class MailBuffer:
         """(forward_path, NOTIFY bits, ORCPT) of one recipient; IndexError when there is none."""
         cdef Recipient recipient
         cdef size_t position
-        cdef int i
+        cdef int _i
         if self.begin == self.data_begin or not 0 <= index < self.meta().recipients:
             raise IndexError(index)
         position = self.first_recipient()
-        for i in range(index + 1):
+        for _i in range(index + 1):
             position = self.recipient_at(position, &recipient)
         return as_bytes(recipient.forward_path), recipient.notify, as_bytes(recipient.orcpt)
 
@@ -415,7 +415,7 @@ cdef bint record_is_sound(const char *record, size_t available, uint64_t serial)
     memcpy(&header, record, sizeof(header))
     if header.magic != RECORD_MAGIC or header.serial != serial or header.version != 1:
         return False
-    if header.meta_length < sizeof(RecordHeader) or header.meta_length > available or header.length < header.meta_length:
+    if not sizeof(RecordHeader) <= header.meta_length <= available or header.length < header.meta_length:
         return False
     return crc32c(0, record + 8, header.meta_length - 8) == header.meta_crc
 

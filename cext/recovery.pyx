@@ -93,7 +93,9 @@ cdef class SegmentScan:
             if p == NULL:
                 break
             memcpy(&header, p, sizeof(header))
-            if header.magic == RECORD_MAGIC and header.serial == self._segment.serial and position + header.length <= self._size:
+            if header.magic == RECORD_MAGIC and header.serial == self._segment.serial and (
+                position + header.length <= self._size
+            ):
                 p = self._at(position, header.meta_length) if header.meta_length <= header.length else NULL
                 if p != NULL and record_is_sound(p, header.meta_length, self._segment.serial):
                     if not whole or self._data_is_sound(position, &header):
@@ -138,7 +140,9 @@ cdef class SegmentScan:
                 i = hit - p
                 memcpy(&header, hit, sizeof(header))
                 if header.serial == self._segment.serial and header.meta_length <= n - i:
-                    if record_is_sound(hit, header.meta_length, self._segment.serial) and position + i + header.length <= self._size:
+                    if record_is_sound(hit, header.meta_length, self._segment.serial) and (
+                        position + i + header.length <= self._size
+                    ):
                         return position + i
                 i += 1
             if n < <size_t>WINDOW:
@@ -209,7 +213,7 @@ cdef class SegmentScan:
     cdef int _outcome(self, Message message, const char *p, size_t n) except -1:
         cdef OutcomeMeta meta
         cdef size_t position = sizeof(OutcomeMeta)
-        cdef uint16_t index, code, length, i
+        cdef uint16_t index, code, length, _i
         cdef uint8_t state
         if n < sizeof(OutcomeMeta):
             return 0
@@ -217,8 +221,7 @@ cdef class SegmentScan:
         message.attempts = meta.attempts
         message.next_attempt = meta.next_attempt_us * 1e-6
         replies = message.replies if message.replies is not None else {}
-        message.in_doubt = False
-        for i in range(meta.entries):
+        for _i in range(meta.entries):
             if position + 7 > n:
                 break
             memcpy(&index, p + position, 2)
@@ -229,14 +232,16 @@ cdef class SegmentScan:
             if position + length > n or index >= message.recipients:
                 break
             message.states[index] = state
-            if state == RECIPIENT_IN_DOUBT:
-                message.in_doubt = True
             if is_final(state):
                 replies.pop(index, None)
             else:
                 replies[index] = (code, PyBytes_FromStringAndSize(p + position, length))
             position += length
         message.replies = replies if replies else None
+        message.in_doubt = False             # of an earlier outcome some recipients may still be
+        for i in range(message.recipients):
+            if message.states[i] == RECIPIENT_IN_DOUBT:
+                message.in_doubt = True
         return 0
 
 

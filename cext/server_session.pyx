@@ -22,7 +22,6 @@ from libc.string cimport memchr, memcpy, memmove, memset, strlen
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 from angarium._core.command cimport (
-    BODY_8BITMIME,
     OFFER_8BITMIME,
     OFFER_AUTH,
     OFFER_DSN,
@@ -44,7 +43,6 @@ from angarium._core.command cimport (
     VERB_RSET,
     VERB_STARTTLS,
     VERB_VRFY,
-    MailParameters,
     Path,
     RcptParameters,
     parse_bdat,
@@ -60,12 +58,11 @@ from angarium._core.counters cimport Counters, Slot, address_key, slot_add, slot
 from angarium._core.event_log cimport EventLog
 from angarium._core.header cimport HeaderFacts, walk_header
 from angarium._core.journal cimport Receiver
-from angarium._core.mail_data cimport MailDataScan, mail_data_ends_in_bare_cr, scan_chunk, scan_mail_data
+from angarium._core.mail_data cimport mail_data_ends_in_bare_cr, scan_chunk, scan_mail_data
 from angarium._core.octets cimport Span, is_alpha, is_digit
 from angarium._core.record cimport (
     DURABILITY_ASYNC,
     DURABILITY_FSYNC,
-    DURABILITY_MEMORY,
     MESSAGE_EIGHT_BIT,
     MESSAGE_REQUIRETLS,
     MESSAGE_SMTPUTF8,
@@ -187,8 +184,9 @@ cdef const char *R_START_DATA = b"354 End data with <CR><LF>.<CR><LF>\r\n"
 cdef const char *R_BYE = b"221 2.0.0 Bye\r\n"
 cdef const char *R_VRFY = b"252 2.5.2 Cannot verify; send some mail and I will try\r\n"
 cdef const char *R_EXPN = b"502 5.5.1 EXPN is not offered\r\n"
-cdef const char *R_HELP = (b"214-2.0.0 Commands: HELO EHLO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS AUTH\r\n"
-                           b"214 2.0.0 See RFC 5321\r\n")
+cdef const char *R_HELP = (
+    b"214-2.0.0 Commands: HELO EHLO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS AUTH\r\n"
+    b"214 2.0.0 See RFC 5321\r\n")
 cdef const char *R_LHLO = b"500 5.5.1 LHLO is for LMTP; send EHLO\r\n"
 cdef const char *R_LINE_TOO_LONG = b"500 5.5.2 Command line too long\r\n"
 cdef const char *R_NO_RELAY = b"550 5.7.1 Relaying denied\r\n"
@@ -197,7 +195,8 @@ cdef const char *R_TLS_FIRST = b"530 5.7.0 Send STARTTLS first\r\n"
 cdef const char *R_TOO_MANY_RECIPIENTS = b"452 4.5.3 Too many recipients; send the rest in another transaction\r\n"
 cdef const char *R_TOO_LARGE = b"552 5.3.4 Message exceeds the size limit\r\n"
 cdef const char *R_HEADER_TOO_LARGE = b"552 5.3.4 Header section exceeds the size limit\r\n"
-cdef const char *R_BARE_NEWLINE = b"554 5.6.0 Bare CR or LF in mail data; lines end with CRLF (RFC 5321 section 2.3.8)\r\n"
+cdef const char *R_BARE_NEWLINE = \
+    b"554 5.6.0 Bare CR or LF in mail data; lines end with CRLF (RFC 5321 section 2.3.8)\r\n"
 cdef const char *R_LOOP = b"554 5.4.6 Too many Received fields; this is a mail loop\r\n"
 cdef const char *R_MEMORY_FULL = b"452 4.3.1 Out of memory for mail; try again later\r\n"
 cdef const char *R_STORAGE_FULL = b"452 4.3.1 Out of disk space for mail; try again later\r\n"
@@ -293,10 +292,11 @@ cdef class Committed:
 
 
 cdef class ListenerProfile:
-    def __init__(self, *, bytes hostname, bytes name, client_policy, int durability=DURABILITY_FSYNC, uint64_t message_octets=50 << 20,
-                 uint64_t header_octets=256000,
-                 uint32_t recipients=1000, uint32_t command_octets=2048, uint32_t errors=20, uint32_t commands_per_second=1000,
-                 uint32_t hops=100, uint32_t transactions=0, uint64_t connections=10000, uint32_t connections_per_client=1000,
+    def __init__(self, *, bytes hostname, bytes name, client_policy, int durability=DURABILITY_FSYNC,
+                 uint64_t message_octets=50 << 20, uint64_t header_octets=256000, uint32_t recipients=1000,
+                 uint32_t command_octets=2048, uint32_t errors=20, uint32_t commands_per_second=1000,
+                 uint32_t hops=100, uint32_t transactions=0, uint64_t connections=10000,
+                 uint32_t connections_per_client=1000,
                  double idle_timeout_s=300, double data_timeout_s=3600, bint authentication_required=False,
                  authentication=None, tuple mechanisms=(), start_tls=None):
         self.hostname = hostname
@@ -324,7 +324,8 @@ cdef class ListenerProfile:
         limits = b"RCPTMAX=%d" % self.recipients
         if transactions:
             limits += b" MAILMAX=%d" % transactions
-        lines = [b"PIPELINING", b"SIZE %d" % message_octets, b"8BITMIME", b"SMTPUTF8", b"CHUNKING", b"DSN", b"ENHANCEDSTATUSCODES",
+        lines = [b"PIPELINING", b"SIZE %d" % message_octets, b"8BITMIME", b"SMTPUTF8", b"CHUNKING", b"DSN",
+                 b"ENHANCEDSTATUSCODES",
                  b"LIMITS " + limits]
         offers = OFFER_SIZE | OFFER_8BITMIME | OFFER_SMTPUTF8 | OFFER_DSN
         auth = [b"AUTH " + b" ".join(mechanisms)] if mechanisms else []
@@ -853,7 +854,8 @@ cdef class ServerSession(Receiver):
         cdef size_t wanted, mailbox_length
         cdef char *p
         cdef char *moved
-        refusal = parse_rcpt(line, n, arguments, self._offers() if self._extended else 0, self._mail.smtputf8, &path, &parameters)
+        refusal = parse_rcpt(line, n, arguments, self._offers() if self._extended else 0, self._mail.smtputf8,
+                             &path, &parameters)
         if refusal != NULL:
             return self._misspelt(refusal)
         mailbox = line + path.mailbox.start

@@ -1,10 +1,9 @@
-"""Whatever a host says, in whatever pieces, and wherever the connection ends: every recipient is accounted for exactly once."""
+"""Whatever a host says, in whatever pieces, wherever the connection ends: each recipient is accounted for, once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +14,10 @@ from angarium._core.counters import Slab, Slot
 from angarium._core.journal import CallbackTaker, Journal
 from angarium._core.record import RecipientState
 from tests.support.session import Queue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 replies = st.sampled_from(
     [b"250 ok\r\n"] * 12

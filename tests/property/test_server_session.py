@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Iterable
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -15,16 +15,25 @@ from angarium._core.counters import Counters, Slab, Slot, client_key
 from angarium._core.record import memory_octets
 from tests.support.session import Server, ServerDialogue
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 STASH_LIMIT = 1 << 16
 READ_OCTETS = 1 << 18
 
 REPLY = re.compile(rb"(?:([2-5][0-9]{2})-[\x20-\x7e]*\r\n)*([2-5][0-9]{2})[ ][\x20-\x7e]*\r\n")
 
 verbs = st.sampled_from(
-    b"EHLO c.example|HELO c.example|EHLO|MAIL FROM:<a@b.example>|MAIL FROM:<>|MAIL FROM:<a@b.example> SIZE=50|MAIL FROM:<a@b.example> SIZE=5000"
-    b"|MAIL FROM:<\xc3\xa9@b.example> SMTPUTF8|RCPT TO:<c@d.example>|RCPT TO:<e@f.example> NOTIFY=NEVER|RCPT TO:<>|RCPT TO:<Postmaster>"
-    b"|DATA|BDAT 5|BDAT 5 LAST|BDAT 0 LAST|BDAT 2000|BDAT 99999999999999999999|BDAT|RSET|NOOP|QUIT|VRFY x|EXPN x|HELP|STARTTLS"
-    b"|AUTH PLAIN|AUTH PLAIN AHVzZXIAc2VjcmV0|AUTH LOGIN|*|.|..|Subject: x|x: y||12345|\0|LHLO x".split(b"|")
+    [
+        *(b"EHLO c.example", b"HELO c.example", b"EHLO", b"LHLO x", b"STARTTLS"),
+        *(b"MAIL FROM:<a@b.example>", b"MAIL FROM:<>", b"MAIL FROM:<\xc3\xa9@b.example> SMTPUTF8"),
+        *(b"MAIL FROM:<a@b.example> SIZE=50", b"MAIL FROM:<a@b.example> SIZE=5000"),
+        *(b"RCPT TO:<c@d.example>", b"RCPT TO:<e@f.example> NOTIFY=NEVER", b"RCPT TO:<>", b"RCPT TO:<Postmaster>"),
+        *(b"DATA", b"BDAT 5", b"BDAT 5 LAST", b"BDAT 0 LAST", b"BDAT 2000", b"BDAT", b"BDAT 99999999999999999999"),
+        *(b"RSET", b"NOOP", b"QUIT", b"VRFY x", b"EXPN x", b"HELP"),
+        *(b"AUTH PLAIN", b"AUTH PLAIN AHVzZXIAc2VjcmV0", b"AUTH LOGIN", b"*"),
+        *(b".", b"..", b"Subject: x", b"x: y", b"", b"12345", b"\0"),
+    ]
 )
 line_end = st.sampled_from([b"\r\n"] * 12 + [b"\n", b"\r", b"", b"\r\r\n"])
 lines = st.tuples(verbs, line_end).map(b"".join)
@@ -155,8 +164,9 @@ def test_no_greeting_and_no_body_can_forge_the_trace_field(name: bytes, body: by
     for taken in server.accepted:
         data = taken.mail_data
         match = re.match(
-            rb"Received: from [A-Za-z0-9.:_?\[\]-]{1,255} \(\[192\.0\.2\.1\]\)\r\n\tby relay\.example\.org with SMTP id [0-9A-Z]{13}"
-            rb"\r\n\tfor <c@d\.example>; [A-Za-z0-9,: ]{25,26} \+0000\r\n",
+            rb"Received: from [A-Za-z0-9.:_?\[\]-]{1,255} \(\[192\.0\.2\.1\]\)\r\n"
+            rb"\tby relay\.example\.org with SMTP id [0-9A-Z]{13}\r\n"
+            rb"\tfor <c@d\.example>; [A-Za-z0-9,: ]{25} \+0000\r\n",
             data,
         )
         assert match, data

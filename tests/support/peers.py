@@ -30,13 +30,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.clients import NODE_MODULES
+from tests.support.clients import NODE_MODULES, PATIENCE_S
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-PATIENCE_S = 30.0
 CLOSE = "close"
 EXTENSIONS = ("PIPELINING", "8BITMIME", "SMTPUTF8", "CHUNKING", "ENHANCEDSTATUSCODES", "DSN", "SIZE 100000000")
 USUAL = {

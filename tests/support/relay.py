@@ -23,10 +23,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.support.clients import Dialogue
+from tests.support.clients import PATIENCE_S, Dialogue
 from tests.support.ports import free_port
 
-PATIENCE_S = 30.0
 LOOK_S = 0.01
 MOST_DEATHS = 3  # of its processes before it is ready
 

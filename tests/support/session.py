@@ -1,21 +1,24 @@
-"""Compiled sessions driven without a loop, a socket or a wait: the test owns the transport, the commits and the sweeps."""
+"""Compiled sessions without a loop, a socket or a wait: the test owns the transport, the commits and the sweeps."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from angarium._core.client_session import Capability, ClientSession, Egress, Phase
 from angarium._core.counters import Counters, Slab, Slot, client_key
 from angarium._core.dispatch import Delivery, Dispatcher, ReadyQueue
 from angarium._core.event_log import EventLog
-from angarium._core.journal import Journal
 from angarium._core.record import Message, RecipientState, make_accepted, new_message
 from angarium._core.server_session import CallbackIntake, Committed, ListenerProfile, Reception, ServerSession
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from angarium._core.journal import Journal
 
 HOSTNAME = b"relay.example.org"
 
@@ -142,7 +145,9 @@ class LoginExchange:
 
 def exchange_of(mechanism: bytes) -> PlainExchange | LoginExchange | None:
     """The exchange of a mechanism."""
-    return {b"PLAIN": PlainExchange, b"LOGIN": LoginExchange}.get(mechanism, lambda: None)()
+    if mechanism == b"PLAIN":
+        return PlainExchange()
+    return LoginExchange() if mechanism == b"LOGIN" else None
 
 
 @dataclass
@@ -156,7 +161,7 @@ class Taken:
 
 
 class Server:
-    """A Reception whose commits the test owns. `commit`: "later" (when `run` comes to it), "sync" (within accept), "held"."""
+    """A Reception whose commits the test owns. `commit`: "later" (`run` does it), "sync" (within accept), "held"."""
 
     def __init__(
         self,
@@ -331,7 +336,7 @@ class Queue:
     def make(
         self, name: str, to: list[bytes], *, data: bytes = DATA, reverse_path: bytes = b"s@example.org", **more: Any
     ) -> Message:
-        """A message that nobody was told of yet. `to`: forward paths; more: keys of make_accepted, or `recipients` in full."""
+        """A message that nobody was told of. `to`: forward paths; more: keys of make_accepted, `recipients` in full."""
         recipients = more.pop("recipients", None) or [(path, 0, b"") for path in to]
         envelope = {"reverse_path": reverse_path, "recipients": recipients, **more}
         message = new_message(make_accepted(envelope, data, (self._next_id << 22) | (self.journal.shard << 14)))

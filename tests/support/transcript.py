@@ -10,8 +10,8 @@ A file holds one or more dialogues. Lines:
     M: ...           a line of mail data, CRLF implied
     C| ... S| ... M| the same without CRLF: half a line, or any octets
 
-In C, S and M lines \r \n \t \0 \xHH \\ stand for octets and {x*1000} for a thousand times x. In what a test expects, <ID>
-stands for a queue id, <DATE> for a date-time of RFC 5322 and <*> for anything within a line.
+In C, S and M lines \r \n \t \0 \xHH \\ stand for octets and {x*1000} for a thousand times x. In what a test expects,
+<ID> stands for a queue id, <DATE> for a date-time of RFC 5322 and <*> for anything within a line.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ cdef class Journal:
     cdef uint64_t *_in_flight                # mapped file: ids of messages whose last octets may have left
     cdef int *_free_slots
     cdef int _free_count
-    cdef list _parting                       # [(sequence, Segment)]: files that went, open until the committer is done with them
+    cdef list _parting                       # [(sequence, Segment)]: files that went, open while the committer has them
 
     cdef uint64_t next_id(self) except 0
     cdef int append_message(self, Message message, Receiver receiver) except -1

@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from angarium._core.record import shard_of
+from angarium._core.record import MessageState, shard_of
 from angarium.queue.record import RecordError, load_message
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class Loader:
                     batch.append(message)
                     octets += message.record_octets
                 for message, result in await loop.run_in_executor(None, self._read, batch):
+                    if message.state != MessageState.MESSAGE_READY or message.buffer is not None:
+                        continue  # deleted or held while it was read, or read twice
                     if isinstance(result, str):
                         self._harmed(message, result)
                     else:

@@ -1,12 +1,11 @@
-"""What transcripts cannot say of the client's session: single writes, large messages, several connections, the journal's in-flight table."""
+"""What transcripts cannot say of the client's session: single writes, large messages, several hosts, slow hosts."""
 
 from __future__ import annotations
 
 import gc
 import json
 import weakref
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +15,10 @@ from angarium._core.event_log import EventLog
 from angarium._core.journal import CallbackTaker, Journal
 from angarium._core.record import memory_octets
 from tests.support.session import DATA, FakeTransport, Host, Queue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 PIPELINING = Capability.CAPABILITY_PIPELINING
 CHUNKING = PIPELINING | Capability.CAPABILITY_CHUNKING
@@ -141,6 +144,23 @@ def test_what_a_dead_connection_leaves_goes_to_one_that_lives(queue: Queue) -> N
     one.transport.lose()
     assert queue.outcome("a")[0].startswith("in_doubt")
     assert other.heard() == ENVELOPE % b"b" + b"DATA\r\n"
+
+
+def test_connections_that_die_one_after_the_other_make_an_attempt(queue: Queue) -> None:
+    hosts = [queue.connect() for _ in range(6)]
+    for number, host in enumerate(hosts):
+        queue.ready.idle.remove(host.session)
+        queue.ready.idle.append(host.session)
+        queue.mail(f"before {number}", [b"x@example.net"])
+        host.say(b"550 no\r\n503 no\r\n503 no\r\n")
+        host.heard()
+    queue.mail("a", [b"a@example.net"])
+    for _ in range(4):
+        assert queue.outcome("a") == {}
+        (carrier,) = [host for host in hosts if host.heard() == ENVELOPE % b"a" + b"DATA\r\n"]
+        carrier.transport.lose()
+    assert queue.outcome("a") == {0: f"deferred 0 - MAIL {HELLO_TEXT}: the host closed the connection"}
+    assert queue.ready.open == 2
 
 
 def test_a_closed_connection_gets_nothing(queue: Queue) -> None:

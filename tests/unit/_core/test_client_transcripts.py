@@ -1,7 +1,7 @@
-"""The client's dialogues of tests/transcripts/client: what hosts do, what the session says, and what becomes of the mail.
+"""The client's dialogues of tests/transcripts/client: what hosts do, and what becomes of the mail.
 
-The test plays the host: S lines are what it says, C lines are what it must have heard by then. The outcome is the same however the host's
-octets arrive.
+The test plays the host: S lines are what it says, C lines are what it must have heard by then. The outcome is the same
+however the host's octets arrive.
 
 Directives:
 
@@ -9,8 +9,8 @@ Directives:
     @mail NAME to=ADDRESS,... KEY=VALUE ...  a message for the host: from, body, flags, ret, envid; a recipient may be
                                  ADDRESS/NOTIFY/ORCPT; M lines behind it are its mail data
     @at NAME INDEX,...           only these recipients go to the host
-    @host CAPABILITY ... KEY=VALUE ...  a connection is up: pipelining, chunking, 8bitmime, smtputf8, size, dsn, requiretls;
-                                 size_limit, transactions_limit, recipients_limit
+    @host CAPABILITY ... KEY=VALUE ...  a connection is up: pipelining, chunking, 8bitmime, smtputf8, size, dsn,
+                                 requiretls; size_limit, transactions_limit, recipients_limit
     @lost [WHY]                  the host closes the connection, or it breaks
     @sweep, @quit_idle           Egress.sweep, Egress.quit_idle
     @closed, @open               at this point the session has ended, or has not
@@ -20,8 +20,7 @@ Directives:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -30,6 +29,10 @@ from angarium._core.counters import Slab, Slot
 from angarium._core.journal import CallbackTaker, Journal
 from tests.support.session import DATA, Host, Queue
 from tests.support.transcript import Dialogue, Step, dialogues_of, matches, unescape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 DIALOGUES = dialogues_of("client")
 CAPABILITIES = {name.removeprefix("CAPABILITY_").lower(): bit for name, bit in Capability.__members__.items()}
@@ -53,7 +56,7 @@ class Player:
         self.split = split
         self.journal = journal
         self.queue: Queue | None = None
-        self.egress: dict[str, float] = {}
+        self.egress: dict[str, Any] = {}
         self.host: Host | None = None
         self.heard = bytearray()
         self.waiting: dict[str, tuple[dict[str, str], bytes]] = {}

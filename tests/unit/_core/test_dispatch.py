@@ -7,9 +7,7 @@ import gc
 import os
 import select
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -31,6 +29,10 @@ from angarium._core.record import (
 from angarium._core.recovery import read_in_flight
 from angarium._core.server_session import ListenerProfile, Reception
 from tests.support.session import DATA, FakeTransport, Host, Queue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 PIPELINING = Capability.CAPABILITY_PIPELINING
 DELIVERED, FAILED, DEFERRED = (
@@ -455,6 +457,7 @@ def test_done_is_written_when_all_are_final(node: Node) -> None:
     message = node.accept()
     assert node.told == [0]
     segment = message.segment
+    assert segment is not None
     assert segment.alive == 1
     node.dispatcher.delivered_by_hand(node.handed[0], 250, b"ok")
     assert segment.alive == 0
@@ -529,6 +532,7 @@ def test_a_disk_that_fails_does_not_stop_what_is_in_memory(node: Node) -> None:
     node.dispatcher.remember(b"example.net", queue)
     messages = [node.accept(), node.accept()]
     segment = messages[0].segment
+    assert segment is not None
     node.break_disk(node.journals[0])
     deliveries = [delivery for delivery in node.handed if delivery.message in messages]
     for delivery in deliveries:
@@ -583,6 +587,7 @@ def test_all_mail_goes_to_one_journal_while_it_is_well(make_node: Callable[..., 
     assert {shard_of(node.intake.new_id()) for _ in range(10)} == {2}
     assert node.intake.accepting
     message = node.accept()
+    assert message.segment is not None
     assert os.path.dirname(message.segment.path) == node.journals[2].folder
 
 

@@ -150,16 +150,21 @@ def test_a_delivery_has_the_fields_that_were_promised(log: EventLog) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "enhanced", "kind"),
-    [(250, (2, 0, 0), "delivered"), (299, None, "delivered"), (450, None, "deferred"), (554, (5, 999, 999), "failed")],
+    ("event", "code", "enhanced", "kind"),
+    [
+        ("delivery", 250, (2, 0, 0), "delivered"),
+        ("deferral", 450, None, "deferred"),
+        ("bounce", 554, (5, 999, 999), "failed"),
+        ("in_doubt", 451, (4, 4, 2), "in_doubt"),
+    ],
 )
-def test_the_class_follows_the_reply(
-    log: EventLog, code: int, enhanced: tuple[int, int, int] | None, kind: str
+def test_the_class_follows_the_event(
+    log: EventLog, event: str, code: int, enhanced: tuple[int, int, int] | None, kind: str
 ) -> None:
     dispatcher, queue = dispatch(log)
-    dispatcher.log_attempt("attempt", delivery_of(dispatcher, queue), 0, code, enhanced, b"text")
+    dispatcher.log_attempt(event, delivery_of(dispatcher, queue), 0, code, enhanced, b"text")
     (line,) = lines(log)
-    assert line["class"] == kind
+    assert (line["event"], line["class"]) == (event, kind)
     assert line["reply"]["enhanced"] == (".".join(map(str, enhanced)) if enhanced else None)
 
 

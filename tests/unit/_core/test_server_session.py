@@ -1,11 +1,11 @@
-"""What transcripts cannot say of the server's session: bounds, back-pressure, several clients, the moments between two events."""
+"""What transcripts cannot say of the server's session: bounds, back-pressure, several clients, odd moments."""
 
 from __future__ import annotations
 
 import gc
 import json
 import socket
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +14,9 @@ from angarium._core.event_log import EventLog
 from angarium._core.record import memory_octets
 from angarium._core.server_session import repair_newlines
 from tests.support.session import FakeSsl, FakeTransport, Server, connections_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 STASH_LIMIT = 1 << 16
 READ_OCTETS = 1 << 18
@@ -199,6 +202,21 @@ def test_a_message_that_is_refused_in_mid_way_is_not_kept_in_memory() -> None:
     assert memory_octets() == before
 
 
+def test_no_transaction_begins_while_memory_is_short() -> None:
+    server = Server(commit="held", memory_octets=1 << 20)
+    holder, client = server.connect(), server.connect()
+    for one in (holder, client):
+        one.say(HELLO)
+    holder.say(ENVELOPE + b"DATA\r\nx: y\r\n.\r\n")
+    server.reception.memory_octets = 1
+    assert client.say(ENVELOPE) == (
+        b"452 4.3.1 Out of memory for mail; try again later\r\n503 5.5.1 Send MAIL first\r\n"
+    )
+    server.reception.memory_octets = 1 << 20
+    assert codes(client.say(ENVELOPE)) == [250, 250]
+    assert server.value(Slot.INGRESS_REJECTED_MEMORY_FULL) == 1
+
+
 # ---------------------------------------------------------------- several clients
 
 
@@ -351,8 +369,9 @@ def test_a_message_that_fails_when_its_client_is_gone_is_told_to_nobody() -> Non
 
 
 DIALOGUE = (
-    b"EHLO client.example\r\nMAIL FROM:<a@client.example> SIZE=100\r\nRCPT TO:<b@example.net>\r\nRCPT TO:<bad>\r\nDATA\r\n"
-    b"Subject: x\r\n\r\n..dot\r\n.\r\nMAIL FROM:<>\r\nRCPT TO:<c@example.net>\r\nBDAT 6\r\nx: y\r\nBDAT 3 LAST\r\nabcRSET\r\nHELP\r\nQUIT\r\n"
+    b"EHLO client.example\r\nMAIL FROM:<a@client.example> SIZE=100\r\nRCPT TO:<b@example.net>\r\nRCPT TO:<bad>\r\n"
+    b"DATA\r\nSubject: x\r\n\r\n..dot\r\n.\r\n"
+    b"MAIL FROM:<>\r\nRCPT TO:<c@example.net>\r\nBDAT 6\r\nx: y\r\nBDAT 3 LAST\r\nabcRSET\r\nHELP\r\nQUIT\r\n"
 )
 
 
@@ -383,7 +402,7 @@ def test_a_client_may_go_at_every_octet(commit: str) -> None:
 
 def test_sessions_leave_the_list_in_any_order() -> None:
     server = Server(idle_timeout_s=-1)
-    clients = [server.connect(("192.0.2.%d" % n, 1)) for n in range(6)]
+    clients = [server.connect((f"192.0.2.{n}", 1)) for n in range(6)]
     for n in (3, 0, 5):
         clients[n].transport.lose()
     assert server.reception.sessions == 3
@@ -433,9 +452,8 @@ def test_rejections_say_who_and_why(tmp_path: Path) -> None:
     events = EventLog(str(tmp_path / "events.jsonl"), counters)
     server = Server(may_relay=False, counters=counters, events=events, message_octets=10)
     client = server.connect()
-    client.say(
-        b"EHLO c\r\nMAIL FROM:<big@client.example> SIZE=11\r\nMAIL FROM:<a@client.example>\r\nRCPT TO:<b@example.net>\r\n"
-    )
+    client.say(b"EHLO c\r\nMAIL FROM:<big@client.example> SIZE=11\r\n")
+    client.say(ENVELOPE)
     events.close()
     seen = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert [(event["event"], event["reverse_path"], event["recipient"], event["reply"]["code"]) for event in seen] == [

@@ -2,15 +2,15 @@
 
 Directives:
 
-    @profile KEY=VALUE ...   of ListenerProfile or tests.support.session.Server, before the first line; may_relay=no, tls=yes,
-                             auth=PLAIN,LOGIN, client=ADDRESS, implicit_tls=yes
+    @profile KEY=VALUE ...   of ListenerProfile or tests.support.session.Server, before the first line; may_relay=no,
+                             tls=yes, auth=PLAIN,LOGIN, client=ADDRESS, implicit_tls=yes
     @commit error=N          the next commit fails with that errno; raise=N: the intake takes nothing
     @tls                     the client's part of the TLS handshake, which succeeds
     @tls_failed              ... which fails
     @sweep, @drain           Reception.sweep, Reception.drain
     @memory N                Reception.memory_octets from now on
     @disconnect, @eof        the client is gone, or has said all it will
-    @message N KEY=VALUE ... at the end: the N-th message that was given to the intake; M lines behind it are its mail data
+    @message N KEY=VALUE ... at the end: the N-th message that the intake was given; M lines behind it are its mail data
     @counter NAME=N          at the end: a counter
 """
 
@@ -30,7 +30,6 @@ from tests.support.transcript import Dialogue, Step, dialogues_of, matches
 DIALOGUES = dialogues_of("server")
 COMMITS = ("later", "sync")
 TRUTH = {"yes": True, "no": False}
-NUMBERS = ("error", "raise")
 
 
 @dataclass

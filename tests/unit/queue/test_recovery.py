@@ -1,0 +1,234 @@
+"""Opening a shard: what was acknowledged is there, what is torn is said, and no file that may hold mail is thrown away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from angarium._core.journal import segment_header
+from angarium._core.record import MessageState, RecordType, format_id, load_message
+from angarium._core.recovery import encode_outcome
+from tests.reference.record import ACCEPTED, DONE, encode_record
+from tests.support.journal import Shard, files
+
+SEGMENT = 64 << 10
+
+
+def open_shard(folder: Path) -> Shard:
+    return Shard(folder, segment_octets=SEGMENT)
+
+
+def ids(shard: Shard) -> set[int]:
+    return {message.id for message in shard.table}
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Shard:
+    return open_shard(tmp_path / "000")
+
+
+def test_an_empty_folder_is_an_empty_shard(shard: Shard) -> None:
+    assert (shard.report.messages, shard.report.segments, shard.report.harmed, shard.report.in_doubt) == (0, 0, [], [])
+    assert len(shard.table) == 0
+    assert shard.journal.segments == []
+
+
+def test_everything_that_is_known_of_a_message_comes_back(shard: Shard) -> None:
+    message = shard.accept(b"mail data", recipients=3)
+    entries = [(0, 1, 250, b"2.0.0 ok"), (1, 2, 451, b"4.7.1 later"), (2, 5, 0, b"")]
+    shard.journal.append_record(RecordType.RECORD_OUTCOME, message.id, encode_outcome(4, 1_800_000_060.25, entries))
+    shard.journal.append_record(RecordType.RECORD_HOLD, message.id, b"")
+    shard.journal.close()
+    again = open_shard(shard.folder)
+    found = again.table.get(message.id)
+    assert found is not None
+    assert [found.recipient_state(i) for i in range(3)] == [1, 2, 5]
+    assert found.replies == {1: (451, b"4.7.1 later"), 2: (0, b"")}
+    assert (found.attempts, found.next_attempt) == (4, pytest.approx(1_800_000_060.25))
+    assert found.state == MessageState.MESSAGE_HELD
+    assert found.in_doubt
+    assert found.received_us == message.received_us
+    assert found.buffer is None
+    assert load_message(again.journal.read_record(found)).mail_data() == b"mail data"
+    assert (again.report.messages, again.report.segments) == (1, 1)
+
+
+def test_a_recipient_in_doubt_keeps_the_message_in_doubt(shard: Shard) -> None:
+    message = shard.accept(b"mail", recipients=2)
+    for attempts, entries in ((1, [(0, 5, 0, b"")]), (2, [(1, 2, 451, b"later")])):
+        shard.journal.append_record(RecordType.RECORD_OUTCOME, message.id, encode_outcome(attempts, 0.0, entries))
+    shard.journal.close()
+    found = open_shard(shard.folder).table.get(message.id)
+    assert found is not None
+    assert found.recipient_state(0) == 5
+    assert found.in_doubt
+
+
+def test_ids_go_on_above_those_that_were_used(shard: Shard) -> None:
+    last = shard.accept(b"mail")
+    shard.journal.done(last)
+    shard.journal.close()
+    assert open_shard(shard.folder).journal.new_id() > last.id
+
+
+def test_old_segments_are_used_again_when_nothing_in_them_lives(shard: Shard) -> None:
+    messages = [shard.accept(bytes(20_000)) for _ in range(7)]
+    for message in messages[:6]:
+        shard.journal.done(message)
+    for _ in range(3):
+        shard.accept(bytes(20_000))  # into a segment with a new header, which says what is the oldest
+    shard.journal.close()
+    again = open_shard(shard.folder)
+    assert len(ids(again)) == 4
+    assert messages[6].id in ids(again)
+    assert len(again.journal.segments) + len(again.journal.spares) == len(list(shard.folder.glob("*.segment")))
+    spare_paths = [segment.path for segment in again.journal.spares]
+    assert spare_paths
+    assert [segment.serial for segment in again.journal.segments] == [3, 4]
+    message = again.accept(b"next")
+    assert message.segment is not None
+    assert message.segment.path == spare_paths[0]
+
+
+def test_torn_mail_data_is_said_and_stays_away_for_good(shard: Shard, tmp_path: Path) -> None:
+    first = shard.accept(b"first")
+    torn = shard.accept(b"x" * 5000)
+    after = shard.accept(b"after")
+    assert torn.segment is not None
+    image = shard.copy(tmp_path / "image")
+    path = image / Path(torn.segment.path).name
+    octets = bytearray(path.read_bytes())
+    octets[torn.offset_octets + torn.record_octets - 100] ^= 1
+    path.write_bytes(octets)
+    again = open_shard(image)
+    assert ids(again) == {first.id, after.id}
+    (line,) = again.report.harmed
+    assert path.name in line
+    assert format_id(torn.id) in line
+    assert f"{torn.record_octets} octets at {torn.offset_octets}" in line
+    # later, when its segment is no longer among those that are verified, it still is not there
+    for _ in range(10):
+        again.accept(bytes(20_000))
+    known = ids(again) | {message.id for message in again.taken}
+    again.journal.close()
+    assert ids(open_shard(image)) == known
+
+
+def test_a_torn_index_part_costs_what_is_torn(shard: Shard, tmp_path: Path) -> None:
+    messages = [shard.accept(b"message %d" % i) for i in range(3)]
+    assert messages[1].segment is not None
+    image = shard.copy(tmp_path / "image")
+    path = image / Path(messages[1].segment.path).name
+    octets = bytearray(path.read_bytes())
+    octets[messages[1].offset_octets + 45] ^= 0x80
+    path.write_bytes(octets)
+    again = open_shard(image)
+    assert ids(again) == {messages[0].id, messages[2].id}
+    assert len(again.report.harmed) == 1
+
+
+def test_records_within_the_mail_data_of_a_torn_message_are_none(shard: Shard, tmp_path: Path) -> None:
+    victim = shard.accept(b"victim")
+    smuggled = encode_record(DONE, victim.id, 1, b"") + encode_record(
+        ACCEPTED, 77, 1, shard.make(b"").buffer.record()[36:]
+    )  # type: ignore[union-attr]
+    carrier = shard.accept(smuggled + b"x" * 100)
+    assert carrier.segment is not None
+    image = shard.copy(tmp_path / "image")
+    path = image / Path(carrier.segment.path).name
+    octets = bytearray(path.read_bytes())
+    octets[carrier.offset_octets + carrier.record_octets - 1] ^= 1  # what was being written is torn
+    path.write_bytes(octets)
+    assert ids(open_shard(image)) == {victim.id}
+
+
+def test_what_is_left_of_an_older_life_does_not_count(shard: Shard) -> None:
+    """A file is used again for few records; behind them stand whole records of before."""
+    for _ in range(30):
+        shard.journal.done(shard.accept(bytes(3000)))
+    last = shard.accept(b"last")
+    shard.journal.close()
+    again = open_shard(shard.folder)
+    assert ids(again) == {last.id}
+    assert again.report.harmed == []
+
+
+@pytest.mark.parametrize("garbage", [b"garbage" * 9000, b"ANR1" * 15000, b"\0" * 10 + b"ANS1" * 10])
+def test_a_file_with_a_strange_header_is_left_alone_and_said(shard: Shard, garbage: bytes) -> None:
+    message = shard.accept(b"mail")
+    shard.journal.close()
+    octets = garbage[:SEGMENT].ljust(SEGMENT, b"\0")
+    strange = shard.folder / "000007.segment"
+    strange.write_bytes(octets)
+    again = open_shard(shard.folder)
+    assert ids(again) == {message.id}
+    assert [line for line in again.report.harmed if strange.name in line and "left alone" in line]
+    again.accept(b"more")
+    assert strange.read_bytes() == octets
+
+
+@pytest.mark.parametrize("change", ["version", "shard", "bit"])
+def test_a_segment_of_another_version_or_shard_is_not_overwritten(shard: Shard, change: str) -> None:
+    message = shard.accept(b"mail")
+    shard.journal.close()
+    (path,) = shard.folder.glob("*.segment")
+    octets = bytearray(path.read_bytes())
+    if change == "version":
+        octets[8] = 2
+    elif change == "shard":
+        octets[: len(segment_header(5, 1, 1, SEGMENT))] = segment_header(5, 1, 1, SEGMENT)
+    else:
+        octets[20] ^= 4
+    path.write_bytes(octets)
+    again = open_shard(shard.folder)
+    assert message.id not in ids(again)
+    assert len(again.report.harmed) == 1
+    for _ in range(10):
+        again.journal.done(again.accept(bytes(20_000)))
+    assert path.read_bytes() == octets
+
+
+def test_a_file_that_was_made_and_never_used_becomes_a_spare(shard: Shard) -> None:
+    shard.accept(b"mail")
+    shard.journal.close()
+    (shard.folder / "000009.segment").write_bytes(bytes(SEGMENT))
+    (shard.folder / "000010.segment").write_bytes(bytes(100))  # it was not even allocated
+    again = open_shard(shard.folder)
+    assert [Path(segment.path).name for segment in again.journal.spares] == ["000009.segment"]
+    assert not (shard.folder / "000010.segment").exists()
+    assert again.report.harmed == []
+
+
+def test_another_size_of_segments_keeps_the_old_ones_while_they_live(shard: Shard) -> None:
+    messages = [shard.accept(bytes(20_000)) for _ in range(4)]
+    shard.journal.close()
+    again = Shard(shard.folder, segment_octets=2 * SEGMENT)
+    assert ids(again) == {message.id for message in messages}
+    old = [segment.path for segment in again.journal.segments]
+    new = again.accept(bytes(20_000))
+    for message in list(again.table):
+        again.journal.done(message)
+    assert not [path for path in old if Path(path).exists()]
+    again.journal.close()
+    assert ids(Shard(shard.folder, segment_octets=2 * SEGMENT)) == {new.id}
+
+
+def test_opening_twice_changes_nothing(shard: Shard) -> None:
+    for _ in range(5):
+        shard.accept(bytes(20_000))
+    shard.journal.close()
+    before = files(shard.folder)
+    for _ in range(3):
+        again = open_shard(shard.folder)
+        assert len(again.table) == 5
+        again.journal.close()
+    assert files(shard.folder) == before
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path, shard: Shard) -> None:
+    shard.journal.close()
+    segment = shard.folder / "000000.segment"
+    segment.mkdir()
+    with pytest.raises(IsADirectoryError):
+        open_shard(shard.folder)
