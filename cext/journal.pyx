@@ -227,7 +227,7 @@ cdef class Journal:
         self._in_flight_fd = os.open(os.path.join(folder, "in-flight"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(self._in_flight_fd, IN_FLIGHT_SLOTS * 8)
         self._in_flight = <uint64_t *>mmap(NULL, IN_FLIGHT_SLOTS * 8, PROT_READ | PROT_WRITE, MAP_SHARED,
-                                            self._in_flight_fd, 0)
+                                           self._in_flight_fd, 0)
         if <void *>self._in_flight == MAP_FAILED:
             self._in_flight = NULL
             raise OSError(errno.ENOMEM, "cannot map the in-flight table", folder)

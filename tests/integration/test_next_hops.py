@@ -37,6 +37,10 @@ class Road:
         number, port = next(self._hops)
         return f"hop{number}.test", SinkServer(port=port, **options)
 
+    def wait_done(self, queue_id: str) -> None:
+        """Until a message is queued no longer."""
+        self.relay.wait(lambda: all(entry["id"] != queue_id for entry in self.relay.queued()), f"the end of {queue_id}")
+
     def port(self) -> tuple[str, int]:
         """A domain, and the port to which its mail goes."""
         number, port = next(self._hops)
@@ -82,7 +86,7 @@ def test_recipients_at_several_next_hops(road: Road) -> None:
         assert second.wait_mail(f"b@{two}").recipients == [f"b@{two}"]
         for recipient in (f"a@{one}", f"b@{two}", f"c@{one}", "d@origin.test"):
             road.relay.wait_event("delivery", id=queue_id, recipient=recipient)
-        road.relay.wait_empty()
+        road.wait_done(queue_id)
 
 
 def test_some_delivered_some_deferred_some_failed(road: Road) -> None:
@@ -105,7 +109,7 @@ def test_some_delivered_some_deferred_some_failed(road: Road) -> None:
         assert bounce["reply"] == {"code": 550, "enhanced": "5.1.1", "text": "No such rider"}
         sink.wait_mail(later)
         road.relay.wait_event("delivery", id=queue_id, recipient=later)
-        road.relay.wait_empty()
+        road.wait_done(queue_id)
         assert [mail.recipients for mail in sink.mails] == [[good], [later]]
         assert sink.mails[0].content == sink.mails[1].content
         assert corpus.without_trace(sink.mails[0].content) == MESSAGES["lone-dots"]
@@ -120,7 +124,7 @@ def test_every_recipient_refused(road: Road) -> None:
     with sink:
         queue_id = road.relay.send([f"a@{domain}", f"b@{domain}"])
         road.relay.wait_event("bounce", id=queue_id, count=2)
-        road.relay.wait_empty()
+        road.wait_done(queue_id)
         assert sink.mails == []
 
 
@@ -137,7 +141,7 @@ def test_a_refusal_for_good(road: Road, verb: str) -> None:
         assert {tuple(event["reply"].values()) for event in road.relay.events("bounce", id=queue_id)} == {
             (554, "5.7.1", "Never")
         }
-        road.relay.wait_empty()
+        road.wait_done(queue_id)
         assert sink.mails == []
 
 
@@ -146,8 +150,9 @@ def test_a_refusal_for_good(road: Road, verb: str) -> None:
 def test_trouble_at_every_step_and_then_none(road: Road, verb: str, how: str) -> None:
     """A next hop that fails once gets the message the next time: once, whole, and with its recipients."""
     troubles = itertools.count()
+    most = 2 if (verb, how[:3]) == ("RCPT", "451") else 1  # both recipients
     domain, sink = road.hop(extensions=[word for word in EXTENSIONS if word != "CHUNKING" or verb != "DATA"])
-    sink.answer = lambda step: how if step.verb == verb and next(troubles) == 0 else None
+    sink.answer = lambda step: how if step.verb == verb and next(troubles) < most else None
     if verb == "EHLO" and how == CLOSE:
         how = "421 4.3.2 Going away"  # scripted EHLO replies are written, not obeyed
     recipients = [f"a@{domain}", f"b@{domain}"]
@@ -158,11 +163,12 @@ def test_trouble_at_every_step_and_then_none(road: Road, verb: str, how: str) ->
         assert mail.recipients == recipients
         assert corpus.without_trace(mail.content) == MESSAGES["dots-at-line-starts"]
         road.relay.wait_event("delivery", id=queue_id, count=2)
-        road.relay.wait_empty()
+        road.wait_done(queue_id)
         assert len(sink.mails) == 1
     assert road.relay.events("bounce", id=queue_id) == []
-    # a connection that closes after the last octet leaves open what became of them; everything else is certain
-    doubtful = 2 if (verb, how) == (".", CLOSE) else 0
+    # a connection that closes without a reply after the last octet has left (which by BDAT is in the same write as the
+    # envelope) leaves open what became of the message; everything else is certain
+    doubtful = 2 if how == CLOSE and verb in {"MAIL", "RCPT", "."} else 0
     assert len(road.relay.events("in_doubt", id=queue_id)) == doubtful
     assert road.relay.metrics()["angarium_delivery_possible_duplicates_total"] == duplicates + doubtful
 
@@ -175,11 +181,10 @@ def test_a_next_hop_that_is_down_and_comes_up(road: Road) -> None:
         assert deferral["reply"]["code"] == 451
         assert deferral["reply"]["enhanced"] == "4.4.1"
         assert deferral["next_hop"] == sink.url
-    assert {message["id"] for message in road.relay.queued()} == set(queue_ids)
+    assert {message["id"] for message in road.relay.queued()} >= set(queue_ids)
     with sink:
         for queue_id in queue_ids:
             road.relay.wait_event("delivery", id=queue_id)
-        road.relay.wait_empty()
         assert len(sink.mails) == 10
 
 
@@ -189,9 +194,9 @@ def test_a_next_hop_that_goes_down_between_messages(road: Road) -> None:
         road.relay.send(f"first@{domain}")
         sink.wait_mail(f"first@{domain}")
         sink.close_connections()
-        road.relay.send(f"second@{domain}")
+        queue_id = road.relay.send(f"second@{domain}")
         sink.wait_mail(f"second@{domain}")
-        road.relay.wait_empty()
+        road.wait_done(queue_id)
         assert len(sink.mails) == 2
 
 
@@ -231,9 +236,9 @@ def test_a_host_without_pipelining_is_asked_one_thing_at_a_time(road: Road, miss
     recipients = [f"r{number}@{domain}" for number in range(5)]
     with sink:
         for _ in range(3):
-            road.relay.send(recipients, MESSAGES["lone-dots"])
+            queue_id = road.relay.send(recipients, MESSAGES["lone-dots"])
         sink.wait_mail(recipients[0], 3)
-        road.relay.wait_empty()
+        road.wait_done(queue_id)
         assert all(corpus.without_trace(mail.content) == MESSAGES["lone-dots"] for mail in sink.mails)
         # chunks stand behind their own command, whoever pipelines
         assert sink.early == (0 if "CHUNKING" in missing else sink.count("BDAT"))
@@ -295,7 +300,7 @@ def test_smtputf8_for_a_host_without_it_fails(road: Road) -> None:
         client.ehlo()
         queue_id = client.send("me@origin.test", [f"böte@{domain}"], MESSAGES["plain-ascii"], "SMTPUTF8")
         assert road.relay.wait_event("bounce", id=queue_id)["reply"]["enhanced"] == "5.6.7"
-        road.relay.wait_empty()
+        road.wait_done(queue_id)
         assert sink.mails == []
 
 

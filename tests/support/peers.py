@@ -312,6 +312,8 @@ class _Connection:
                 self._reset()
             elif verb == "MAIL":
                 await self._mail_from(argument)
+            elif verb == "RCPT" and not self._mail.ready:
+                self._writer.write(b"503 5.5.1 MAIL first\r\n")
             elif verb == "RCPT":
                 code = await self._say("RCPT", argument)
                 if code[0] == "2":

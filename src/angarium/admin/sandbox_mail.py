@@ -90,7 +90,7 @@ class SandboxMail:
             octets=summary.octets,
             received=summary.received,
             reverse_path=str(header.get("Return-Path", "")),
-            header=[(name, _one_line(str(value))) for name, value in header.items()],
+            header=[(name, _one_line(_text(value))) for name, value in header.raw_items()],
             text=text,
             html=html,
             attachments=attachments,
@@ -167,12 +167,18 @@ def _header_section(octets: bytes) -> bytes:
 
 def _decoded(header: Message, name: str) -> str:
     """A field's text with encoded words (RFC 2047) decoded; as it stands when they make no sense."""
-    value = str(header.get(name, ""))[:FIELD_MAX_CHARACTERS]
+    values = (value for field, value in header.raw_items() if field.lower() == name.lower())
+    value = _text(next(values, ""))[:FIELD_MAX_CHARACTERS]
     try:
         decoded = _one_line(str(make_header(decode_header(value))))
     except (HeaderParseError, LookupError, ValueError):
         decoded = ""
     return decoded or _one_line(value)
+
+
+def _text(value: str) -> str:
+    """A field's value as it stands; its 8-bit octets, which the parser keeps as surrogates, are UTF-8 (RFC 6532)."""
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _one_line(text: str) -> str:

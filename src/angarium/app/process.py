@@ -21,7 +21,6 @@ import uvloop
 from angarium._core.counters import Slab
 from angarium.config.model import Config, load_dump
 
-
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 

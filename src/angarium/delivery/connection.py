@@ -18,10 +18,11 @@ from typing import Any
 
 import aiosmtplib
 
-from angarium._core.client_session import Capability, ClientSession, Egress, Phase
+from angarium._core.client_session import ClientSession, Egress, Phase
 from angarium._core.counters import Counters, Slot
 from angarium._core.dispatch import Delivery, ReadyQueue
 from angarium.clock import Clock
+from angarium.smtp.extensions import capabilities_of, limit_of, lowest, number
 
 PROBE_FIRST_S = 1.0
 PROBE_LONGEST_S = 60.0
@@ -206,9 +207,9 @@ class Connector:
             transport,
             where.encode("ascii", "replace"),
             capabilities_of(extensions),
-            size_limit=_number(extensions.get("size", "")),
-            transactions_limit=_lowest(self._transactions, _limit_of(extensions.get("limits", ""), "MAILMAX")),
-            recipients_limit=_limit_of(extensions.get("limits", ""), "RCPTMAX"),
+            size_limit=number(extensions.get("size", "")),
+            transactions_limit=lowest(self._transactions, limit_of(extensions.get("limits", ""), "MAILMAX")),
+            recipients_limit=limit_of(extensions.get("limits", ""), "RCPTMAX"),
         )
         transport.set_protocol(session)
         return session
@@ -229,39 +230,3 @@ async def _addresses(host: Host) -> list[Host]:
             return []
         return [Host(host.name, str(address[0]), host.port) for *_, address in found]
     return [host]
-
-
-def capabilities_of(extensions: dict[str, str]) -> int:
-    """The Capability bits of an EHLO reply."""
-    offered = 0
-    for keyword, bit in (
-        ("pipelining", Capability.CAPABILITY_PIPELINING),
-        ("8bitmime", Capability.CAPABILITY_8BITMIME),
-        ("smtputf8", Capability.CAPABILITY_SMTPUTF8),
-        ("chunking", Capability.CAPABILITY_CHUNKING),
-        ("size", Capability.CAPABILITY_SIZE),
-        ("dsn", Capability.CAPABILITY_DSN),
-        ("requiretls", Capability.CAPABILITY_REQUIRETLS),
-    ):
-        if keyword in extensions:
-            offered |= bit
-    return offered
-
-
-def _number(text: str) -> int:
-    word = text.strip()
-    return int(word) if word.isdecimal() and len(word) <= 20 else 0
-
-
-def _limit_of(text: str, name: str) -> int:
-    """One limit of a LIMITS line (RFC 9422 §3), 0 when it is not there."""
-    for word in text.split():
-        keyword, _, value = word.partition("=")
-        if keyword.upper() == name:
-            return _number(value)
-    return 0
-
-
-def _lowest(*limits: int) -> int:
-    """The lowest limit that is one (0: none)."""
-    return min((limit for limit in limits if limit), default=0)

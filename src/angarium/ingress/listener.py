@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from angarium._core.record import Durability
 from angarium._core.server_session import ListenerProfile
 from angarium.ingress.authentication import any_login
+from angarium.policy.relaying import client_policy
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
 
     from angarium._core.server_session import Reception, ServerSession
     from angarium.config.model import Config, Listener, Tls
@@ -40,25 +40,6 @@ def server_context(tls: Tls) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(tls.certificate, tls.key)
     return context
-
-
-def client_policy(listener: Listener) -> Callable[[str], tuple[bool, bool]]:
-    """address -> (may relay, may send bare newlines), from the listener's networks.
-
-    An address that is none may nothing.
-    """
-
-    def policy(address: str) -> tuple[bool, bool]:
-        try:
-            may_relay = listener.role == "relay" and any(address in network for network in listener.relay_networks)
-            repair = listener.bare_newline == "repair" and any(
-                address in network for network in listener.repair_networks
-            )
-        except ValueError:
-            return False, False
-        return may_relay, repair
-
-    return policy
 
 
 class TlsUpgrade:

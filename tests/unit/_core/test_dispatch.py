@@ -331,6 +331,27 @@ def test_too_much_at_a_time_waits_in_the_timer(node: Node) -> None:
     assert queue.backlog == 3
 
 
+def test_one_next_hop_does_not_fill_the_queues_of_all(node: Node) -> None:
+    slow, other = node.queue(limit=0), node.hand()
+    node.dispatcher.remember(b"slow.example", slow)
+    node.dispatcher.remember(b"example.net", other)
+    node.dispatcher.queue_limit = 2
+    messages = [node.make(b"a@slow.example") for _ in range(4)]
+    for message in messages:
+        node.dispatcher.adopt(message)
+    assert slow.backlog == 2
+    assert [message.state for message in messages[2:]] == [MessageState.MESSAGE_SCHEDULED] * 2
+    assert all(0 < message.next_attempt - time.time() < 1 for message in messages[2:])
+    message = node.make(b"b@example.net")
+    node.dispatcher.adopt(message)
+    assert node.handed[0].message is message
+    # what a next hop that rests has no room for comes back when it is tried again
+    slow.blocked_until = time.monotonic() + 100
+    late = node.make(b"a@slow.example")
+    node.dispatcher.adopt(late)
+    assert 90 < late.next_attempt - time.time() < 101
+
+
 def test_tick_takes_what_is_due_and_no_more(node: Node) -> None:
     queue = node.queue(limit=0)
     node.dispatcher.remember(b"example.net", queue)

@@ -416,6 +416,19 @@ def test_sessions_leave_the_list_in_any_order() -> None:
     assert connections_of(server, socket.inet_aton("192.0.2.1")) == 0
 
 
+def test_a_client_that_does_not_take_its_last_reply_is_cut_off() -> None:
+    server = Server(idle_timeout_s=-1)
+    client = server.connect()
+    client.transport.deliver(b"QUIT\r\n")
+    assert client.transport.closing
+    assert not client.transport.aborted
+    server.reception.sweep()
+    assert client.transport.aborted
+    client.run()
+    server.reception.sweep()
+    assert server.reception.sessions == 0
+
+
 # ---------------------------------------------------------------- TLS
 
 
