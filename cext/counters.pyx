@@ -23,6 +23,7 @@ IndexError for a region or slot that is not there.
 cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
+from posix.unistd cimport close as c_close
 
 import fcntl
 import os
@@ -130,7 +131,7 @@ cdef class Slab:
 
     def __dealloc__(self):
         if self.owns_fd and self.fd >= 0:
-            os.close(self.fd)
+            c_close(self.fd)
         if self.memory != NULL:
             munmap(self.memory, self.octets)
 

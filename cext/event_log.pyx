@@ -15,6 +15,7 @@ from libc.math cimport floor
 from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memmove, strlen
+from posix.unistd cimport close as c_close
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from angarium._core.counters cimport Counters, Slot, slot_add
@@ -74,7 +75,7 @@ cdef class EventLog:
 
     def __dealloc__(self):
         if self._fd >= 0:
-            os.close(self._fd)
+            c_close(self._fd)
         free(self._octets)
 
     def reopen(self):

@@ -26,6 +26,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
+from posix.unistd cimport close as c_close
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
@@ -136,7 +137,7 @@ cdef class Segment:
 
     def __dealloc__(self):
         if self.fd >= 0:
-            os.close(self.fd)
+            c_close(self.fd)
             self.fd = -1
 
     def __repr__(self):

@@ -116,8 +116,8 @@ def test_a_full_disk(small_disk: Path, next_hop: HopThread) -> None:
         status, body = relay.get("/readyz")
         assert status == 503, body
         # delivery goes on, and what it frees is enough to take mail again
-        next_hop.hop.mute = False
-        relay.wait(lambda: sender.acknowledged.keys() <= next_hop.ledger.arrivals.keys(), "everything to arrive", 60)
+        next_hop.unmute()
+        relay.wait(lambda: sender.acknowledged.keys() <= next_hop.ledger.arrivals.keys(), "everything to arrive", 20)
         relay.wait(sender.accepted_again, "mail to be taken again", PATIENCE_S)
         relay.wait_empty()
         assert relay.get("/readyz")[0] == 200
@@ -143,8 +143,8 @@ def test_somebody_else_fills_the_disk_and_makes_room_again(small_disk: Path, nex
         ballast.unlink()
         relay.wait_ready()
         relay.wait(sender.accepted_again, "mail to be taken again", PATIENCE_S)
-        next_hop.hop.mute = False
-        relay.wait_empty(60)
+        next_hop.unmute()
+        relay.wait_empty(20)
         assert before < sender.acknowledged.keys() <= next_hop.ledger.arrivals.keys()
         assert not TRACEBACK.search(relay.stderr), relay.stderr[-4000:]
 
@@ -164,8 +164,8 @@ def test_a_disk_that_refuses_every_write(tmp_path: Path, next_hop: HopThread) ->
             assert {code for code, _ in refusals} <= {451, 452}, refusals
             assert refusals[-1][1].startswith("MAIL 4.3."), refusals
             relay.wait(lambda: relay.metrics()["angarium_queue_failed_shards"] == 1, "the shard to be fenced")
-            next_hop.hop.mute = False
-            relay.wait(lambda: sender.acknowledged.keys() <= next_hop.ledger.arrivals.keys(), "delivery to go on", 60)
+            next_hop.unmute()
+            relay.wait(lambda: sender.acknowledged.keys() <= next_hop.ledger.arrivals.keys(), "delivery to go on", 20)
             assert relay.get("/readyz")[0] == 503
         finally:
             resource.prlimit(worker, resource.RLIMIT_FSIZE, allowed)

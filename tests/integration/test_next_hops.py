@@ -414,7 +414,7 @@ def test_the_first_route_that_matches_wins(tmp_path_factory: pytest.TempPathFact
                 for recipient in expected:
                     relay.send(recipient)
             for recipient, sink in expected.items():
-                sink.wait_mail(recipient, 2)
+                sink.wait_mail(recipient if "@" in recipient else f"{recipient}@relay.test", 2)
             relay.wait_empty()
         assert sum(len(sink.mails) for sink in (one, two, three, four)) == 2 * len(expected)
 

@@ -1,7 +1,8 @@
 """Random histories of a shard, closed, killed or cut off from power at any moment, against a plain model.
 
-What must hold after every recovery: each message that was acknowledged and is not done is there exactly once, with its octets, its
-recipients' states and its replies; what was not acknowledged is whole or absent; what is known to be done stays done.
+What must hold after every recovery: each message that was acknowledged and is not done is there exactly once, with its
+octets, its recipients' states and its replies; what was not acknowledged is whole or absent; what is known to be done
+stays done.
 """
 
 from __future__ import annotations
@@ -185,9 +186,9 @@ def test_a_shard_that_is_opened_again_knows_what_it_knew(parts: list[tuple[list[
 def power_failure(before: dict[str, bytes], after: dict[str, bytes], random: Random) -> dict[str, bytes]:
     """A disk after the power failed: of what was written since the last sync any sectors may be there, and any not.
 
-    But for what the journal puts in order: when a file's new header is written, all that was put before is on disk, and it is
-    on disk itself before what is put later is written. So only the youngest life that began can be torn. And files go in
-    order of age; that a file system keeps unlinks in order is assumed.
+    But for what the journal puts in order: when a file's new header is written, all that was put before is on disk, and
+    it is on disk itself before what is put later is written. So only the youngest life that began can be torn. And
+    files go in order of age; that a file system keeps unlinks in order is assumed.
     """
 
     def serial(octets: bytes) -> int:

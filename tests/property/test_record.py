@@ -1,4 +1,4 @@
-"""The compiled record format against the plain decoder of tests/reference/record.py, over envelopes and mail data of any kind."""
+"""The compiled record format against the plain decoder of tests/reference/record.py, over mail of any kind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ texts = st.binary(max_size=300)
 octets = st.integers(0, 255)
 recipients = st.lists(st.tuples(texts, octets, texts), max_size=40)
 envelopes = st.fixed_dictionaries(
-    {name: texts for name in TEXTS}
+    dict.fromkeys(TEXTS, texts)
     | {
         "recipients": recipients,
         "received_us": st.integers(0, 2**64 - 1),

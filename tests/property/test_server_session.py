@@ -130,10 +130,9 @@ def test_nothing_is_left_behind(stream: bytes, cuts: list[int], commit: str, tls
     while server.pending:
         server.pending.popleft()[0](5)
     del server, client
-    gc.collect(0)
-    if memory_octets() != before:
+    if memory_octets() > before:
         gc.collect()
-    assert memory_octets() == before
+    assert memory_octets() <= before  # less, when what an earlier example left was collected meanwhile
 
 
 @settings(max_examples=50, deadline=None)

@@ -1,4 +1,4 @@
-"""A shard in a folder of its own, as a worker would hold it, but driven by hand: nothing happens unless the test asks."""
+"""A shard in a folder of its own, as a worker would hold it, but driven by hand: nothing happens by itself."""
 
 from __future__ import annotations
 

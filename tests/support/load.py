@@ -355,6 +355,16 @@ class HopThread:
         asyncio.run_coroutine_threadsafe(self.hop.start(), self._loop).result(10)
         return self
 
+    def unmute(self) -> None:
+        """Greet those who come from now on, and cut off those who were not greeted."""
+
+        async def cut_off() -> None:
+            self.hop.mute = False
+            for connection in tuple(self.hop.open):
+                connection.transport.abort()
+
+        asyncio.run_coroutine_threadsafe(cut_off(), self._loop).result(10)
+
     def octets_of_replies(self) -> int:
         """How many octets a connection says that carries one message to one recipient and ends with QUIT."""
         hop = self.hop

@@ -85,6 +85,7 @@ class Worker:
         self._servers: list[tuple[asyncio.Server, ListenerProfile]] = []
         self._flush_ticks = max(1, round(config.events.flush_interval_s / TICK_S))
         self._preparing = False
+        self._spare_missed = False
         self._ticks_without_spare = SPARE_TICKS  # the first one is made at once
         self._dns_counted = (0, 0, 0)
         self._background: set[asyncio.Future[None]] = set()
@@ -278,8 +279,12 @@ class Worker:
         try:
             segment = journal.make_spare()
         except OSError as failure:
-            log.warning("shard %d: no spare segment: %s", journal.shard, failure)
+            self._ticks_without_spare = 0  # tried again after a while, and said once
+            if not self._spare_missed:
+                log.warning("shard %d: no spare segment: %s", journal.shard, failure)
+            self._spare_missed = True
             return
+        self._spare_missed = False
         self._preparing = True
         task = asyncio.ensure_future(self._fill(journal, segment))
         self._background.add(task)

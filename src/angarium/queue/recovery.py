@@ -3,11 +3,13 @@
 Input: the shard's folder. Output: a Journal that continues it, the messages in the table, and a report.
 
 The segments are read from the oldest that was alive to the youngest. Of the two youngest everything is verified, mail
-data included, because a crash may have torn what was being written; of the others the index data alone is read. A message with torn mail data is
-written off in the journal, because the next recovery may not look at its mail data any more.
+data included, because a crash may have torn what was being written; of the others the index data alone is read. A
+message with torn mail data is written off in the journal, because the next recovery may not look at its mail data any
+more.
 
-Fails: OSError when the folder or a file cannot be read. A torn or harmed record costs that record and is in the report. A
-file whose header is harmed, of another version or of another shard is left alone and is in the report: it may hold mail.
+Fails: OSError when the folder or a file cannot be read. A torn or harmed record costs that record and is in the report.
+A file whose header is harmed, of another version or of another shard is left alone and is in the report: it may hold
+mail.
 """
 
 import os

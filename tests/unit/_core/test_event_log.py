@@ -219,7 +219,9 @@ def test_a_reception_is_logged_when_it_is_safe(log: EventLog) -> None:
     server = Server(commit="sync", events=log)
     client = server.connect()
     client.say(b"EHLO client.example\r\n")
-    client.say(b'MAIL FROM:<sender@example.org>\r\nRCPT TO:<a@example.net>\r\nRCPT TO:<"q\\"x"@example.net>\r\nDATA\r\n')
+    client.say(
+        b'MAIL FROM:<sender@example.org>\r\nRCPT TO:<a@example.net>\r\nRCPT TO:<"q\\"x"@example.net>\r\nDATA\r\n'
+    )
     answer = client.say(b"Subject: x\r\n\r\nbody\r\n.\r\n")
     assert answer.startswith(b"250 2.0.0 queued as ")
     (line,) = lines(log)

@@ -168,7 +168,7 @@ def test_an_id_names_its_shard() -> None:
         {"recipients": [(b"a@b", 15, b"rfc822;a@b"), (b"", 1, b"")]},
         {"recipients": [(b"r%d@example.net" % i, i % 16, b"rfc822;%d" % i) for i in range(2000)]},
         {"recipients": [(b"p" * 65535, 255, b"o" * 65535)]},
-        {name: b"x" * 65535 for name in ("reverse_path", "envid", "listener", "client", "greeting", "login", "tenant")},
+        dict.fromkeys(("reverse_path", "envid", "listener", "client", "greeting", "login", "tenant"), b"x" * 65535),
         {name: name.encode() for name in ("envid", "listener", "client", "greeting", "login", "tenant")},
         {"received_us": 2**64 - 1, "hold_until": 2**64 - 1, "durability": 255, "body": 255, "flags": 255, "ret": 255},
         {"priority": -128},
@@ -227,7 +227,7 @@ def test_several_mebioctets_come_back() -> None:
         {"priority": 128},
         {"received_us": -1},
     ],
-    ids=lambda changes: ",".join(changes),
+    ids=",".join,
 )
 def test_what_has_no_room_in_a_record_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(OverflowError):

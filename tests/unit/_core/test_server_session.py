@@ -447,6 +447,16 @@ def test_octets_that_come_with_the_handshake_are_kept() -> None:
     assert client.session.tls_version == b"TLSv1.3"
 
 
+def test_what_came_with_starttls_is_gone_before_the_handshake_begins() -> None:
+    client = Server(tls=True).connect()
+    client.say(HELLO + b"STARTTLS\r\nEHLO injected.example\r\nNOOP\r\n")
+    transport = FakeTransport(client.session, client.peer, FakeSsl())
+    client.session.tls_established(transport)
+    assert transport.take() == b""
+    client.session.feed(b"MAIL FROM:<a@client.example>\r\n")
+    assert transport.take() == b"503 5.5.1 Send EHLO first\r\n"
+
+
 def test_a_handshake_that_is_too_late_ends_the_new_transport() -> None:
     server = Server(tls=True)
     client = server.connect()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from angarium._core.record import Message, MessageState
 from angarium.queue.loader import BATCH, Loader
 from tests.support.journal import Shard
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Loaded:

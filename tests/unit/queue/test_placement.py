@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from angarium.queue.placement import MOST_SHARDS, SpoolError, describe_spool, shard_folder, shards_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 8, 256])

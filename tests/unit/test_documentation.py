@@ -1,0 +1,346 @@
+"""What the pages say is so: the README's configuration, the replies, the events, the RFC index, names and links."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from angarium._core.command import REPLIES
+from angarium._core.counters import Slab
+from angarium._core.event_log import EventLog
+from angarium._core.server_session import CallbackIntake, ListenerProfile, Reception
+from angarium.cli.main import COMMANDS
+from angarium.config.load import examine_text
+from angarium.config.model import Limits
+from tests.support.peers import SinkServer
+from tests.support.ports import free_port
+from tests.support.relay import Relay
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted(DOCS.glob("*.md")), *sorted(ROOT.glob("*/README.md"))]
+SOURCES = [
+    path
+    for pattern in ("cext/*.pyx", "cext/*.h", "src/**/*.py", "src/**/*.pxd")
+    for path in sorted(ROOT.glob(pattern))
+]
+
+
+def text_of(*parts: str) -> str:
+    return ROOT.joinpath(*parts).read_text()
+
+
+def section(page: str, heading: str) -> str:
+    """What stands under a heading, up to the next one of any depth."""
+    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#)", page, re.M | re.S)
+    assert found, heading
+    return found[1]
+
+
+def rows(text: str) -> Iterator[list[str]]:
+    """The cells of every table row but headings and rulers."""
+    for line in text.splitlines():
+        if line.startswith("| ") and not line.startswith("| ---"):
+            yield [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+# ---------------------------------------------------------------- README
+
+
+def test_the_readme_s_configuration_passes_the_check() -> None:
+    found = re.search(r"^```toml\n(.*?)^```", text_of("README.md"), re.M | re.S)
+    assert found
+    examination = examine_text(found[1])
+    assert examination.problems == ()
+    config = examination.config
+    assert config is not None
+    assert [str(route.next_hop) for route in config.route][-1] == "mx"
+    assert any("10.1.2.3" in network for network in config.listener[0].relay_networks)
+
+
+def test_what_the_readme_says_is_missing_is_missing() -> None:
+    said = section(text_of("README.md"), "What is not there yet")
+    for name in ("reload", "drain", "stop", "trace", "top", "explain", "doctor"):
+        assert name in said
+        assert name not in COMMANDS
+    assert "`make demo`" in said
+    assert not re.search(r"^demo:", text_of("Makefile"), re.M)
+
+
+def test_the_readme_keeps_a_place_for_the_figures() -> None:
+    page = text_of("README.md")
+    assert page.count("<!-- figures:begin -->") == page.count("<!-- figures:end -->") == 1
+
+
+# ---------------------------------------------------------------- links and names
+
+
+def anchors(page: Path) -> set[str]:
+    """The fragments that a page's headings make, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith(("http:", "https:")):
+            continue
+        name, _, fragment = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), target
+        if fragment:
+            assert fragment in anchors(file), target
+
+
+def test_the_index_of_the_documentation_lists_every_page() -> None:
+    index = (DOCS / "README.md").read_text()
+    assert [page.name for page in DOCS.glob("*.md") if page.name != "README.md" and f"({page.name})" not in index] == []
+
+
+def test_the_path_of_a_message_names_files_and_functions_that_exist() -> None:
+    page = text_of("docs", "path-of-a-message.md")
+    everything = "\n".join(path.read_text() for path in SOURCES)
+    files = re.findall(r"`((?:src|cext|tests)/[\w./-]+)`", page)
+    assert len(set(files)) > 25
+    for name in files:
+        assert (ROOT / name).is_file(), name
+    names = re.findall(r"`([A-Za-z_]\w*(?:\.\w+)?)`", page)
+    assert len(set(names)) > 60
+    for name in names:
+        for part in name.split("."):
+            assert re.search(rf"\b{part}\b", everything), name
+
+
+# ---------------------------------------------------------------- RFC index
+
+CITATION = re.compile(r"RFC ?(\d{3,5})(?: (§|section |appendix )([A-Z0-9][0-9.]*))?")
+
+
+def cited() -> set[str]:
+    """Every clause that the code cites, as the index writes it."""
+    clauses = set()
+    for path in SOURCES:
+        for number, kind, place in CITATION.findall(path.read_text()):
+            place = place.rstrip(".")
+            if kind == "appendix ":
+                clauses.add(f"RFC {number} appendix {place}")
+            else:
+                clauses.add(f"RFC {number} §{place}" if place else f"RFC {number}")
+    return clauses
+
+
+INDEX = list(rows(text_of("docs", "rfc-index.md")))[1:]
+
+
+def test_the_index_has_every_clause_that_the_code_cites() -> None:
+    assert cited() - {row[0] for row in INDEX} == set()
+    assert [row[0] for row in INDEX if sum(other[0] == row[0] for other in INDEX) > 1] == []
+
+
+@pytest.mark.parametrize("row", INDEX, ids=lambda row: row[0])
+def test_what_the_index_names_exists(row: list[str]) -> None:
+    clause, about, where, tests = row
+    assert clause
+    assert about
+    places = re.findall(r"`([\w./]+)` \(((?:`\w+`(?:, )?)+)\)", where)
+    assert places
+    for file, names in places:
+        source = text_of(file)
+        for name in re.findall(r"`(\w+)`", names):
+            assert re.search(rf"\b{name}\b", source), f"{file} has no {name}"
+    named = re.findall(r"`([^`]+)`", tests)
+    assert named
+    for test in named:
+        file, _, function = test.partition("::")
+        assert (ROOT / file).is_file(), file
+        if function:
+            assert re.search(rf"^(?:async )?def {function}\(", text_of(file), re.M), test
+        else:
+            assert file.startswith("tests/transcripts/")
+
+
+# ---------------------------------------------------------------- SMTP
+
+SMTP = text_of("docs", "smtp.md")
+COMPOSED = {"220 NAME ESMTP Angarium", "250 2.0.0 queued as ID durability=CLASS"}  # with values in them
+
+
+def replies_of_the_code() -> set[str]:
+    said = {reply.decode().removesuffix("\r\n") for reply in REPLIES}
+    for file in ("server_session.pyx", "dispatch.pyx"):
+        said |= set(re.findall(r'b"(\d{3} [^"]+?)\\r\\n"', text_of("cext", file)))
+    said.discard("214 2.0.0 See RFC 5321")  # the second line of HELP
+    return said
+
+
+def replies_of_the_page() -> set[str]:
+    said = {found for found in re.findall(r"^\| `(\d{3} [^`]+)`(?: \*)? \|", SMTP, re.M)} - COMPOSED
+    said |= set(re.findall(r"^`(\d{3} [^`]+)` is RCPT's alone", SMTP, re.M))
+    before, after = SMTP.split("| code | fault |")
+    assert before
+    for cells in rows(after.partition("\n\n")[0]):
+        code, _, status = cells[0].partition(" ")
+        for whose, own in (("Sender", "5.1.7"), ("Recipient", "5.1.3")):
+            said.add(f"{code} {status or own} {whose} address: {cells[1]}")
+    for cells in rows(SMTP.split("| keyword | fault |")[1].partition("\n\n")[0]):
+        keyword = cells[0].strip("`")
+        said |= {f"501 5.5.4 {keyword} {fault}" for fault in (cells[1], "is given twice")}
+        said.add(f"555 5.5.4 {keyword} is not offered here")
+    return said
+
+
+def test_every_reply_is_on_the_page_and_no_other() -> None:
+    documented, spoken = replies_of_the_page(), replies_of_the_code()
+    assert len(spoken) > 120
+    assert documented == spoken
+
+
+class Ear:
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.heard = b""
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return ("192.0.2.1", 4000) if name == "peername" else default
+
+    def write(self, data: bytes) -> None:
+        self.heard += data
+
+
+def test_the_page_s_ehlo_is_what_is_offered() -> None:
+    found = re.search(r"```\n(220 relay.example.org.*?)```", SMTP, re.S)
+    assert found
+    counters = Slab.create(1).region(0)
+    reception = Reception(counters, EventLog(None, counters), CallbackIntake(lambda message, done: done(0)))
+    limits = Limits()
+    profile = ListenerProfile(
+        hostname=b"relay.example.org",
+        name=b"relay",
+        client_policy=lambda address: (True, False),
+        message_octets=limits.message_size_octets,
+        recipients=limits.recipients,
+        start_tls=lambda session: None,
+    )
+    session = reception.session(profile)
+    ear = Ear()
+    session.connection_made(ear)
+    session.feed(b"EHLO client.example.org\r\n")
+    shown = [line for line in found[1].splitlines() if not line.startswith("EHLO")]
+    assert ear.heard.decode().splitlines() == shown
+
+
+def test_the_page_s_limits_are_the_defaults() -> None:
+    limits = Limits()
+    documented = {cells[0].partition(",")[0].strip("`"): cells[1] for cells in rows(section(SMTP, "Limits"))}
+    for name, value in (
+        ("connections", limits.connections),
+        ("connections_per_client", limits.connections_per_client),
+        ("commands_per_second", limits.commands_per_second),
+        ("recipients", limits.recipients),
+        ("message_size", limits.message_size_octets),
+        ("command_line", limits.command_line_octets),
+        ("hops", limits.hops),
+        ("errors", limits.errors),
+    ):
+        assert documented[name].split()[0] == f"{value:,}", name
+    assert documented["idle_timeout"] == f"{limits.idle_timeout_s / 60:g} minutes"
+    assert documented["data_timeout"] == f"{limits.data_timeout_s / 3600:g} hour"
+    assert (documented["transactions"], limits.transactions) == ("no limit", 0)
+
+
+# ---------------------------------------------------------------- events
+
+EVENTS = section(text_of("docs", "operations.md"), "Events")
+TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "object": (dict,),
+    "array of strings": (list,),
+}
+ALTERNATIVES = {"double_bounce": {"recipients": (int,)}}
+
+
+def documented_events() -> dict[str, set[str]]:
+    """Each event with its fields."""
+    events: dict[str, set[str]] = {}
+    for cells in rows(EVENTS.partition("| field | type |")[0]):
+        if cells[0] != "event":
+            same = cells[1].startswith("the same")
+            fields = events["delivery"] if same else set(re.findall(r"`(\w+)`", cells[1]))
+            events[cells[0].strip("`")] = fields
+    return events
+
+
+def documented_types() -> dict[str, tuple[type, ...]]:
+    table = EVENTS.partition("| field | type |")[2]
+    return {cells[0].strip("`"): TYPES[cells[1]] for cells in rows("| field | type |" + table) if cells[0] != "field"}
+
+
+def test_the_events_of_the_page_are_those_of_the_code() -> None:
+    code = "\n".join(path.read_text() for path in SOURCES)
+    written = set(re.findall(r'self\._begin\("(\w+)"\)', code)) | set(re.findall(r'\.event\(\s*"(\w+)"', code))
+    written |= set(re.findall(r'RecipientState\.\w+: "(\w+)"', text_of("src", "angarium", "outcome", "recorder.py")))
+    assert set(documented_events()) == written
+    fields = set(re.findall(r'b\'[]",]*,"(\w+)":', text_of("cext", "event_log.pyx"))) - {"enhanced", "text", "event"}
+    assert fields
+    assert fields <= set(documented_types())
+    assert set().union(*documented_events().values()) | {"time", "event"} == set(documented_types())
+
+
+def check_event(line: dict[str, Any]) -> None:
+    """One line of the log against the page."""
+    name = line["event"]
+    events, types = documented_events(), documented_types()
+    optional = {"login"}
+    assert set(line) - {"time", "event"} <= events[name], line
+    assert events[name] - set(line) <= optional, line
+    for field, value in line.items():
+        expected = ALTERNATIVES.get(name, {}).get(field, types[field])
+        assert isinstance(value, expected), (field, line)
+        assert not isinstance(value, bool)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", line["time"])
+    if "id" in line:
+        assert re.fullmatch(r"[0-9A-Z]{13}", line["id"])
+    if "reply" in line:
+        reply = line["reply"]
+        assert set(reply) == {"code", "enhanced", "text"}
+        assert isinstance(reply["code"], int)
+        assert isinstance(reply["text"], str)
+        assert reply["enhanced"] is None or re.fullmatch(r"[245]\.\d{1,3}\.\d{1,3}", reply["enhanced"])
+
+
+def refusal(step: Any) -> str | None:
+    return "550 5.1.1 Nobody of that name" if step.verb == "RCPT" else None
+
+
+def test_a_relay_s_events_are_as_the_page_says(tmp_path: Path) -> None:
+    with SinkServer(answer=refusal) as host:
+        routes = [
+            {"recipients": ["refused.test"], "next_hop": host.url},
+            {"recipients": ["down.test"], "next_hop": f"smtp://127.0.0.1:{free_port()}"},
+            {"recipients": ["*"], "next_hop": "discard:"},
+        ]
+        retry = {"first": "100ms", "factor": 1.0, "longest": "200ms", "expire": "1s", "warn_after": "0s", "jitter": 0.0}
+        with Relay(tmp_path, {"route": routes, "queue": {"retry": retry}}) as relay:
+            relay.send(["a@refused.test", "b@down.test", "c@taken.test"])
+            relay.send("a@refused.test", reverse_path="")
+            with relay.client() as client, pytest.raises(AssertionError, match=r"5\.6\.0"):
+                client.ehlo()
+                client.send("me@origin.test", ["d@taken.test"], b"Subject: bare\n\r\n\r\n.\r\n")
+            relay.wait_event("expiry", recipient="b@down.test")
+            for event in ("delivery", "deferral", "bounce", "notification", "double_bounce", "rejection"):
+                relay.wait_event(event)
+            relay.wait_empty()
+            lines = relay.events()
+    for line in lines:
+        check_event(line)
+    assert {line["event"] for line in lines} >= {"reception", "expiry", "rejection"}
