@@ -11,11 +11,10 @@ answered is sent again. One that ends after it leaves the accepted recipients in
 nobody asked for, ends the connection. Results carry code 0 where no reply was seen.
 """
 
-from cpython.buffer cimport PyBUF_WRITE
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport malloc, realloc
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, strlen
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
@@ -90,14 +89,16 @@ cdef class Egress:
         self.idle_s = idle_s
         self.lifetime_s = lifetime_s
         self.chunk_octets = chunk_octets
-        self._receive = <char *>malloc(RECEIVE_OCTETS)
         self._scratch = <char *>malloc(4096)
-        if self._receive == NULL or self._scratch == NULL:
+        if self._scratch == NULL:
             raise MemoryError
         self._scratch_capacity = 4096
-        self._view = PyMemoryView_FromMemory(self._receive, RECEIVE_OCTETS, PyBUF_WRITE)
+        octets = PyByteArray_FromStringAndSize(NULL, RECEIVE_OCTETS)
+        self._receive = PyByteArray_AS_STRING(octets)
+        self._view = memoryview(octets)          # it keeps them where they are, and so does a transport that holds it
 
-    # the receive buffer lives as long as the process: transports may hold views of it
+    def __dealloc__(self):
+        free(self._scratch)
 
     def sweep(self):
         """End what has been silent for too long, close what was idle for idle_s. Call it about once a second.

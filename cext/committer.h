@@ -7,9 +7,9 @@
  * After a failed write or sync it publishes the errno and takes nothing more until committer_restart: everything behind `synced` is
  * then unsafe. A file whose write or sync failed is never synced again (the caller gives other files).
  *
- * A piece may be a barrier: what was put before it is on disk before it is written, and it is on disk before anything behind it is
- * written. A disk is free to keep any part of what was not synced; so a file that is used again must say so for good before
- * the records of its older life go, and only the youngest file can be torn.
+ * A piece may be a barrier: what was put before it is on disk before it is written, and it is on disk before anything
+ * behind it is written. A disk is free to keep any part of what was not synced; so a file that is used again must say so
+ * for good before the records of its older life go, and only the youngest file can be torn.
  */
 #ifndef ANGARIUM_COMMITTER_H
 #define ANGARIUM_COMMITTER_H
@@ -279,11 +279,11 @@ static inline committer *committer_new(int event_fd, int folder_fd, uint64_t syn
     return c;
 }
 
-/* Put n octets for fd at position into the batch that fills. `copy`: they are copied, else they must stay until written.
- * `barrier`: they are on disk before what is put later is written. fd must stay open until the sequence number is `synced`.
+/* Put n octets for fd at position into the batch that fills. `copy`: they are copied, else they must stay until
+ * written. `barrier`: see above. fd must stay open until the sequence number is `synced`.
  * Returns the sequence number, or 0 when no memory could be had. */
-static inline uint64_t committer_put(committer *c, int fd, uint64_t position, const char *octets, size_t n, int copy, int must_sync,
-                                     int new_file, int barrier) {
+static inline uint64_t committer_put(committer *c, int fd, uint64_t position, const char *octets, size_t n, int copy,
+                                     int must_sync, int new_file, int barrier) {
     uint64_t sequence = 0;
     pthread_mutex_lock(&c->mutex);
     committer_batch *b = c->filling;

@@ -398,11 +398,18 @@ cdef class Dispatcher(Taker):
 
     cdef int remove(self, Message message) except -1:
         """Nothing is left to do for message."""
+        cdef uint16_t i
+        cdef bint delivered = True
         if message.state == MESSAGE_GONE:
             return 0
+        for i in range(message.recipients):
+            if message.states[i] != RECIPIENT_DELIVERED:
+                delivered = False
+                break
         self.timer.cancel(message)
         self.table.remove(message)
-        slot_add(self.counters.slots, Slot.DELIVERY_DELIVERED_MESSAGES, 1)
+        if delivered:
+            slot_add(self.counters.slots, Slot.DELIVERY_DELIVERED_MESSAGES, 1)
         message.buffer = None
         try:
             self.journal_of(message).append_done(message)

@@ -34,6 +34,7 @@ from angarium._core.counters cimport Counters, Slot, slot_add, slot_observe
 from angarium._core.record cimport (
     BLOCK,
     DURABILITY_ASYNC,
+    MESSAGE_COMMITTING,
     MESSAGE_GONE,
     RECORD_DONE,
     RECORD_MAGIC,
@@ -683,7 +684,8 @@ cdef class Journal:
                 segment.alive -= 1
                 segment.alive_octets -= message.record_octets
                 message.segment = None
-                message.state = MESSAGE_GONE
+                if message.state == MESSAGE_COMMITTING:
+                    message.state = MESSAGE_GONE     # else it is ours already, in class memory
                 if receiver is not None:
                     receiver.committed(message, outcome)
         return 0

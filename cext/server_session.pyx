@@ -13,11 +13,10 @@ silence, or a node that drains end the session with 421. A client that is gone l
 nothing else: a message that was complete is ours already, whether or not the 250 could be written.
 """
 
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.buffer cimport PyBUF_WRITE
-from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcpy, memmove, memset, strlen
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
@@ -361,13 +360,10 @@ cdef class Reception:
         self.events = events
         self.intake = intake
         self.memory_octets = memory_octets
-        self._receive = <char *>malloc(RECEIVE_OCTETS)
-        if self._receive == NULL:
-            raise MemoryError
-        self._view = PyMemoryView_FromMemory(self._receive, RECEIVE_OCTETS, PyBUF_WRITE)
+        octets = PyByteArray_FromStringAndSize(NULL, RECEIVE_OCTETS)
+        self._receive = PyByteArray_AS_STRING(octets)
+        self._view = memoryview(octets)          # it keeps them where they are, and so does a transport that holds it
         self._date_second = -1
-
-    # the receive buffer lives as long as the process: transports may hold views of it
 
     def session(self, ListenerProfile profile) -> ServerSession:
         """A protocol for a new connection."""

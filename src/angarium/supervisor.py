@@ -282,7 +282,7 @@ class Supervisor:
             self._on_reload()
         elif number == signal.SIGUSR1:
             for child in self._children:
-                if child.role == "worker" and child.process is not None:
+                if child.role == "worker" and child.process is not None and child.ready:
                     child.process.send_signal(signal.SIGUSR1)
 
     def _on_reload(self) -> None:

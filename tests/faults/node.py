@@ -1,7 +1,9 @@
-"""A relay that loses processes: tests.support.relay.Relay with kill -9 by pid, for tests whose next hop runs on the same loop.
+"""A relay that loses processes: tests.support.relay.Relay with kill -9 by pid, for tests whose next hop runs on
+the same loop.
 
-Everything that waits does so in a thread, so that senders and next hops of the test go on meanwhile. Processes are found below the
-supervisor in /proc, killed by pid, and their end is awaited by pidfd. The ports stay taken while the relay is down.
+Everything that waits does so in a thread, so that senders and next hops of the test go on meanwhile. Processes
+are found below the supervisor in /proc, killed by pid, and their end is awaited by pidfd. The ports stay taken
+while the relay is down.
 """
 
 from __future__ import annotations
@@ -13,17 +15,19 @@ import re
 import select
 import signal
 import socket
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.support.relay import Relay, merged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 TRACEBACK = re.compile(r"Traceback \(most recent call last\)|Exception ignored|Fatal Python error")
 
 
 class Node(Relay):
-    """One relay with two workers before a next hop on 127.0.0.1; start and kill it as often as you like, the spool stays."""
+    """One relay with two workers before a next hop on 127.0.0.1; however often it is killed, the spool stays."""
 
     def __init__(self, folder: Path, next_hop: int, config: Mapping[str, Any] | None = None) -> None:
         own = {
@@ -108,7 +112,7 @@ class Node(Relay):
         return sum(pss_octets(pid) for pid in self.children("worker"))
 
     async def sound(self) -> None:
-        """The relay is as it was before anyone came: it answers, it is ready, no connection is left, nobody complained."""
+        """As before anyone came: it answers, it is ready, no connection is left, nobody complained."""
 
         def quiet() -> bool:
             return self.metrics()["angarium_ingress_open_connections"] == 0

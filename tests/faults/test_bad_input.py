@@ -12,8 +12,8 @@ import select
 import socket
 import ssl
 import struct
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import trustme
@@ -23,6 +23,9 @@ from tests.support.clients import Dialogue
 from tests.support.load import HopThread
 from tests.support.ports import free_port
 from tests.support.relay import Relay, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.faults
 
@@ -160,7 +163,9 @@ def client_hello() -> bytes:
     ("octets", "expected"),
     [
         pytest.param(b"\0" * 1000 + b"\r\nNOOP\r\n", [501, 250], id="nulls"),
-        pytest.param(b"EHLO client.test\r\nMAIL FROM:<a\0@client.test>\r\nNOOP\r\n", [250, 501, 250], id="null-in-path"),
+        pytest.param(
+            b"EHLO client.test\r\nMAIL FROM:<a\0@client.test>\r\nNOOP\r\n", [250, 501, 250], id="null-in-path"
+        ),
         pytest.param(b"NOOP " + b"x" * MIB + b"\r\nNOOP\r\n", [500, 250], id="megabyte-line"),
         pytest.param(b"x" * (4 * MIB), [], id="megabytes-without-end"),
         pytest.param(b"EHL", [], id="half-command"),
@@ -256,8 +261,9 @@ def test_a_message_over_the_limit_costs_no_memory(target: Target, how: str) -> N
 
 SMUGGLED = b"MAIL FROM:<evil@client.test>\r\nRCPT TO:<victim@next.test>\r\nDATA\r\nX-Token: smuggled\r\n\r\nevil\r\n"
 ENDS = [
-    b"\n.\n", b"\n.\r\n", b"\r.\r", b"\r\n.\n", b"\r\n.\r", b"\r.\r\n", b"\n.\r", b"\r\n\0.\r\n", b"\r\n.\0\r\n", b"\r\n.\r\r\n",
-    b"\n\r\n.\r\r\n", b"\r\r\n.\r\r\n", b"\r\n..\r\n", b"\r\n. \r\n", b"\r\n .\r\n", b"\r\n\x85.\x85", b"\xe2\x80\xa8.\xe2\x80\xa8",
+    b"\n.\n", b"\n.\r\n", b"\r.\r", b"\r\n.\n", b"\r\n.\r", b"\r.\r\n", b"\n.\r", b"\r\n\0.\r\n",
+    b"\r\n.\0\r\n", b"\r\n.\r\r\n", b"\n\r\n.\r\r\n", b"\r\r\n.\r\r\n", b"\r\n..\r\n", b"\r\n. \r\n",
+    b"\r\n .\r\n", b"\r\n\x85.\x85", b"\xe2\x80\xa8.\xe2\x80\xa8",
 ]  # fmt: skip
 
 
@@ -287,7 +293,13 @@ def test_the_end_of_data_within_a_chunk_is_content(target: Target) -> None:
 
 def test_garbage_on_the_tls_port(target: Target) -> None:
     noise = random.Random(2)
-    for octets in (b"EHLO client.test\r\n", noise.randbytes(100_000), b"\x16\x03\x01\xff\xff" + b"\0" * 1000, client_hello()[:50], b""):
+    for octets in (
+        b"EHLO client.test\r\n",
+        noise.randbytes(100_000),
+        b"\x16\x03\x01\xff\xff" + b"\0" * 1000,
+        client_hello()[:50],
+        b"",
+    ):
         with target.connect(target.tls_port) as sock, contextlib.suppress(OSError):
             sock.sendall(octets)
             sock.shutdown(socket.SHUT_WR)
@@ -295,7 +307,9 @@ def test_garbage_on_the_tls_port(target: Target) -> None:
                 pass
 
 
-@pytest.mark.parametrize("octets", [b"EHLO x.test\r\nNOOP\r\n", b"\x16\x03\x01\0\x05garbage", b"\0" * 70_000, b""], ids=len)
+@pytest.mark.parametrize(
+    "octets", [b"EHLO x.test\r\nNOOP\r\n", b"\x16\x03\x01\0\x05garbage", b"\0" * 70_000, b""], ids=len
+)
 def test_garbage_behind_starttls(target: Target, octets: bytes) -> None:
     with target.relay.client() as client:
         client.ehlo()
@@ -341,7 +355,7 @@ def test_silent_and_slow_connections_cost_little_and_end(target: Target) -> None
 
 
 def test_a_client_that_never_reads_is_not_read(target: Target) -> None:
-    """Back-pressure: what it may send is bounded, what the relay holds for it too, and after the idle time it is cut off."""
+    """What it may send is bounded, what the relay holds for it too, and after the idle time it is cut off."""
     before = target.memory()
     noops = b"NOOP\r\n" * 10_000
     with contextlib.ExitStack() as stack:

@@ -1,7 +1,8 @@
 """The connection ends at every octet of a dialogue, on either side.
 
-As server: for every k, a client sends the first k octets of a whole session and is gone, politely or with a reset. As client: for every k, a
-next hop says the first k octets of all its replies and closes. What was acknowledged arrives; what arrives twice was in doubt.
+As server: for every k, a client sends the first k octets of a whole session and is gone, politely or with a
+reset. As client: for every k, a next hop says the first k octets of all its replies and closes. What was
+acknowledged arrives; what arrives twice was in doubt.
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ from __future__ import annotations
 import re
 import socket
 import struct
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.faults.node import TRACEBACK
 from tests.support.load import HopThread
 from tests.support.relay import Relay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.faults
 
@@ -91,7 +95,9 @@ def test_a_client_that_is_gone_after_any_octet(
 @pytest.mark.parametrize(
     ("chunking", "pipelining"), [(True, True), (False, True), (False, False)], ids=["bdat", "data", "one-by-one"]
 )
-def test_a_next_hop_that_closes_after_any_octet_of_its_replies(tmp_path: Path, chunking: bool, pipelining: bool) -> None:
+def test_a_next_hop_that_closes_after_any_octet_of_its_replies(
+    tmp_path: Path, chunking: bool, pipelining: bool
+) -> None:
     """A next hop of its own for every k; its first connection says k octets, the others everything."""
     with HopThread(chunking=chunking, pipelining=pipelining) as hops:
         total = hops.octets_of_replies()

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.faults.node import Node
 from tests.faults.torture import Plan, Report, torture
 from tests.support.load import Ledger, NextHop, Senders, read_reply
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.faults
 
@@ -54,7 +57,9 @@ async def test_kills_under_load_lose_nothing_and_explain_every_duplicate(tmp_pat
 
 async def test_a_next_hop_that_never_says_whether_it_took_the_message(tmp_path: Path) -> None:
     # DATA, with the next envelope in the same write as the content: the message ahead is neither lost nor in doubt
-    report = await torture(tmp_path, Plan(worker_kills=2, node_kills=1, silent_share=0.1, chunking=False, seed=7, connections=8))
+    report = await torture(
+        tmp_path, Plan(worker_kills=2, node_kills=1, silent_share=0.1, chunking=False, seed=7, connections=8)
+    )
     check(report)
     assert report.closed_unanswered > 50
     assert report.duplicates_explained >= report.closed_unanswered * 9 // 10, "in doubt, and yet not sent again"

@@ -2,9 +2,10 @@
 
     python -m tests.faults.torture --worker-kills 100 --node-kills 100 --hop-kills 50 --report torture.json
 
-Each round waits a random time (0.05 to 0.6 s) after the relay is ready, then kills one worker, the whole node, the supervisor alone,
-or the next hop. At the end the queue drains and the ledger is read: *lost* is what was acknowledged and never arrived; a *duplicate* is
-explained when the event log has an `in_doubt` event for its queue id. Exit status 1 when anything was lost or unexplained.
+Each round waits a random time (0.05 to 0.6 s) after the relay is ready, then kills one worker, the whole node,
+the supervisor alone, or the next hop. At the end the queue drains and the ledger is read: *lost* is what was
+acknowledged and never arrived; a *duplicate* is explained when the event log has an `in_doubt` event for its
+queue id. Exit status 1 when anything was lost or unexplained.
 """
 
 from __future__ import annotations
@@ -82,7 +83,13 @@ async def torture(folder: Path, plan: Plan) -> Report:
     began = time.monotonic()
     try:
         await node.up()
-        senders = Senders(ledger, node.smtp_port, connections=plan.connections, body_octets=plan.body_octets, most_ahead=plan.most_ahead)
+        senders = Senders(
+            ledger,
+            node.smtp_port,
+            connections=plan.connections,
+            body_octets=plan.body_octets,
+            most_ahead=plan.most_ahead,
+        )
         senders.start()
         kinds = (
             ["worker"] * plan.worker_kills

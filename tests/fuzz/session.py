@@ -3,25 +3,30 @@
 The invariant:
 
 1. Nothing is raised, whatever comes in.
-2. What goes out is replies: whole lines, three digits of which the first is 2 to 5, a space or a hyphen, printable text.
+2. What goes out is replies: whole lines, three digits of which the first is 2 to 5, a space or a hyphen,
+   printable text.
 3. How the octets were cut into pieces changes nothing: not what is said, and not what is accepted.
-4. As many messages are handed over as are answered `250 ... queued as`; each ends with CRLF or was sent by BDAT, has at least one
-   recipient, and no mail data that came by DATA holds CRLF.CRLF's dot unstuffed at the size limit or beyond.
+4. As many messages are handed over as are answered `250 ... queued as`, each with 1 to RECIPIENTS recipients
+   and within SIZE_LIMIT.
 5. When the client is gone, no connection is counted any more.
 
-`python -m tests.fuzz.session SECONDS` runs it under atheris where that is installed; tests/fuzz/test_session.py drives it by hypothesis.
+`python -m tests.fuzz.session SECONDS` runs it under atheris where that is installed; tests/fuzz/test_session.py
+drives it by hypothesis.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
-from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from angarium._core.counters import Slab, Slot
 from angarium._core.event_log import EventLog
 from angarium._core.server_session import CallbackIntake, ListenerProfile, Reception
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 SIZE_LIMIT = 2000
 RECIPIENTS = 3
@@ -103,7 +108,7 @@ class Server:
 def pieces_of(octets: bytes, cuts: Iterable[int]) -> list[bytes]:
     """octets, cut at these places."""
     places = [0, *sorted(cut % (len(octets) + 1) for cut in cuts), len(octets)]
-    return [octets[begin:end] for begin, end in zip(places, places[1:], strict=False)]
+    return [octets[begin:end] for begin, end in itertools.pairwise(places)]
 
 
 def check(server: Server, octets: bytes, cuts: Iterable[int]) -> None:

@@ -12,11 +12,12 @@ from tests.fuzz.session import Server, check
 
 LINES = st.sampled_from(
     [
-        b"EHLO client.test", b"HELO client.test", b"MAIL FROM:<a@client.test>", b"MAIL FROM:<>", b"MAIL FROM:<a@b> SIZE=99999",
-        b"MAIL FROM:<a@client.test> BODY=8BITMIME SMTPUTF8", b"RCPT TO:<b@next.test>", b"RCPT TO:<Postmaster>", b"RCPT TO:<",
-        b"DATA", b".", b"..", b"RSET", b"NOOP", b"QUIT", b"VRFY x", b"HELP", b"EXPN x", b"STARTTLS", b"AUTH PLAIN AAAA",
-        b"BDAT 0", b"BDAT 0 LAST", b"BDAT 7", b"BDAT 12 LAST", b"BDAT 2500 LAST", b"BDAT -1", b"Subject: x", b"", b" folded",
-        b"x" * 3000,
+        b"EHLO client.test", b"HELO client.test", b"MAIL FROM:<a@client.test>", b"MAIL FROM:<>",
+        b"MAIL FROM:<a@b> SIZE=99999", b"MAIL FROM:<a@client.test> BODY=8BITMIME SMTPUTF8",
+        b"RCPT TO:<b@next.test>", b"RCPT TO:<Postmaster>", b"RCPT TO:<", b"DATA", b".", b"..", b"RSET",
+        b"NOOP", b"QUIT", b"VRFY x", b"HELP", b"EXPN x", b"STARTTLS", b"AUTH PLAIN AAAA", b"BDAT 0",
+        b"BDAT 0 LAST", b"BDAT 7", b"BDAT 12 LAST", b"BDAT 2500 LAST", b"BDAT -1", b"Subject: x", b"",
+        b" folded", b"x" * 3000,
     ]
 )  # fmt: skip
 ENDS = st.sampled_from([b"\r\n"] * 8 + [b"\n", b"\r", b"\n.\n", b"\r\n.\r\n", b"\r\r\n", b"\0"])

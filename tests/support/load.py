@@ -1,8 +1,9 @@
 """Load with a ledger: senders that note what the relay answered 250, and a next hop that notes what arrived.
 
-Every message carries a token of its own in `X-Token:`. A token is *acknowledged* at the moment at which the sender reads its 250, and
-*arrived* at the moment at which the next hop has read the end of its mail data. Senders never send a token twice: whatever arrives
-twice was sent twice by the relay, and the queue id in its topmost Received field says which message it was.
+Every message carries a token of its own in `X-Token:`. A token is *acknowledged* at the moment at which the
+sender reads its 250, and *arrived* at the moment at which the next hop has read the end of its mail data.
+Senders never send a token twice: whatever arrives twice was sent twice by the relay, and the queue id in its
+topmost Received field says which message it was.
 
 Both sides run on the caller's loop; neither keeps more than one message in memory per connection.
 """
@@ -14,8 +15,11 @@ import contextlib
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 _TOKEN = re.compile(rb"^X-Token: (\S+)\r$", re.MULTILINE)
 _QUEUE_ID = re.compile(rb"\bid (\S{13})\b")
@@ -368,7 +372,12 @@ class HopThread:
     def octets_of_replies(self) -> int:
         """How many octets a connection says that carries one message to one recipient and ends with QUIT."""
         hop = self.hop
-        greeting, bye, ok, go_on = b"220 sink.test ESMTP\r\n", b"221 2.0.0 bye\r\n", b"250 2.0.0 OK\r\n", b"354 go on\r\n"
+        greeting, bye, ok, go_on = (
+            b"220 sink.test ESMTP\r\n",
+            b"221 2.0.0 bye\r\n",
+            b"250 2.0.0 OK\r\n",
+            b"354 go on\r\n",
+        )
         lines = sum(len(line) + 6 for line in (b"sink.test", *hop.extensions))
         data = 0 if b"CHUNKING" in hop.extensions and b"PIPELINING" in hop.extensions else len(go_on)
         return len(greeting) + lines + 2 * len(ok) + data + len(hop.final_reply) + len(bye)

@@ -12,6 +12,7 @@ Everything that waits looks again and again until a deadline, and says at the en
 
 from __future__ import annotations
 
+import ctypes
 import http.client
 import json
 import os
@@ -29,7 +30,10 @@ from tests.support.ports import free_port
 LOOK_S = 0.01
 MOST_DEATHS = 3  # of its processes before it is ready
 
+PR_SET_PDEATHSIG = 1  # prctl(2)
+
 T = TypeVar("T")
+_libc = ctypes.CDLL(None)
 
 
 class RelayFailure(AssertionError):
@@ -180,6 +184,7 @@ class Relay:
                 stdout=stderr,
                 stderr=stderr,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509  # it calls nothing but prctl
                 env=clean_environment(),
             )
 
@@ -394,6 +399,11 @@ class SandboxRelay(Relay):
         return self.wait(
             lambda: found if len(found := self.arrived(recipient)) >= count else [], f"mail for {recipient}"
         )
+
+
+def _end_with_parent() -> None:
+    """Have the kernel stop the relay when the test process is killed: nobody else would."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _group(leader: int) -> list[int]:

@@ -57,6 +57,7 @@ def die_with_parent(parent: int) -> None:
 
 def main() -> None:
     """Read the orders and carry them out."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until the worker can reopen its log, there is none to reopen
     orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
     die_with_parent(orders.supervisor_pid)
     logging.basicConfig(

@@ -129,9 +129,10 @@ class Connector:
     def _fail(self, queue: ReadyQueue, target: Target, failure: ConnectFailure) -> None:
         if queue.open:
             return  # others are up: they carry what waits
-        target.failures += 1
-        pause_s = min(PROBE_FIRST_S * 2.0 ** (target.failures - 1), PROBE_LONGEST_S)
-        queue.blocked_until = self._clock.monotonic() + pause_s
+        now = self._clock.monotonic()
+        if now >= queue.blocked_until:  # attempts that were under way when the rest began count as one with the first
+            target.failures += 1
+            queue.blocked_until = now + min(PROBE_FIRST_S * 2.0 ** (target.failures - 1), PROBE_LONGEST_S)
         text = failure.text.encode("utf-8", "replace")
         for _ in range(queue.backlog):
             delivery = queue.take()

@@ -137,7 +137,6 @@ METRICS: tuple[MetricSpec, ...] = (
             "syntax": Slot.INGRESS_REJECTED_SYNTAX,
             "recipients": Slot.INGRESS_REJECTED_RECIPIENTS,
             "errors": Slot.INGRESS_REJECTED_ERRORS,
-            "rate": Slot.INGRESS_REJECTED_RATE,
             "idle": Slot.INGRESS_REJECTED_IDLE,
             "storage": Slot.INGRESS_REJECTED_STORAGE,
             "memory_full": Slot.INGRESS_REJECTED_MEMORY_FULL,

@@ -133,13 +133,13 @@ class Recorder:
 
     def _expire(self, message: Message) -> None:
         now = self._clock.now()
+        self._counters.add(Slot.QUEUE_EXPIRED, 1)
         reports = []
         replies = message.replies or {}
         for index in message.unfinished():
             code, text = replies.get(index, (OWN_REPLY, b"no attempt was answered"))
             message.set_recipient_state(index, RecipientState.EXPIRED)
             self._counters.add(Slot.DELIVERY_EXPIRED_RECIPIENTS, 1)
-            self._counters.add(Slot.QUEUE_EXPIRED, 1)
             path, notify, orcpt = message.loaded.recipient(index)
             self._events.event(
                 "expiry",

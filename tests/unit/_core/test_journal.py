@@ -1,4 +1,4 @@
-"""The journal on a real disk: who waits is told in order and not too early, files rotate and are used again, nothing grows."""
+"""The journal on a real disk: who waits is told in order and not too early, files rotate and are used again."""
 
 from __future__ import annotations
 
@@ -425,6 +425,12 @@ def test_what_was_in_flight_is_in_doubt_after_a_crash(shard: Shard, tmp_path: Pa
     after = Shard(image, segment_octets=SEGMENT)
     assert after.report.in_doubt == [first.id]
     assert after.table.get(third.id) is not None
+    assert read_in_flight(str(image / "in-flight")) == [first.id]  # still, should it crash again now
+    doubtful = after.table.get(first.id)
+    assert doubtful is not None
+    after.journal.done(doubtful)
+    after.flush()
+    assert read_in_flight(str(image / "in-flight")) == []
 
 
 # ---------------------------------------------------------------- the end

@@ -1,4 +1,4 @@
-"""Opening a shard: what was acknowledged is there, what is torn is said, and no file that may hold mail is thrown away."""
+"""Opening a shard: what was acknowledged is there, what is torn is said, no file that may hold mail is thrown away."""
 
 from __future__ import annotations
 
