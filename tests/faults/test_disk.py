@@ -8,6 +8,7 @@ after a read-only remount, which the kernel itself refuses while files are open 
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import subprocess
@@ -63,6 +64,14 @@ def configured(next_hop: HopThread, spool: Path | None = None) -> dict[str, obje
         "route": [{"recipients": ["*"], "next_hop": f"smtp://127.0.0.1:{next_hop.hop.port}"}],
     }
     return config | ({"node": {"spool": str(spool), "workers": 1}} if spool else {})
+
+
+def fill(path: Path) -> None:
+    """Write until there is no room, whoever else writes."""
+    with path.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left") as failure:
+        while True:
+            file.write(bytes(1 << 16))
+    assert failure.value.errno == errno.ENOSPC
 
 
 class Sender:
@@ -141,9 +150,7 @@ def test_somebody_else_fills_the_disk_and_makes_room_again(small_disk: Path, nex
         sender = Sender(relay)
         assert sender.accepted_again()
         ballast = small_disk / "ballast"
-        with ballast.open("wb") as file:
-            room = os.statvfs(small_disk)
-            os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize)
+        fill(ballast)
         refusals = sender.until_refused()
         assert {code for code, _ in refusals} == {452}, refusals
         before = set(sender.acknowledged)
