@@ -1,4 +1,4 @@
-"""Print every dependency that pyproject.toml names, extras included, one a line (old pips know no dependency groups)."""
+"""Print every dependency that pyproject.toml names, extras included, one a line: old pips know no dependency groups."""
 
 import pathlib
 import sys

@@ -47,7 +47,7 @@ PAUSE_FIRST_S = 0.2
 PAUSE_LONGEST_S = 30.0
 CALM_S = 60.0  # a child that lived so long dies afresh
 STOP_S = 30.0  # then children that have not ended are killed
-START_S = 120.0  # recovery of a large spool included
+MOST_EARLY_DEATHS = 3  # of a child that was never ready: the relay does not start
 LOCK_WAIT_S = 2.0  # for the processes of a relay that was just killed
 LOCK_LOOK_S = 0.02
 
@@ -68,6 +68,7 @@ class Child:
     ready: bool = False
     started: float = 0.0
     pause_s: float = PAUSE_FIRST_S
+    early_deaths: int = 0  # before it was ready
     start_at: float | None = None
     retiring: bool = False
     waiters: list[Callable[[], None]] = field(default_factory=list)
@@ -255,6 +256,7 @@ class Supervisor:
             if child.process is None or child.process.poll() is None:
                 continue
             status = child.process.returncode
+            was_ready = child.ready
             child.process = None
             child.ready = False
             if child.ready_fd >= 0:
@@ -269,6 +271,9 @@ class Supervisor:
             if now - child.started > CALM_S:
                 child.pause_s = PAUSE_FIRST_S
             why = f"signal {-status}" if status < 0 else f"exit status {status}"
+            child.early_deaths += not was_ready
+            if not self._announced and child.early_deaths >= MOST_EARLY_DEATHS:
+                raise StartFailure(f"{child.name} cannot start ({why}); see its messages above")
             log.error("%s ended (%s); starting it again in %.1f s", child.name, why, child.pause_s)
             child.start_at = now + child.pause_s
             child.pause_s = min(child.pause_s * 2, PAUSE_LONGEST_S)

@@ -93,7 +93,7 @@ class Node(Relay):
         def empty() -> bool:
             status = self.api("status")
             serving = all(report["status"] and report["status"]["accepting"] for report in status["workers"])
-            return serving and self.metrics()["angarium_queue_messages"] == 0
+            return serving and self.summary()["messages"] == 0  # the gauge is a tick behind
 
         await self.until(_when_it_answers(empty), "an empty queue", patience_s)
 

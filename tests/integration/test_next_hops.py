@@ -427,6 +427,8 @@ TLS_CASES: dict[str, tuple[str, str | None, str]] = {
     "require, any certificate": ("require", "self-signed", "tls"),
     "require, none offered": ("require", None, "deferral"),
     "verify, unknown certificate": ("verify", "self-signed", "deferral"),
+    "opportunistic, broken": ("opportunistic", "broken", "plain"),
+    "require, broken": ("require", "broken", "deferral"),
 }
 
 
@@ -438,6 +440,7 @@ def test_tls_to_the_next_hop(tmp_path_factory: pytest.TempPathFactory, case: str
         import ssl
 
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    if certificate == "self-signed":
         trustme.CA().issue_cert("elsewhere.test").configure_cert(context)
     with SinkServer(tls=context) as sink:
         config = {"delivery": {"tls": policy}, "route": [{"recipients": ["*"], "next_hop": sink.url}]}
@@ -451,6 +454,7 @@ def test_tls_to_the_next_hop(tmp_path_factory: pytest.TempPathFactory, case: str
                 return
             mail = sink.wait_mail("a@dest.test")
             assert mail.tls == (outcome == "tls")
+            assert ("delivering in plaintext" in relay.stderr) == (certificate == "broken")
             assert corpus.without_trace(mail.content) == MESSAGES["lone-dots"]
 
 

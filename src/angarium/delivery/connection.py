@@ -10,6 +10,7 @@ message."""
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import socket
 import ssl
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from angarium._core.counters import Counters, Slot
 from angarium._core.dispatch import Delivery, ReadyQueue
 from angarium.clock import Clock
 from angarium.smtp.extensions import capabilities_of, limit_of, lowest, number
+
+log = logging.getLogger(__name__)
 
 PROBE_FIRST_S = 1.0
 PROBE_LONGEST_S = 60.0
@@ -145,6 +148,16 @@ class Connector:
         where = f"{host.name}[{host.address}]:{host.port}"
         if self._loopback_only and not ipaddress.ip_address(host.address).is_loopback:
             raise ConnectFailure(Phase.PHASE_CONNECT, f"{where}: refused, the sandbox delivers on this machine only")
+        try:
+            return await self._set_up(queue, host, target.tls, where)
+        except ConnectFailure as failure:
+            if failure.phase != Phase.PHASE_TLS or target.tls != "opportunistic":
+                raise
+            # RFC 3207 §4.1: without a policy that forbids it, mail in plaintext is better than none
+            log.warning("%s; delivering in plaintext", failure.text)
+            return await self._set_up(queue, host, "none", where)
+
+    async def _set_up(self, queue: ReadyQueue, host: Host, tls: str, where: str) -> ClientSession:
         client = aiosmtplib.SMTP(
             hostname=host.address,
             port=host.port,
@@ -160,11 +173,11 @@ class Connector:
             phase = Phase.PHASE_EHLO
             with contextlib.suppress(aiosmtplib.SMTPHeloError):
                 await client.ehlo()
-            if not client.is_ehlo_or_helo_needed and target.tls != "none":
-                phase = Phase.PHASE_TLS
-                await self._secure(client, target, host)
-            elif client.is_ehlo_or_helo_needed:
+            if client.is_ehlo_or_helo_needed:
                 await client.helo()
+            if tls != "none":
+                phase = Phase.PHASE_TLS
+                await self._secure(client, tls, host)
         except aiosmtplib.SMTPResponseException as refusal:
             client.close()
             raise ConnectFailure(phase, f"{where}: {refusal.message}", refusal.code) from refusal
@@ -176,13 +189,13 @@ class Connector:
             raise
         return self._adopt(queue, client, where)
 
-    async def _secure(self, client: aiosmtplib.SMTP, target: Target, host: Host) -> None:
+    async def _secure(self, client: aiosmtplib.SMTP, tls: str, host: Host) -> None:
         """STARTTLS as the policy asks."""
         if not client.supports_extension("starttls"):
-            if target.tls in {"require", "verify"}:
+            if tls in {"require", "verify"}:
                 raise aiosmtplib.SMTPException("the host does not offer STARTTLS, and the policy requires it")
             return
-        verify = target.tls == "verify"
+        verify = tls == "verify"
         await client.starttls(tls_context=self._context(verify), server_hostname=host.name if verify else None)
         await client.ehlo()
 
