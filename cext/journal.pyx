@@ -14,8 +14,8 @@ The in-flight table is a small mapped file of message ids whose last octets may 
 outcome is not yet in the journal: after a crash, those are the messages that are in doubt.
 
 Fails: a write or sync that fails fences the segment (never written or synced again), tells everyone who waits, and sets
-`failed` until `heal` succeeds. A segment that cannot be made for want of room sets `full`, and append raises
-JournalFull.
+`failed` until `heal` succeeds. When there is room for two more segments only, `full` is set and messages are refused
+with JournalFull; what is left is for records that let messages go.
 """
 
 import errno
@@ -69,6 +69,7 @@ cdef extern from "<sys/eventfd.h>" nogil:
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t c_read "read"(int fd, void *buffer, size_t n)
+    ssize_t c_write "write"(int fd, const void *buffer, size_t n)
 
 cdef extern from "<stdlib.h>" nogil:
     void *calloc(size_t n, size_t size)
@@ -320,21 +321,40 @@ cdef class Journal:
         """A new queue id."""
         return self.next_id()
 
-    cdef Segment _place(self, uint64_t length):
-        """The segment that takes a record of so many octets."""
+    cdef Segment _place(self, uint64_t length, bint small):
+        """The segment that takes a record of so many octets; small: it is about a message that is ours already."""
         if self._committer == NULL:
             raise JournalFailed(errno.EBADF, "the journal is closed", self.folder)
         if self.failed:
             raise JournalFailed(self.failed, os.strerror(self.failed), self.folder)
+        if self._on_reserve and not small:
+            # the disk is full: what is left is for records about messages that are ours already
+            if not self._has_room():
+                self.full = True
+                raise JournalFull(errno.ENOSPC, os.strerror(errno.ENOSPC), self.folder)
+            self._on_reserve = False
         if self._active is None or self._active.used + length > self._active.size:
-            self._open_segment(length)
+            self._open_segment(length, small)
         return self._active
 
-    cdef int _open_segment(self, uint64_t length) except -1:
+    def _has_room(self):
+        """Whether the last spare may be used for mail: another file could be made, or one came back."""
+        if len(self.spares) > 1:
+            return True
+        room = os.fstatvfs(self._folder_fd)
+        return room.f_bavail * room.f_frsize > 2 * self.segment_octets
+
+    cdef int _open_segment(self, uint64_t length, bint small) except -1:
         cdef uint64_t size = self.segment_octets
         cdef Segment segment
         cdef bint is_new = False
         cdef bytes header
+        cdef bint has_room = self._has_room()
+        if not small and not has_room:
+            # never the last room: without `done` records no segment would ever be free again
+            self.full = True
+            raise JournalFull(errno.ENOSPC, os.strerror(errno.ENOSPC), self.folder)
+        self._on_reserve = not has_room
         if self.spares and BLOCK + length <= size:
             segment = self.spares.pop(0)
             self._counters.add(Slot.QUEUE_SEGMENTS_RECYCLED, 1)
@@ -413,7 +433,7 @@ cdef class Journal:
         cdef MailBuffer buffer = message.buffer
         cdef size_t length = buffer.end - buffer.begin
         cdef char *record = buffer.octets + buffer.begin
-        cdef Segment segment = self._place(length)
+        cdef Segment segment = self._place(length, False)
         cdef uint64_t sequence
         cdef bint must_sync = message.durability != DURABILITY_ASYNC
         seal_record(record, segment.serial)
@@ -440,7 +460,7 @@ cdef class Journal:
         cdef char *record = on_stack
         cdef size_t length = sizeof(RecordHeader) + n
         cdef RecordHeader *header
-        cdef Segment segment = self._place(length)
+        cdef Segment segment = self._place(length, True)
         cdef uint64_t sequence
         if length > sizeof(on_stack):
             record = <char *>malloc(length)
@@ -641,7 +661,13 @@ cdef class Journal:
         value = get64(self._committer.octets)
         slot_add(self._counters.slots, Slot.QUEUE_JOURNAL_WRITTEN_OCTETS, value - self._seen_octets)
         self._seen_octets = value
-        self._settle(written, synced, error)
+        try:
+            self._settle(written, synced, error)
+        except BaseException:
+            # whoever stands behind the one that failed is told in the loop's next turn
+            value = 1
+            c_write(self._event_fd, &value, 8)
+            raise
 
     cdef int _settle(self, uint64_t written, uint64_t synced, int error) except -1:
         cdef Waiting first

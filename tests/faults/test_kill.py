@@ -114,7 +114,7 @@ async def test_what_is_in_doubt_stays_so_through_a_second_crash(node: Node, hop:
     await node.up()
     await node.settled()
     assert ledger.arrivals == {"one": [first, first]}
-    await node.kill_everything()
+    await node.down()
     events = len(node.events("in_doubt"))
     await node.up()
     assert len(node.events("in_doubt")) == events, "delivered, and still in doubt"

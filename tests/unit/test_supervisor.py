@@ -5,13 +5,13 @@ from __future__ import annotations
 import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from angarium import supervisor
 from angarium.config.load import examine_text
 from angarium.supervisor import StartFailure, Supervisor
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from angarium.config.model import Config

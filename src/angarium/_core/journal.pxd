@@ -72,6 +72,7 @@ cdef class Journal:
     cdef int _folder_fd
     cdef int _event_fd
     cdef int _in_flight_fd
+    cdef bint _on_reserve                    # the disk is full, and the last spare serves records about queued mail
     cdef bint _kick_asked
     cdef bint _flush_asked
     cdef uint64_t _next_serial
@@ -93,8 +94,8 @@ cdef class Journal:
     cdef int append_done(self, Message message) except -1
     cdef void mark_in_flight(self, Message message) noexcept
     cdef int forget(self, Message message) except -1
-    cdef Segment _place(self, uint64_t length)
-    cdef int _open_segment(self, uint64_t length) except -1
+    cdef Segment _place(self, uint64_t length, bint small)
+    cdef int _open_segment(self, uint64_t length, bint small) except -1
     cdef int _wait(self, uint64_t sequence, Message message, Receiver receiver) except -1
     cdef int _finish_later(self, uint64_t sequence, int slot, bint done) except -1
     cdef void _free_slot(self, int slot) noexcept

@@ -100,6 +100,7 @@ class Worker:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGUSR1, self._reopen_events)
         self._open_shards(loop)
+        self._first_spare(self.journals[0])
         self._wire()
         self._requeue()
         self._servers = await listen(self.config, self.reception, sockets)
@@ -273,6 +274,19 @@ class Worker:
         for slot, now, before in zip(slots, counted, self._dns_counted, strict=True):
             self.counters.add(slot, now - before)
         self._dns_counted = counted
+
+    def _first_spare(self, journal: Journal) -> None:
+        """Before there is mail: the segment that the first messages will be written to."""
+        if not journal.wants_spare:
+            return
+        try:
+            segment = journal.make_spare()
+            fill_with_zeros(segment.fileno, segment.size)
+            journal.sync_folder()
+        except OSError as failure:
+            log.warning("shard %d: no spare segment: %s", journal.shard, failure)
+            return
+        journal.add_spare(segment)
 
     def _prepare_spare(self, journal: Journal) -> None:
         """Have the next segment written once, so that syncs in it change no metadata."""
