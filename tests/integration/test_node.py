@@ -280,3 +280,13 @@ def test_two_workers_both_serve(tmp_path: Path, sink: SinkServer) -> None:
         relay.wait_empty()
         assert len(sink.mails) == 40
         assert relay.metrics()['angarium_ingress_messages_total{durability="fsync"}'] == 40
+
+
+def test_a_deep_spool_is_no_obstacle(tmp_path: Path) -> None:
+    """The path of a Unix socket has at most 107 octets; that of a spool may have more."""
+    deep = tmp_path / ("d" * 60) / ("e" * 60)
+    deep.mkdir(parents=True)
+    with Relay(deep, {"route": [{"recipients": ["*"], "next_hop": "discard:"}]}) as relay:
+        relay.send("a@dest.test")
+        relay.wait_empty()
+        assert relay.api("status")["accepting"]

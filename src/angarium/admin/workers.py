@@ -11,16 +11,18 @@ Bounds: TIMEOUT_S for one question, REPLY_MAX_OCTETS for its answer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["REPLY_MAX_OCTETS", "TIMEOUT_S", "Answer", "Question", "Workers"]
+__all__ = ["REPLY_MAX_OCTETS", "TIMEOUT_S", "Answer", "Question", "Workers", "short_path"]
 
 TIMEOUT_S = 5.0
 REPLY_MAX_OCTETS = 64 * 1024 * 1024
@@ -93,8 +95,19 @@ class Workers:
             return Answer(worker, None, str(error))
 
 
+@contextlib.contextmanager
+def short_path(path: str) -> Iterator[str]:
+    """A name for a Unix socket that fits into its 107 octets, however deep the spool is: by its open folder (Linux)."""
+    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{os.path.basename(path)}"
+    finally:
+        os.close(folder)
+
+
 async def _exchange(path: str, line: bytes) -> bytes:
-    reader, writer = await asyncio.open_unix_connection(path, limit=REPLY_MAX_OCTETS)
+    with short_path(path) as name:
+        reader, writer = await asyncio.open_unix_connection(name, limit=REPLY_MAX_OCTETS)
     try:
         writer.write(line)
         await writer.drain()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from angarium._core.record import MessageState, shard_of
+from angarium.admin.workers import short_path
 from angarium.mail.status import RecipientState
 from angarium.queue.record import RecordError, format_id, load_message, parse_id
 
@@ -80,7 +81,8 @@ class ControlServer:
         _make_way(path)
         mask = os.umask(0o177)
         try:
-            self._server = await asyncio.start_unix_server(self._serve, path=str(path), limit=LONGEST_REQUEST)
+            with short_path(str(path)) as name:
+                self._server = await asyncio.start_unix_server(self._serve, path=name, limit=LONGEST_REQUEST)
         finally:
             os.umask(mask)
         self._path = path
