@@ -13,6 +13,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
+from angarium._core.octets cimport lower
+
 cdef enum:
     FRONT_ROOM = 1024        # enough for the meta part and the trace field of nearly every message
     FIRST_ROOM = 3072
@@ -305,26 +307,42 @@ cdef bytes as_bytes(Text text):
 cdef class Message:
     def __cinit__(self):
         self.states = &self._one
-        self.heap_index = -1
         self.in_flight = -1
+        self.heap_index = -1
 
     def __dealloc__(self):
         if self.states != &self._one:
             free(self.states)
 
-    cdef int allocate(self, uint16_t recipients) except -1:
-        """Room for the states of so many recipients, all queued."""
-        if recipients > 1:
-            self.states = <uint8_t *>malloc(recipients)
-            if self.states == NULL:
-                self.states = &self._one
-                raise MemoryError
-        self.recipients = recipients
-        memset(self.states, RECIPIENT_QUEUED, recipients)
-        return 0
-
     def __repr__(self):
         return f"<Message {format_id(self.id)} {self.recipients} recipients>"
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the next hop may have it although no final reply was seen."""
+        return self.marks & MARK_IN_DOUBT != 0
+
+    @in_doubt.setter
+    def in_doubt(self, bint value):
+        self.marks = self.marks | MARK_IN_DOUBT if value else self.marks & ~MARK_IN_DOUBT
+
+    @property
+    def soon(self) -> bool:
+        """Whether the next host took some recipients and said "too many" to the rest."""
+        return self.marks & MARK_SOON != 0
+
+    @soon.setter
+    def soon(self, bint value):
+        self.marks = self.marks | MARK_SOON if value else self.marks & ~MARK_SOON
+
+    @property
+    def warned(self) -> bool:
+        """Whether its sender knows that it is late."""
+        return self.marks & MARK_WARNED != 0
+
+    @warned.setter
+    def warned(self, bint value):
+        self.marks = self.marks | MARK_WARNED if value else self.marks & ~MARK_WARNED
 
     @property
     def queue_id(self) -> str:
@@ -361,8 +379,39 @@ cdef class Message:
         return [i for i in range(self.recipients) if not is_final(self.states[i])]
 
     def set_attempts(self, int attempts):
-        """How many attempts have been made."""
-        self.attempts = attempts
+        """How many attempts have been made; beyond 65,535 it is that many."""
+        self.attempts = min(attempts, 0xFFFF)
+
+
+cdef int allocate_states(Message message, uint16_t recipients) except -1:
+    """Room for the states of so many recipients, all queued."""
+    if recipients > 1:
+        message.states = <uint8_t *>malloc(recipients)
+        if message.states == NULL:
+            message.states = &message._one
+            raise MemoryError
+    message.recipients = recipients
+    memset(message.states, RECIPIENT_QUEUED, recipients)
+    return 0
+
+
+cdef uint32_t hash_path(const char *path, size_t n) noexcept nogil:
+    """CRC-32C of a path in lower case."""
+    cdef char folded[64]
+    cdef uint32_t crc = 0
+    cdef size_t i, k = 0
+    for i in range(n):
+        folded[k] = lower(path[i])
+        k += 1
+        if k == sizeof(folded):
+            crc = crc32c(crc, folded, k)
+            k = 0
+    return crc32c(crc, folded, k) if k else crc
+
+
+def path_hash(bytes path) -> int:
+    """What Message.from_hash is for a reverse-path."""
+    return hash_path(PyBytes_AS_STRING(path), PyBytes_GET_SIZE(path))
 
 
 cdef bint is_final(uint8_t state) noexcept nogil:
@@ -488,19 +537,31 @@ def make_accepted(dict envelope, bytes mail_data, uint64_t id) -> MailBuffer:
     return buffer
 
 
-def new_message(MailBuffer buffer) -> Message:
-    """The queue's entry for a message that has its meta part."""
-    cdef RecordHeader *header = <RecordHeader *>(buffer.octets + buffer.begin)
-    cdef AcceptedMeta *meta = buffer.meta()
-    cdef Message message = Message()
-    if buffer.begin == buffer.data_begin:
-        raise RecordError("the message has no envelope yet")
+cdef int read_entry(Message message, const char *record) except -1:
+    """Fill a new entry with what the meta part of its `accepted` record says."""
+    cdef RecordHeader header
+    cdef AcceptedMeta meta
+    cdef const char *path = record + sizeof(RecordHeader) + sizeof(AcceptedMeta)
+    cdef uint16_t length
+    memcpy(&header, record, sizeof(header))
+    memcpy(&meta, record + sizeof(RecordHeader), sizeof(meta))
+    memcpy(&length, path, 2)                 # the reverse-path is the first text
     message.id = header.id
     message.received_us = meta.received_us
     message.record_octets = header.length
     message.durability = meta.durability
     message.body = meta.body
     message.flags = meta.flags
+    message.priority = meta.priority
+    message.from_hash = hash_path(path + 2, length)
+    return allocate_states(message, meta.recipients)
+
+
+def new_message(MailBuffer buffer) -> Message:
+    """The queue's entry for a message that has its meta part."""
+    cdef Message message = Message()
+    if buffer.begin == buffer.data_begin:
+        raise RecordError("the message has no envelope yet")
+    read_entry(message, buffer.octets + buffer.begin)
     message.buffer = buffer
-    message.allocate(meta.recipients)
     return message

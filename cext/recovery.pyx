@@ -35,6 +35,7 @@ from angarium._core.record cimport (
     RecordHeader,
     crc32c,
     is_final,
+    read_entry,
     record_is_sound,
 )
 from angarium._core.schedule cimport MessageTable
@@ -171,23 +172,15 @@ cdef class SegmentScan:
         return crc == meta.data_crc
 
     cdef int _apply(self, uint64_t position, RecordHeader *header, const char *p) except -1:
-        cdef AcceptedMeta meta
         cdef Message message
         if header.id > self.last_id:
             self.last_id = header.id
         message = self._table.find(header.id)
         if header.type == RECORD_ACCEPTED:
             self.accepted += 1
-            memcpy(&meta, p + sizeof(RecordHeader), sizeof(meta))
             if message is None:
                 message = Message()
-                message.id = header.id
-                message.received_us = meta.received_us
-                message.durability = meta.durability
-                message.body = meta.body
-                message.flags = meta.flags
-                message.record_octets = header.length
-                message.allocate(meta.recipients)
+                read_entry(message, p)
                 self._table.add(message)
             else:
                 (<Segment>message.segment).drop_alive(message.record_octets)

@@ -76,10 +76,10 @@ from angarium._core.record cimport (
     EnvelopeTexts,
     MailBuffer,
     Message,
-    RecordHeader,
     Text,
     buffered_octets,
     id_text,
+    read_entry,
     write_accepted,
 )
 
@@ -1008,7 +1008,6 @@ cdef class ServerSession(Receiver):
         cdef MailBuffer buffer = self._buffer
         cdef Message message
         cdef uint64_t id
-        cdef RecordHeader *header
         self._end_of_data_at = monotonic()
         self._transactions += 1
         if self._dialogue == DIALOGUE_BDAT and mail_data_ends_in_bare_cr(&self._scan):
@@ -1055,16 +1054,9 @@ cdef class ServerSession(Receiver):
         id = self.reception.intake.next_id()
         self._write_trace(id, meta.received_us, facts.malformed and facts.fields == 0)
         write_accepted(buffer, id, &meta, &texts, self._recipients, self._recipients_length)
-        header = <RecordHeader *>(buffer.octets + buffer.begin)
         message = Message()
-        message.id = id
-        message.received_us = meta.received_us
-        message.record_octets = header.length
-        message.durability = meta.durability
-        message.body = meta.body
-        message.flags = meta.flags
+        read_entry(message, buffer.octets + buffer.begin)
         message.buffer = buffer
-        message.allocate(meta.recipients)
         self._waiting_for = WAIT_COMMIT
         try:
             self.reception.intake.accept(message, self)

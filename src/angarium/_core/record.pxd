@@ -1,6 +1,6 @@
 """The journal's records (format: cext/record_format.h), the octets of one message, and its entry in the queue."""
 
-from libc.stdint cimport int8_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int16_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
 cdef extern from "crc32c.h":
@@ -134,33 +134,52 @@ cdef class MailBuffer:
     cdef size_t first_recipient(self) noexcept nogil
 
 
+cdef enum MessageMark:
+    MARK_IN_DOUBT = 1        # the next hop may have it: no final reply was seen
+    MARK_SOON = 2            # the next host took some recipients and said "too many" to the rest
+    MARK_SUSPENDED = 4       # what it waits for has been suspended by an operator
+    MARK_WARNED = 8          # its sender knows that it is late
+
+
 cdef class Message:
-    """The queue's entry for one message: small, because there may be millions."""
+    """The queue's entry for one message: small, because there may be millions (128 octets).
+
+    It has no methods in C, which would cost a pointer each.
+    """
     cdef readonly uint64_t id
     cdef readonly uint64_t received_us
     cdef readonly double next_attempt        # unix seconds; 0 while it is not scheduled
     cdef public object segment               # journal.Segment that holds the record, None for class memory
-    cdef uint64_t offset                     # of the record in its segment
-    cdef readonly uint32_t record_octets
-    cdef readonly uint32_t attempts
     cdef public MailBuffer buffer            # None: the mail data is on disk only
     cdef public object replies               # None, or {recipient index: (code, text)} of the last attempt
     cdef uint8_t *states                     # RecipientState per recipient
-    cdef uint8_t _one
+    cdef void *child                         # its place in a scheduled queue: borrowed references to messages
+    cdef void *following
+    cdef void *previous
+    cdef uint32_t queue_number               # of the scheduled queue that it waits in, 0: none
+    cdef uint32_t offset                     # of the record in its segment
+    cdef readonly uint32_t record_octets
+    cdef readonly uint32_t outcome_serial    # segment of its last outcome record, 0: none
+    cdef readonly uint32_t outcome_offset    # of that record in its segment
+    cdef readonly uint32_t from_hash         # CRC-32C of the reverse-path in lower case
+    cdef readonly uint16_t attempts
     cdef readonly uint16_t recipients
     cdef readonly uint16_t outstanding       # deliveries under way or ready
+    cdef uint16_t outcome_units              # octets of its outcome records in the journal, in units of 64
+    cdef int16_t in_flight                   # slot of the journal's in-flight table, -1: none
     cdef public uint8_t state                # MessageState
     cdef public uint8_t durability
     cdef uint8_t body
     cdef public uint8_t flags
-    cdef public bint in_doubt
-    cdef public bint soon                    # the next host took some recipients and said "too many" to the rest
-    cdef int in_flight                       # slot of the journal's in-flight table, -1: none
+    cdef uint8_t marks                       # MessageMark
+    cdef readonly int8_t priority            # RFC 6710, -9 to 9
     cdef Py_ssize_t heap_index               # position in the timer, -1: not there
+    cdef uint8_t _one                        # the state of an only recipient
 
-    cdef int allocate(self, uint16_t recipients) except -1
 
-
+cdef int allocate_states(Message message, uint16_t recipients) except -1
+cdef int read_entry(Message message, const char *record) except -1
+cdef uint32_t hash_path(const char *path, size_t n) noexcept nogil
 cdef uint64_t buffered_octets() noexcept nogil
 cdef bytes as_bytes(Text text)
 cdef bint is_final(uint8_t state) noexcept nogil

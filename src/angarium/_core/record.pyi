@@ -87,6 +87,7 @@ class Message:
     flags: int
     in_doubt: bool
     soon: bool
+    warned: bool
     def __new__(cls) -> Self: ...
     @property
     def loaded(self) -> MailBuffer: ...
@@ -100,6 +101,14 @@ class Message:
     def next_attempt(self) -> float: ...
     @property
     def record_octets(self) -> int: ...
+    @property
+    def outcome_serial(self) -> int: ...
+    @property
+    def outcome_offset(self) -> int: ...
+    @property
+    def from_hash(self) -> int: ...
+    @property
+    def priority(self) -> int: ...
     @property
     def attempts(self) -> int: ...
     @property
@@ -116,7 +125,7 @@ class Message:
     def unfinished(self) -> list[int]:
         """Indices of the recipients for whom something is left to do."""
     def set_attempts(self, attempts: int) -> None:
-        """How many attempts have been made."""
+        """How many attempts have been made; beyond 65,535 it is that many."""
 
 def keep_heap(kept_octets: int, mapped_octets: int) -> None: ...
 def memory_octets() -> int:
@@ -139,6 +148,9 @@ def load_message(record: Buffer) -> MailBuffer:
 
 def make_accepted(envelope: dict[str, Any], mail_data: bytes, id: int) -> MailBuffer:
     """A message from plain values (keys as MailBuffer.envelope returns them), for DSNs, tools and tests."""
+
+def path_hash(path: bytes) -> int:
+    """What Message.from_hash is for a reverse-path."""
 
 def new_message(buffer: MailBuffer) -> Message:
     """The queue's entry for a message that has its meta part."""
