@@ -4,16 +4,23 @@ Job: a message that is ours goes into the ready queue of its next hop (Dispatche
 (ReadyQueue.pump), and what became of it is settled: delivered to all is settled here, everything else in Python, by the
 functions that the application puts into Dispatcher's attributes.
 
+A ready queue takes what it has room for from the scheduled queues attached to it (`refill`): nothing polls.
+A next hop that cannot be reached gives everything back untouched (`ReadyQueue.block`) and is probed with one message
+at a time. Mail to a domain whose way depends on the local part, and to several domains, has no ready queue
+to wait for: it goes out of its scheduled queue some messages at a time, and each finds its way itself.
+
 Bounds: at most `ready_limit` deliveries are ready, about `queue_limit` for one next hop; what comes beyond waits in
-the timer. Over `memory_soft_octets` the
-mail data of what cannot go at once is dropped from memory (it is on disk) and read again when its turn comes.
+scheduled queues. The mail data of what does not go soon, and over `memory_soft_octets` of everything that cannot go at
+once, is dropped from memory (it is on disk) and read again when its turn comes.
 
 Fails: a message that is over while its journal takes no records is kept in `unrecorded` until it does; after a crash
 before that it is in doubt, never lost.
 """
 
+from collections import deque
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
@@ -23,8 +30,13 @@ from angarium._core.journal cimport Journal, Receiver, Taker
 from angarium._core.octets cimport lower
 from angarium._core.record cimport (
     DURABILITY_MEMORY,
+    MARK_ATTEMPTED,
+    MARK_FRESH,
+    MARK_HOLD,
+    MARK_WARNED,
     MESSAGE_COMMITTING,
     MESSAGE_GONE,
+    MESSAGE_HELD,
     MESSAGE_READY,
     MESSAGE_SCHEDULED,
     RECIPIENT_DELIVERED,
@@ -35,13 +47,30 @@ from angarium._core.record cimport (
     is_final,
 )
 from angarium._core.reply cimport Reply
-from angarium._core.schedule cimport MessageTable, Timer
+from angarium._core.schedule cimport (
+    LANES,
+    PLACE_READY,
+    PLACE_TIMER,
+    MessageTable,
+    Schedule,
+    ScheduledQueue,
+    lane_of,
+)
 from angarium._core.server_session cimport Intake
 
 cdef enum:
     MOST_DOMAINS = 200000        # whose ready queue is remembered
+    QUANTUM_OCTETS = 65536       # what a tenant of weight 1 may send before it is the next one's turn
+    UNATTACHED_BATCH = 200       # messages of a queue without a ready queue that go at a time
 
-cdef double CROWDED_S = 0.25     # what finds its ready queue full comes back after that
+    LEAST_WINDOW = 4             # deliveries that may be ready for a next hop, however many wait for others
+
+cdef bytes SOURCE = b"default"   # the only source address there is
+cdef double NO_LIMIT_S = 3650 * 86400.0
+cdef double UNKNOWN_S = 2.0      # a domain whose names could not be had comes back after that
+cdef double CROWDED_S = 0.25     # such a queue comes back after that
+cdef double SOON_S = 10.0        # what waits longer than that does not keep its mail data in memory
+cdef double OVERDUE_S = 60.0
 
 cdef const char *R_STORAGE_FULL = b"452 4.3.1 Out of disk space for mail; try again later\r\n"
 cdef const char *R_STORAGE_FAILED = b"451 4.3.0 Mail cannot be stored at the moment; try again later\r\n"
@@ -57,6 +86,11 @@ cdef inline double unix_s() noexcept nogil:
     cdef timespec t
     clock_gettime(CLOCK_REALTIME, &t)
     return t.tv_sec + t.tv_nsec * 1e-9
+
+
+def suspension_text(str kind, bytes name, str reason) -> bytes:
+    """What mail that is suspended is said to wait for."""
+    return b"suspended: %s %s: %s" % (kind.encode(), name, reason.encode())
 
 
 cdef class Carrier:
@@ -101,6 +135,10 @@ cdef class Delivery:
         return f"<Delivery of {self.message!r} to {self.queue.next_hop!r}>"
 
 
+cdef class Share:
+    pass
+
+
 cdef class ReadyQueue:
     def __init__(self, Dispatcher dispatcher, bytes next_hop, bytes site, target=None, *, int limit=20,
                  connect=None, hand_over=None,
@@ -114,40 +152,104 @@ cdef class ReadyQueue:
         self.hand_over = hand_over
         self.expires = expires
         self.idle = []
+        self._first = [None] * LANES
+        self._last = [None] * LANES
+        self._shares = [None] * LANES
+        if dispatcher.schedule.suspensions:
+            self.apply_suspensions()
 
     def __repr__(self):
         return f"<ReadyQueue {self.next_hop!r} backlog={self.backlog} open={self.open} connecting={self.connecting}>"
 
+    cdef uint32_t _window(self) noexcept:
+        """How many deliveries may be ready here: fewer when many wait elsewhere, one while it is probed."""
+        cdef Dispatcher dispatcher = self.dispatcher
+        cdef uint32_t ready = dispatcher.ready + dispatcher.loading
+        cdef uint32_t window
+        if self.failures and self.open == 0:
+            return 1
+        if ready >= 2 * dispatcher.ready_limit:
+            return 0
+        window = (dispatcher.ready_limit - ready) >> 3 if ready < dispatcher.ready_limit else 0
+        return min(dispatcher.queue_limit, max(window, <uint32_t>LEAST_WINDOW))
+
+    @property
+    def rests(self) -> bool:
+        """Whether its next hop is left alone at the moment: unreachable, or suspended."""
+        return self._closed()
+
+    cdef bint _closed(self) noexcept:
+        cdef double now
+        if self.blocked_until == 0 and self.suspended_until == 0:
+            return False
+        now = monotonic()
+        return now < self.blocked_until or now < self.suspended_until
+
+    # ------------------------------------------------------------------ deliveries that are ready
+
     cdef int push(self, Delivery delivery, bint in_front) except -1:
+        cdef Message message = delivery.message
+        cdef uint8_t lane = lane_of(message.priority, message.flags)
         delivery._next = None
-        if self._first is None:
-            self._first = self._last = delivery
+        first = self._first[lane]
+        if first is None:
+            self._first[lane] = self._last[lane] = delivery
+            self._lanes |= 1 << lane
         elif in_front:
-            delivery._next = self._first
-            self._first = delivery
+            delivery._next = <Delivery>first
+            self._first[lane] = delivery
         else:
-            self._last._next = delivery
-            self._last = delivery
+            (<Delivery>self._last[lane])._next = delivery
+            self._last[lane] = delivery
         self.backlog += 1
         self.dispatcher.ready += 1
+        self._is_busy()
         return 0
 
-    cdef Delivery pop(self):
-        cdef Delivery delivery = self._first
-        if delivery is None or self.dispatcher.stopped:
+    cdef int _is_busy(self) except -1:
+        """Have `Dispatcher.grow` look after this queue."""
+        if not self._busy:
+            self._busy = True
+            self.dispatcher.busy.append(self)
+        return 0
+
+    cdef Delivery _unlink(self):
+        """Take the first delivery out, whatever its next hop."""
+        cdef Delivery delivery
+        cdef int lane = 0
+        if self._lanes == 0:
             return None
-        self._first = delivery._next
-        if self._first is None:
-            self._last = None
+        while not self._lanes & (1 << lane):
+            lane += 1
+        delivery = <Delivery>self._first[lane]
+        self._first[lane] = delivery._next
+        if delivery._next is None:
+            self._last[lane] = None
+            self._lanes &= ~(1 << lane)
         delivery._next = None
         self.backlog -= 1
         self.dispatcher.ready -= 1
-        delivery.began = monotonic()
-        delivery.transfers += 1
+        return delivery
+
+    cdef Delivery pop(self):
+        cdef Delivery delivery
+        if self.dispatcher.stopped or self.suspended_until and monotonic() < self.suspended_until:
+            return None
+        if self.attached and self.backlog + self.loading <= self._window() >> 1:
+            self.refill()
+        delivery = self._unlink()
+        if delivery is not None:
+            delivery.began = monotonic()
+            delivery.transfers += 1
         return delivery
 
     cdef Delivery first(self):
-        return None if self.dispatcher.stopped else self._first
+        cdef int lane = 0
+        if self.dispatcher.stopped or self._lanes == 0 or self.suspended_until and monotonic() < self.suspended_until:
+            return None
+        while not self._lanes & (1 << lane):
+            lane += 1
+        return <Delivery>self._first[lane]
 
     def take(self) -> Delivery | None:
         """pop for callers in Python."""
@@ -162,22 +264,31 @@ cdef class ReadyQueue:
         """Give work to idle connections; ask for one more when all are busy and mail gathers behind them."""
         cdef Delivery delivery
         cdef Carrier carrier
-        while self._first is not None and not self.dispatcher.stopped:
+        if self.attached and self.backlog + self.loading <= self._window() >> 1:
+            self.refill()
+        while self._lanes and not self.dispatcher.stopped:
             if self.hand_over is not None:
+                if self.open and self.open >= self.limit:
+                    break
                 delivery = self.pop()
+                if delivery is None:
+                    break
                 self.hand_over(delivery)
                 continue
             if self.idle:
+                delivery = self.pop()
+                if delivery is None:
+                    break
                 carrier = self.idle.pop()
                 self.sent += 1
                 slot_add(self.dispatcher.counters.slots, Slot.DELIVERY_CONNECTIONS_REUSED, 1)
-                carrier.carry(self.pop())
+                carrier.carry(delivery)
                 continue
-            if self.blocked_until and monotonic() < self.blocked_until:
+            if self._closed():
                 break
             if self.open + self.connecting < self.limit and (
                 self.open + self.connecting == 0 or self.backlog > <uint32_t>(self.open + self.connecting)
-            ):
+            ) and not (self.failures and self.connecting):
                 self.connecting += 1
                 self.connect(self)
             break
@@ -189,12 +300,143 @@ cdef class ReadyQueue:
 
     def grow(self):
         """Mail has waited since the last tick: one more connection, if the limit allows."""
-        if self._first is not None and self.hand_over is None and not self.dispatcher.stopped:
-            if not self.idle and self.connecting == 0 and self.open < self.limit and monotonic() >= self.blocked_until:
+        if self.dispatcher.stopped:
+            return
+        if self._lanes and self.hand_over is None:
+            if not self.idle and self.connecting == 0 and self.open < self.limit and not self._closed():
                 self.connecting += 1
                 self.connect(self)
-            else:
-                self.pump()
+                return
+        self.pump()
+
+    # ------------------------------------------------------------------ scheduled queues that wait for room
+
+    cdef int attach(self, ScheduledQueue queue) except -1:
+        """What is due in queue goes this way, as soon as there is room."""
+        cdef Share share
+        cdef int lane = queue.lane
+        shares = self._shares[lane]
+        if shares is None:
+            shares = self._shares[lane] = deque()
+        for found in shares:
+            if (<Share>found).tenant == queue.tenant:
+                share = <Share>found
+                break
+        else:
+            share = Share()
+            share.tenant = queue.tenant
+            share.weight = self.dispatcher.weights.get(self.dispatcher.schedule.tenants[queue.tenant], 1)
+            share.ring = deque()
+            shares.append(share)
+        share.ring.append(queue)
+        queue.place = PLACE_READY
+        self._is_busy()
+        self.attached += 1
+        self._attached_lanes |= 1 << lane
+        return 0
+
+    cdef int refill(self) except -1:
+        """Take in what is due in the scheduled queues attached, as far as there is room.
+
+        The lowest lane goes first; in a lane tenants take turns by deficit round robin, and their domains in turn.
+        While the next hop is being probed there is room for one.
+        """
+        if self._refilling or self.dispatcher.stopped or self._closed() or self.attached == 0:
+            return 0
+        if self.expires <= monotonic():
+            return self._detach_all(0, None, 0)          # the names behind it are looked up again
+        self._refilling = True               # what is admitted pumps this queue
+        try:
+            self._take_in(unix_s())
+        finally:
+            self._refilling = False
+        return 0
+
+    cdef int _take_in(self, double now) except -1:
+        cdef Dispatcher dispatcher = self.dispatcher
+        cdef Schedule schedule = dispatcher.schedule
+        cdef Share share
+        cdef ScheduledQueue queue
+        cdef Message message
+        cdef int lane
+        while self._attached_lanes and self.backlog + self.loading < self._window() and not dispatcher.is_full():
+            lane = 0
+            while not self._attached_lanes & (1 << lane):
+                lane += 1
+            shares = self._shares[lane]
+            share = <Share>shares[0]
+            if share.deficit <= 0:
+                share.deficit += share.weight * QUANTUM_OCTETS
+                shares.rotate(-1)
+                continue
+            queue = <ScheduledQueue>share.ring.popleft()
+            message = schedule.take(queue, now)
+            if message is None:
+                queue.not_before = 0
+                queue.reason = None
+                queue.failures = min(self.failures, 255)
+                self.attached -= 1
+                schedule.rest(queue)
+                if not share.ring:
+                    shares.popleft()
+                    if not shares:
+                        self._attached_lanes &= ~(1 << lane)
+                continue
+            share.ring.append(queue)
+            share.deficit -= message.record_octets
+            dispatcher.launch(message, self)
+        return 0
+
+    cdef int _detach_all(self, double until, object reason, int failures) except -1:
+        """Every scheduled queue goes back into the timer; until: leave the next hop alone until then (unix seconds)."""
+        cdef ScheduledQueue queue
+        for shares in self._shares:
+            if shares is None:
+                continue
+            while shares:
+                share = shares.popleft()
+                while (<Share>share).ring:
+                    queue = <ScheduledQueue>(<Share>share).ring.popleft()
+                    queue.not_before = until
+                    queue.reason = reason
+                    queue.failures = min(failures, 255)
+                    self.dispatcher.schedule.rest(queue)
+        self.attached = 0
+        self._attached_lanes = 0
+        return 0
+
+    def block(self, double seconds, bytes reason):
+        """Leave the next hop alone for so long: whatever waits for it goes back untouched, and comes again then."""
+        cdef Delivery delivery
+        cdef double until = unix_s() + seconds
+        self.blocked_until = max(self.blocked_until, monotonic() + seconds)
+        self.reason = reason
+        self._detach_all(until, reason, self.failures)
+        for _ in range(self.backlog):
+            delivery = self._unlink()
+            if delivery is None:
+                break
+            self.dispatcher.postpone(delivery, until, reason, self.failures)
+
+    def apply_suspensions(self):
+        """Rest while the site, or the source, is suspended; go on when neither is any more."""
+        cdef dict suspensions = self.dispatcher.schedule.suspensions
+        cdef double rest_s, now = unix_s()
+        cdef double until = 0
+        for key in (("site", self.site), ("source", SOURCE)):
+            found = suspensions.get(key)
+            if found is not None:
+                until = max(until, found[0] if found[0] else now + NO_LIMIT_S)
+                reason = suspension_text(key[0], key[1], found[1])
+        if until <= now:
+            self.suspended_until = 0
+            self.pump()
+            return
+        rest_s = until - now
+        self.suspended_until = monotonic() + rest_s
+        blocked, self.blocked_until = self.blocked_until, 0.0
+        self.block(rest_s, reason)
+        self.blocked_until = blocked
 
 
 cdef class Dispatcher(Taker):
@@ -202,13 +444,22 @@ cdef class Dispatcher(Taker):
         self.counters = counters
         self.events = events
         self.table = MessageTable()
-        self.timer = Timer()
+        self.schedule = self.table.schedule
         self.journals = {}
         self.by_domain = {}
+        self.weights = {}
         self.unrecorded = []
         self.ready_limit = 20000
-        self.queue_limit = 5000
+        self.queue_limit = 1000
         self.memory_soft_octets = <uint64_t>1 << 62
+        self.memory_load_octets = <uint64_t>1 << 62
+        self.busy = []
+        self._expire_s = []
+        self._warn_s = []
+
+    cdef bint is_full(self) noexcept:
+        """Whether nothing more may be read from disk at the moment; never when nothing at all is under way."""
+        return self.ready + self.loading > 0 and buffered_octets() > self.memory_load_octets
 
     cdef Journal journal_of(self, Message message):
         return <Journal>self.journals[(message.id >> 14) & 255]
@@ -217,41 +468,65 @@ cdef class Dispatcher(Taker):
         """The journal of the shard that the message belongs to."""
         return self.journal_of(message)
 
+    # ------------------------------------------------------------------ a message waits
+
     cdef int take(self, Message message) except -1:
         """A message is safe in its class: it is ours now."""
+        cdef uint64_t hold_until
         if message.state != MESSAGE_COMMITTING:
             return 0
         self.table.add(message)
-        if self.ready >= self.ready_limit or self.stopped:
-            self.wait(message, 0)
-            return 0
+        if message.buffer is not None:
+            hold_until = message.buffer.meta().hold_until
+            if hold_until and hold_until > unix_s():         # RFC 4865
+                return self._keep(message, hold_until, False)
         return self.enqueue(message)
 
     def adopt(self, Message message):
         """take for callers in Python."""
         self.take(message)
 
-    def wait(self, Message message, double at):
-        """Let message wait in the timer until `at` (unix seconds).
+    cdef ScheduledQueue _join(self, Message message):
+        """The scheduled queue that message belongs to."""
+        if message.queue_number:
+            return self.schedule.queue_of(message)
+        if message.buffer is None:
+            raise ValueError(f"message {message.queue_id} has no queue and no mail data in memory")
+        return self.schedule.join(message, message.buffer.octets + message.buffer.begin)
 
-        Its mail data leaves the memory when memory is short.
+    cdef int _keep(self, Message message, double at, bint fresh) except -1:
+        """Let message wait until `at` (unix seconds); fresh: for room only.
+
+        What will not go soon leaves the memory, and so does everything while memory is short.
         """
-        message.state = MESSAGE_SCHEDULED
-        if message.segment is not None and buffered_octets() > self.memory_soft_octets:
-            message.buffer = None
-        self.timer.schedule(message, at)
+        self._join(message)
+        if message.marks & MARK_HOLD:
+            message.marks &= ~MARK_HOLD
+            message.state = MESSAGE_HELD
+        else:
+            message.state = MESSAGE_SCHEDULED
+            self.schedule.add(message, at, fresh)
+        if message.segment is not None and message.buffer is not None:
+            if buffered_octets() > self.memory_soft_octets or at > unix_s() + SOON_S or message.state == MESSAGE_HELD:
+                message.buffer = None
+        return 0
+
+    def wait(self, Message message, double at):
+        """Let message wait for its next attempt at `at` (unix seconds)."""
+        self._keep(message, at, message.attempts == 0 and at == 0)
 
     cdef int enqueue(self, Message message) except -1:
-        """Put message where it may go now."""
+        """Put a message that has not been tried where it may go now."""
         cdef Recipient recipient
         cdef char domain[256]
         cdef size_t i, length
         cdef const char *path
-        cdef ReadyQueue queue
-        message.state = MESSAGE_READY
-        if message.buffer is None:
-            self.load(message)
-            return 0
+        cdef ReadyQueue ready
+        cdef ScheduledQueue queue
+        if self.stopped or self.ready + self.loading >= 2 * self.ready_limit or message.buffer is None:
+            return self._keep(message, 0, message.attempts == 0)
+        if self.schedule.suspensions and self._join(message).suspended:
+            return self._keep(message, 0, message.attempts == 0)
         if message.recipients == 1:
             message.buffer.recipient_at(message.buffer.first_recipient(), &recipient)
             path = recipient.forward_path.octets
@@ -266,19 +541,274 @@ cdef class Dispatcher(Taker):
                     domain[i] = lower(path[i])
                 found = self.by_domain.get(PyBytes_FromStringAndSize(domain, length))
                 if found is not None:
-                    queue = <ReadyQueue>found
-                    if queue.expires > monotonic():
-                        if queue.backlog >= self.queue_limit:
-                            # one slow or dead next hop must not fill the ready queues of all others
-                            self.wait(message, unix_s() + max(CROWDED_S, queue.blocked_until - monotonic()))
+                    ready = <ReadyQueue>found
+                    if ready.expires > monotonic():
+                        if ready._closed():
+                            queue = self._join(message)
+                            if queue.not_before < unix_s():
+                                self._leave_alone(queue, ready)
+                            return self._keep(message, 0, message.attempts == 0)
+                        if ready.backlog >= ready._window() or ready._attached_lanes and (
+                            # some of its lane, or of one before it, waits for room already
+                            ready._attached_lanes & ((2 << lane_of(message.priority, message.flags)) - 1)
+                        ):
+                            queue = self._join(message)
+                            self._keep(message, 0, message.attempts == 0)
+                            if queue.place == PLACE_TIMER and queue.not_before == 0:
+                                self.schedule.take_out(queue)
+                                ready.attach(queue)
+                                return ready.pump()
                             return 0
-                        return self.dispatch(message, queue, Delivery())
+                        message.state = MESSAGE_READY
+                        message.marks &= ~MARK_ATTEMPTED
+                        return self.dispatch(message, ready, Delivery())
+        return self._route(message)
+
+    cdef int _leave_alone(self, ScheduledQueue queue, ReadyQueue ready) except -1:
+        """queue waits as long as the next hop is left alone."""
+        cdef double rest_s = max(ready.blocked_until, ready.suspended_until) - monotonic()
+        return self.schedule.block(queue, unix_s() + max(rest_s, 0.0), ready.reason, ready.failures)
+
+    cdef int _route(self, Message message) except -1:
+        """Find the way of a message that has its mail data in memory."""
+        message.state = MESSAGE_READY
+        message.marks &= ~MARK_ATTEMPTED
         message.outstanding += 1             # while its deliveries are made, none of them is the last
+        self._postponed_until = 0
         self.place(message)
         message.outstanding -= 1
-        if message.outstanding == 0 and message.state != MESSAGE_GONE:
+        if message.outstanding or message.state != MESSAGE_READY:
+            return 0
+        if self._postponed_until and not message.marks & MARK_ATTEMPTED:
+            return self._keep(message, self._postponed_until, False)
+        return self._round_over(message)
+
+    # ------------------------------------------------------------------ what is due goes
+
+    def tick(self, int most=1000, double most_s=0.005) -> int:
+        """Scheduled queues whose time has come go to their ready queues, at most so many and for so long.
+
+        Returns how many. Call it some ten times a second.
+        """
+        cdef double now = unix_s()
+        cdef double until = monotonic() + most_s
+        cdef ScheduledQueue queue
+        cdef int count = 0
+        if self.unrecorded:
+            self._record_done()
+        while count < most and self.ready + self.loading < self.ready_limit and not self.stopped and not self.is_full():
+            queue = self.schedule.due(now)
+            if queue is None:
+                break
+            self._wake(queue, now)
+            count += 1
+            if monotonic() > until:
+                break
+        return count
+
+    cdef int _wake(self, ScheduledQueue queue, double now) except -1:
+        """Something in queue is due: it waits for room in its ready queue, or its way is found first."""
+        cdef ReadyQueue ready
+        cdef Message message
+        cdef int count = 0, most
+        if queue.domain_length:
+            found = self.by_domain.get(queue.domain)
+            if found is not None:
+                ready = <ReadyQueue>found
+                if ready.expires > monotonic():
+                    if ready._closed():
+                        queue.place = PLACE_TIMER
+                        return self._leave_alone(queue, ready)
+                    ready.failures = max(ready.failures, queue.failures) if ready.open == 0 else 0
+                    ready.attach(queue)
+                    return ready.pump()
+        # no ready queue is known for the whole of it: one finds the way; where that differs by local part, all do
+        most = UNATTACHED_BATCH if queue.not_before and queue.failures == 0 else 1
+        while count < most and self.ready + self.loading < self.ready_limit:
+            message = self.schedule.take(queue, now)
+            if message is None:
+                break
+            count += 1
+            self.launch(message, None)
+        queue.not_before = max(queue.not_before, now + (UNKNOWN_S if queue.failures else CROWDED_S))
+        return self.schedule.rest(queue)
+
+    cdef int launch(self, Message message, ReadyQueue ready) except -1:
+        """message, taken out of its scheduled queue, goes; ready: where to, None: that is to be found."""
+        message.state = MESSAGE_READY
+        message.marks &= ~MARK_ATTEMPTED
+        if message.buffer is None:
+            self.loading += 1
+            if ready is not None:
+                ready.loading += 1
+            self.load(message, ready)
+            return 0
+        return self.admit(message, ready)
+
+    cdef int admit(self, Message message, ReadyQueue ready) except -1:
+        if ready is not None and message.recipients == 1 and ready.expires > monotonic():
+            if ready._closed():
+                self._leave_alone(self._join(message), ready)
+                return self._keep(message, 0, message.attempts == 0)
+            return self.dispatch(message, ready, Delivery())
+        return self._route(message)
+
+    def loaded(self, Message message, ReadyQueue ready):
+        """The mail data asked of `load` is in memory, or cannot be had: then the message is kept back."""
+        self.loading -= 1
+        if ready is not None:
+            ready.loading -= 1
+        if message.state == MESSAGE_READY and message.buffer is not None and message.outstanding == 0:
+            self.admit(message, ready)
+        elif ready is not None:
+            ready.pump()
+
+    cdef int postpone(self, Delivery delivery, double until, object reason, int failures) except -1:
+        """A delivery comes back that nothing was tried for: its next hop is left alone until then."""
+        cdef Message message = delivery.message
+        cdef ScheduledQueue queue
+        cdef uint16_t i
+        message.outstanding -= 1
+        self._postponed_until = max(self._postponed_until, until)
+        if message.state == MESSAGE_GONE or message.outstanding:
+            return 0
+        if message.marks & MARK_ATTEMPTED:
             return self._round_over(message)
-        return 0
+        for i in range(message.recipients):
+            if not is_final(message.states[i]):
+                break
+        else:
+            return self.remove(message)
+        queue = self._join(message)
+        if queue.domain_length:
+            if queue.not_before < until:
+                self.schedule.block(queue, until, reason, failures)
+            return self._keep(message, message.received_us * 1e-6, message.attempts == 0)
+        return self._keep(message, until, False)
+
+    def leave_alone(self, Message message, double seconds, bytes reason):
+        """What waits for the same domain as message is left alone for so long: its names cannot be had."""
+        cdef ScheduledQueue queue = self._join(message)
+        if queue.domain_length:
+            self.schedule.block(queue, unix_s() + seconds, reason, queue.failures + 1)
+
+    def failures_of(self, Message message) -> int:
+        """Look-ups or connections that failed in a row for the domain of message."""
+        return self._join(message).failures
+
+    # ------------------------------------------------------------------ operators
+
+    def hold(self, Message message) -> bool:
+        """Keep message from delivery until `release`; False when it is under way: it is held when it comes back."""
+        if message.state == MESSAGE_SCHEDULED:
+            self.schedule.cancel(message)
+            message.state = MESSAGE_HELD
+            return True
+        if message.state == MESSAGE_READY or message.state == MESSAGE_COMMITTING:
+            message.marks |= MARK_HOLD
+        return message.state == MESSAGE_HELD
+
+    def release(self, Message message):
+        """Let a held message go, at once."""
+        message.marks &= ~MARK_HOLD
+        if message.state == MESSAGE_HELD:
+            message.state = MESSAGE_SCHEDULED
+            self.schedule.add(message, unix_s(), message.attempts == 0)
+
+    def retry_now(self, Message message) -> bool:
+        """Have a waiting message tried at once, whatever its next hop did before; False when it does not wait."""
+        cdef ScheduledQueue queue
+        if message.state != MESSAGE_SCHEDULED:
+            return False
+        queue = self.schedule.queue_of(message)
+        self.schedule.add(message, unix_s(), message.attempts == 0)
+        if queue.not_before > unix_s():
+            found = self.by_domain.get(queue.domain)
+            if found is not None:
+                (<ReadyQueue>found).blocked_until = 0
+            self.schedule.block(queue, 0, None, queue.failures)
+        return True
+
+    def suspend(self, str kind, bytes name, double until, str reason):
+        """Let nothing go by a kind (domain, tenant, site, source) and name until then (unix seconds; 0: no end).
+
+        For a site or a source, call ReadyQueue.apply_suspensions of all ready queues afterwards.
+        """
+        self.schedule.suspend(kind, name, until, reason)
+
+    def resume(self, str kind, bytes name) -> bool:
+        """Whether there was such a suspension; there is none any more. Ready queues: as for `suspend`."""
+        found = self.schedule.suspensions.get((kind, name))
+        if found is None:
+            return False
+        self.schedule.resume(kind, name)
+        if kind in ("site", "source"):
+            self.schedule.unblock(suspension_text(kind, name, found[1]))
+        return True
+
+    def grow(self):
+        """Look after the ready queues in which something waits. Call it some ten times a second."""
+        cdef ReadyQueue ready
+        cdef list busy = self.busy
+        self.busy = []
+        for found in busy:
+            ready = <ReadyQueue>found
+            ready._busy = False
+            if ready.backlog or ready.attached:
+                ready._is_busy()
+                ready.grow()
+
+    # ------------------------------------------------------------------ the time of what waits is over
+
+    def set_retry_schedules(self, list expire_s, list warn_s):
+        """By number of the retry schedule: seconds after which a message is given up, and its sender warned (0: never).
+        """
+        self._expire_s = expire_s
+        self._warn_s = warn_s
+
+    def sweep(self, size_t slots) -> tuple[list[Message], list[Message]]:
+        """Look at the next `slots` slots of the table for messages that wait.
+
+        Returns those whose time is over (by a minute, so that an attempt of their own at the end comes first), and
+        those whose senders are to be told that they are late.
+        """
+        cdef double now = unix_s()
+        cdef size_t i, end
+        cdef Message message
+        cdef ScheduledQueue queue
+        cdef double age_s, expire_s, warn_s
+        cdef list over = [], late = []
+        if self._swept >= self.table._capacity:
+            self._swept = 0
+        end = min(self._swept + slots, self.table._capacity)
+        for i in range(self._swept, end):
+            if self.table._slots[i] == NULL:
+                continue
+            message = <Message>self.table._slots[i]
+            if message.state != MESSAGE_SCHEDULED or not self._expire_s:
+                continue
+            queue = self.schedule.queue_of(message)
+            expire_s = self._expire_s[queue.policy]
+            warn_s = self._warn_s[queue.policy]
+            age_s = now - message.received_us * 1e-6
+            if age_s > expire_s + min(OVERDUE_S, 0.1 * expire_s) and message.next_attempt <= now:
+                over.append(message)
+            elif warn_s and age_s > warn_s and not message.marks & MARK_WARNED and (
+                message.attempts or message.marks & MARK_FRESH
+            ):
+                late.append(message)
+        self._swept = end
+        return over, late
+
+    def withdraw(self, Message message) -> bool:
+        """Take a waiting message out for what `sweep` found; False when it does not wait any more."""
+        if message.state != MESSAGE_SCHEDULED:
+            return False
+        self.schedule.cancel(message)
+        message.state = MESSAGE_READY
+        return True
+
+    # ------------------------------------------------------------------ attempts
 
     cdef int _round_over(self, Message message) except -1:
         """No delivery is under way any more, or one of several is over."""
@@ -293,10 +823,6 @@ cdef class Dispatcher(Taker):
                     self.partial(message)
                 return 0
         return self.remove(message)
-
-    def enqueue_now(self, Message message):
-        """enqueue for callers in Python."""
-        self.enqueue(message)
 
     cdef int dispatch(self, Message message, ReadyQueue queue, Delivery delivery) except -1:
         delivery.message = message
@@ -313,6 +839,16 @@ cdef class Dispatcher(Taker):
         cdef Delivery delivery = Delivery()
         if len(indices) != message.recipients:
             delivery.set_recipients(indices)
+        if queue.hand_over is None and (queue._closed() or queue.backlog >= queue._window()):
+            # a next hop that is unreachable or slow must not fill up with mail that others could have
+            delivery.message = message
+            message.outstanding += 1
+            if queue._closed():
+                rest_s = max(queue.blocked_until, queue.suspended_until) - monotonic()
+                self.postpone(delivery, unix_s() + rest_s, queue.reason, queue.failures)
+            else:
+                self.postpone(delivery, unix_s() + CROWDED_S, None, 0)
+            return
         self.dispatch(message, queue, delivery)
 
     cdef Delivery split(self, Delivery delivery, list apart):
@@ -335,6 +871,10 @@ cdef class Dispatcher(Taker):
         """A delivery that waited for its next hop's names goes into the queue of that next hop."""
         delivery.queue = queue
         delivery.transfers = 0
+        if queue._closed():
+            rest_s = max(queue.blocked_until, queue.suspended_until) - monotonic()
+            self.postpone(delivery, unix_s() + rest_s, queue.reason, queue.failures)
+            return
         queue.push(delivery, False)
         queue.pump()
 
@@ -390,6 +930,7 @@ cdef class Dispatcher(Taker):
     cdef int close(self, Delivery delivery) except -1:
         """A delivery is over and its recipients' states are set."""
         delivery.message.outstanding -= 1
+        delivery.message.marks |= MARK_ATTEMPTED
         return self._round_over(delivery.message)
 
     def finish(self, Delivery delivery):
@@ -406,7 +947,6 @@ cdef class Dispatcher(Taker):
             if message.states[i] != RECIPIENT_DELIVERED:
                 delivered = False
                 break
-        self.timer.cancel(message)
         self.table.remove(message)
         if delivered:
             slot_add(self.counters.slots, Slot.DELIVERY_DELIVERED_MESSAGES, 1)
@@ -435,27 +975,6 @@ cdef class Dispatcher(Taker):
         """remove for callers in Python."""
         self.remove(message)
 
-    def tick(self, int most=1000, double most_s=0.005) -> int:
-        """Messages whose time has come become ready, at most so many and for so long.
-
-        Returns how many. Call it ten times a second.
-        """
-        cdef double now = unix_s()
-        cdef double until = monotonic() + most_s
-        cdef Message message
-        cdef int count = 0
-        if self.unrecorded:
-            self._record_done()
-        while count < most and self.ready < self.ready_limit and not self.stopped:
-            message = self.timer.due(now)
-            if message is None:
-                break
-            self.enqueue(message)
-            count += 1
-            if count % 16 == 0 and monotonic() > until:
-                break
-        return count
-
     def publish_gauges(self):
         """Write what is queued into the shared counters."""
         cdef uint64_t *slots = self.counters.slots
@@ -464,7 +983,7 @@ cdef class Dispatcher(Taker):
         slot_set(slots, Slot.QUEUE_OCTETS, self.table.octets)
         slot_set(slots, Slot.QUEUE_MEMORY_OCTETS, buffered_octets())
         slot_set(slots, Slot.DELIVERY_READY, self.ready)
-        slot_set(slots, Slot.DELIVERY_SCHEDULED, self.timer.count)
+        slot_set(slots, Slot.DELIVERY_SCHEDULED, self.schedule.count)
 
     def persist(self, Message message) -> bool:
         """Put a message of class memory into the journal: its first attempt did not deliver it.

@@ -279,6 +279,13 @@ cdef class MailBuffer:
             "priority": meta.priority,
         }
 
+    @property
+    def hold_until(self) -> int:
+        """When the sender wants the message to be released (RFC 4865), unix seconds; 0: at once."""
+        if self.begin == self.data_begin:
+            raise RecordError("the message has no envelope yet")
+        return self.meta().hold_until
+
     def recipient(self, int index) -> tuple[bytes, int, bytes]:
         """(forward_path, NOTIFY bits, ORCPT) of one recipient; IndexError when there is none."""
         cdef Recipient recipient
@@ -308,7 +315,7 @@ cdef class Message:
     def __cinit__(self):
         self.states = &self._one
         self.in_flight = -1
-        self.heap_index = -1
+        self.heap_index = NOWHERE
 
     def __dealloc__(self):
         if self.states != &self._one:

@@ -182,6 +182,7 @@ cdef class SegmentScan:
                 message = Message()
                 read_entry(message, p)
                 self._table.add(message)
+                self._table.schedule.join(message, p)
             else:
                 (<Segment>message.segment).drop_alive(message.record_octets)
             message.segment = self._segment

@@ -1,4 +1,4 @@
-"""The compiled table and timer against the plain ones, step by step."""
+"""The compiled table and schedule against the plain ones, step by step."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from angarium._core.record import Message, make_accepted, new_message
-from angarium._core.schedule import MessageTable, Timer
-from tests.reference.schedule import PlainTable, PlainTimer
+from angarium._core.schedule import MessageTable
+from tests.reference.schedule import PlainSchedule, PlainTable
 
 # few distinct ids, so that they meet; and such as collide in a table of 1,024 slots
 ids = st.one_of(st.integers(1, 30), st.integers(0, 20).map(lambda i: 5 + (i << 50)), st.integers(1, 2**64 - 1))
@@ -93,62 +93,157 @@ class TableMachine(RuleBasedStateMachine):
         assert counts <= {3}  # the list, the loop's name, and the call's argument
 
 
-class TimerMachine(RuleBasedStateMachine):
+DOMAINS = (b"a.example", b"b.example", b"c.example")
+TENANTS = (b"", b"news")
+Key = tuple[bytes, int, bytes]
+
+
+def member(number: int, tenant: bytes, priority: int, domain: bytes) -> tuple[Key, Message]:
+    recipients = [(b"x@" + domain.upper(), 0, b"")] if domain else [(b"x@a.example", 0, b""), (b"x@b.example", 0, b"")]
+    envelope: dict[str, Any] = {
+        "recipients": recipients,
+        "tenant": tenant,
+        "priority": priority,
+        "received_us": 1_000_000 * number,
+    }
+    lane = 0 if priority >= 4 else 2 if priority > -4 else 4
+    return (tenant, lane, domain), new_message(make_accepted(envelope, b"", number))
+
+
+class ScheduleMachine(RuleBasedStateMachine):
+    """The compiled schedule beside the plain one. A queue that is awake, between pop_due and settle, is left alone."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.timer = Timer()
-        self.plain: PlainTimer[Message] = PlainTimer()
-        self.messages = {number: make(number) for number in range(1, 400)}
+        self.table = MessageTable()
+        self.schedule = self.table.schedule
+        self.plain: PlainSchedule[Message] = PlainSchedule()
+        self.messages: dict[int, Message] = {}
+        self.keys: dict[int, Key] = {}
+        self.made = 0
+        self.suspended: set[tuple[str, bytes]] = set()
 
-    @rule(number=st.integers(1, 399), at=times)
-    def add(self, number: int, at: float) -> None:
-        self.timer.add(self.messages[number], at)
-        self.plain.add(number, self.messages[number], at)
-        assert self.messages[number].next_attempt == at
+    @rule(
+        count=st.integers(1, 40),
+        tenant=st.sampled_from(TENANTS),
+        priority=st.integers(-9, 9),
+        domain=st.sampled_from((*DOMAINS, b"")),
+        at=st.one_of(st.none(), times),
+    )
+    def accept(self, count: int, tenant: bytes, priority: int, domain: bytes, at: float | None) -> None:
+        for _ in range(count):
+            self.made += 1
+            key, message = member(self.made, tenant, priority, domain)
+            self.table.insert(message)
+            self.schedule.assign(message)
+            self.messages[message.id] = message
+            self.keys[message.id] = key
+            self.wait(message.id, at)
 
-    @rule(at=st.lists(times, min_size=1, max_size=399))
-    def add_many(self, at: list[float]) -> None:
-        for number, when in enumerate(at, 1):
-            self.add(number, when)
-
-    @rule(number=st.integers(1, 399))
-    def remove(self, number: int) -> None:
-        self.timer.remove(self.messages[number])
+    def wait(self, number: int, at: float | None) -> None:
+        message = self.messages[number]
         self.plain.remove(number)
-        assert self.messages[number].next_attempt == 0.0
+        fresh = at is None
+        self.schedule.wait(message, at or 0.0, fresh)
+        self.plain.queue(self.keys[number]).waiting[number] = (fresh, float(number) if fresh else at or 0.0, message)
 
-    @rule(now=times, most=st.integers(1, 20))
-    def pop(self, now: float, most: int) -> None:
+    def pick(self, which: int) -> int | None:
+        return sorted(self.messages)[which % len(self.messages)] if self.messages else None
+
+    @rule(which=st.integers(0, 1000), at=st.one_of(st.none(), times))
+    def move(self, which: int, at: float | None) -> None:
+        number = self.pick(which)
+        if number is not None:
+            self.wait(number, at)
+
+    @rule(which=st.integers(0, 1000))
+    def cancel(self, which: int) -> None:
+        number = self.pick(which)
+        if number is not None:
+            self.schedule.remove(self.messages[number])
+            self.plain.remove(number)
+            assert self.messages[number].next_attempt == 0.0
+
+    @rule(which=st.integers(0, 1000))
+    def done(self, which: int) -> None:
+        number = self.pick(which)
+        if number is not None:
+            assert self.table.discard(self.messages.pop(number))
+            self.plain.remove(number)
+
+    @rule(which=st.integers(0, 1000), until=times)
+    def leave_alone(self, which: int, until: float) -> None:
+        number = self.pick(which)
+        if number is None:
+            return
+        queue = self.schedule.queue(self.messages[number])
+        assert queue is not None
+        self.schedule.leave_alone(queue, until, b"refused", 3)
+        assert (queue.not_before, queue.reason, queue.failures) == (until, b"refused", 3)
+        self.plain.queue(self.keys[number]).not_before = until
+
+    @rule(kind=st.sampled_from(("domain", "tenant")), domain=st.sampled_from(DOMAINS), tenant=st.sampled_from(TENANTS))
+    def suspend(self, kind: str, domain: bytes, tenant: bytes) -> None:
+        self.schedule.suspend(kind, domain if kind == "domain" else tenant, 0.0, "a reason")
+        self.judge()
+
+    @rule(kind=st.sampled_from(("domain", "tenant")), domain=st.sampled_from(DOMAINS), tenant=st.sampled_from(TENANTS))
+    def resume(self, kind: str, domain: bytes, tenant: bytes) -> None:
+        name = domain if kind == "domain" else tenant
+        assert self.schedule.resume(kind, name) is ((kind, name) in self.suspended)
+        self.judge()
+
+    def judge(self) -> None:
+        self.suspended = set(self.schedule.suspensions)
+
+    @rule(now=times, most=st.integers(1, 30))
+    def pass_of(self, now: float, most: int) -> None:
         for _ in range(most):
-            expected = self.plain.next_due(now)
-            message = self.timer.pop_due(now)
-            if message is None:
-                assert not expected
+            due = self.plain.due(now)
+            queue = self.schedule.pop_due(now)
+            if queue is None:
+                assert not due
                 return
-            assert message.id in expected
+            key = (self.schedule.tenant(queue), queue.lane, queue.domain)
+            assert key in due
+            plain = self.plain.queue(key)
+            message = self.schedule.take_from(queue, now)
+            assert message is not None
+            assert message.id in plain.candidates()
             assert message is self.messages[message.id]
-            assert message.next_attempt == 0.0
-            self.plain.remove(message.id)
+            del plain.waiting[message.id]
+            self.schedule.settle(queue)
 
     @invariant()
     def same(self) -> None:
-        assert len(self.timer) == self.timer.count == len(self.plain.waiting)
-        assert self.timer.first == self.plain.first
+        members: dict[Key, int] = {}
+        for number in self.messages:
+            members[self.keys[number]] = members.get(self.keys[number], 0) + 1
+        for key in set(self.plain.queues) - set(members):
+            del self.plain.queues[key]  # a queue lives while messages belong to it
+        for key, queue in self.plain.queues.items():
+            tenant, _, domain = key
+            queue.suspended = ("domain", domain) in self.suspended or ("tenant", tenant) in self.suspended
+        assert len(self.schedule) == self.schedule.count == self.plain.count
+        assert self.schedule.first == self.plain.first
+        alive = {
+            (self.schedule.tenant(queue), queue.lane, queue.domain): queue for queue in self.schedule.queues if queue
+        }
+        assert {key: queue.members for key, queue in alive.items()} == members
+        for key, queue in alive.items():
+            plain = self.plain.queue(key)
+            assert queue.used == len(plain.waiting)
+            assert queue.suspended == plain.suspended
 
     def teardown(self) -> None:
-        found = []
-        while (message := self.timer.pop_due(float("inf"))) is not None:
-            found.append(self.plain.waiting.pop(message.id)[0])
-        assert found == sorted(found)
-        assert not self.plain.waiting
-        message = None
-        for number in self.messages:
-            kept = self.messages[number]
-            count = sys.getrefcount(kept)
-            assert count == 3, f"message {number} is held by somebody else"
+        for number in list(self.messages):
+            assert self.table.discard(self.messages.pop(number))
+        assert self.schedule.count == 0
+        assert self.schedule.first is None
+        assert not any(self.schedule.queues)
 
 
 TestTable = TableMachine.TestCase
-TestTimer = TimerMachine.TestCase
+TestSchedule = ScheduleMachine.TestCase
 TestTable.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
-TestTimer.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestSchedule.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -1,13 +1,13 @@
 """From the queue to a connection and back: ready queues, deliveries, and the intake that feeds them."""
 
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from angarium._core.counters cimport Counters
 from angarium._core.event_log cimport EventLog
 from angarium._core.journal cimport Journal, Receiver, Taker
 from angarium._core.record cimport MailBuffer, Message
 from angarium._core.reply cimport Reply
-from angarium._core.schedule cimport MessageTable, Timer
+from angarium._core.schedule cimport LANES, MessageTable, Schedule, ScheduledQueue
 from angarium._core.server_session cimport Intake
 
 
@@ -27,10 +27,18 @@ cdef class Delivery:
     cdef readonly int transfers              # connections that took it so far
     cdef public bytes host                   # the connection that took it last: name[address]:port
     cdef public object results               # None, or [(recipient index, code, enhanced or None, text, phase)]
-    cdef Delivery _next
+    cdef Delivery _next                      # in its ready queue
 
     cdef uint16_t index(self, uint16_t i) noexcept
     cdef int set_recipients(self, list indices) except -1
+
+
+cdef class Share:
+    """The scheduled queues of one tenant and lane that wait for room in a ready queue, in turn."""
+    cdef uint16_t tenant
+    cdef int64_t deficit                     # octets that may go before it is the next one's turn
+    cdef int64_t weight
+    cdef object ring                         # deque of ScheduledQueue
 
 
 cdef class ReadyQueue:
@@ -39,46 +47,81 @@ cdef class ReadyQueue:
     cdef readonly bytes site
     cdef readonly object target              # whatever the opener of connections needs to know
     cdef readonly Dispatcher dispatcher
-    cdef readonly uint32_t backlog
+    cdef readonly uint32_t backlog           # deliveries that wait here
+    cdef readonly uint32_t loading           # messages whose mail data is being read from disk for this queue
+    cdef readonly uint32_t attached          # scheduled queues that wait for room here
     cdef readonly list idle                  # carriers without work
     cdef public int open
     cdef public int connecting
     cdef public int limit                    # of connections
     cdef public object connect               # (queue) -> None: begin to open one more connection
     cdef public object hand_over             # (delivery) -> None: a next hop without connections; then no limit applies
+    cdef public int failures                 # connections that failed in a row
     cdef public double blocked_until         # monotonic; no new connection is opened before
+    cdef public double suspended_until       # monotonic; nothing goes before
+    cdef public object reason                # bytes, why it is left alone; None: no reason
     cdef public double expires               # monotonic; after that the names behind it must be looked up again
     cdef readonly uint64_t sent
-    cdef Delivery _first
-    cdef Delivery _last
+    cdef list _first                         # by lane: the first delivery, or None
+    cdef list _last
+    cdef uint8_t _lanes                      # bit by lane: something waits in it
+    cdef list _shares                        # by lane: deque of Share, or None
+    cdef uint8_t _attached_lanes             # bit by lane: scheduled queues wait
+    cdef bint _refilling
+    cdef bint _busy                          # it is in Dispatcher.busy
 
     cdef int push(self, Delivery delivery, bint in_front) except -1
     cdef Delivery pop(self)
+    cdef Delivery _unlink(self)
     cdef Delivery first(self)                # what pop would return
     cdef int pump(self) except -1
+    cdef int refill(self) except -1
+    cdef int attach(self, ScheduledQueue queue) except -1
+    cdef int _take_in(self, double now) except -1
+    cdef int _is_busy(self) except -1
+    cdef uint32_t _window(self) noexcept
+    cdef int _detach_all(self, double until, object reason, int failures) except -1
+    cdef bint _closed(self) noexcept
 
 
 cdef class Dispatcher(Taker):
     """Takes messages that are ours, finds their ready queue, and settles what became of them."""
     cdef readonly MessageTable table
-    cdef readonly Timer timer
+    cdef readonly Schedule schedule
     cdef readonly Counters counters
     cdef readonly EventLog events
     cdef readonly dict journals              # shard -> Journal
     cdef readonly dict by_domain             # lower-case domain -> ReadyQueue, where no local part matters
+    cdef readonly dict weights               # tenant -> its share where tenants compete, 1 where there is none
     cdef public object place                 # (message) -> None: finds the way of what by_domain does not know
-    cdef public object load                  # (message) -> None: gets the mail data from disk, then calls enqueue
+    cdef public object load                  # (message, ready queue or None): gets the mail data, then calls `loaded`
     cdef public object settle                # (delivery) -> None: records results that are not all "delivered"
     cdef public object reconsider            # (message) -> None: all deliveries are over, recipients are left
     cdef public object partial               # (message) -> None: some recipients are done, others are under way
     cdef readonly uint32_t ready             # deliveries in ready queues
+    cdef readonly uint32_t loading           # messages whose mail data is being read
+    cdef readonly list busy                  # ready queues in which something waits
+    cdef public uint64_t memory_load_octets  # over so many in memory, nothing is read from disk
+    cdef double _postponed_until
     cdef public uint32_t ready_limit
     cdef public uint32_t queue_limit         # of one next hop
     cdef public uint64_t memory_soft_octets
     cdef public bint stopped                 # nothing new is dispatched
     cdef readonly list unrecorded            # messages that are done while their journal takes no records
+    cdef list _expire_s                      # by number of the retry schedule
+    cdef list _warn_s
+    cdef size_t _swept                       # where the sweep is
 
+    cdef bint is_full(self) noexcept
     cdef int enqueue(self, Message message) except -1
+    cdef int _route(self, Message message) except -1
+    cdef int _leave_alone(self, ScheduledQueue queue, ReadyQueue ready) except -1
+    cdef int _keep(self, Message message, double at, bint fresh) except -1
+    cdef ScheduledQueue _join(self, Message message)
+    cdef int launch(self, Message message, ReadyQueue ready) except -1
+    cdef int admit(self, Message message, ReadyQueue ready) except -1
+    cdef int postpone(self, Delivery delivery, double until, object reason, int failures) except -1
+    cdef int _wake(self, ScheduledQueue queue, double now) except -1
     cdef int dispatch(self, Message message, ReadyQueue queue, Delivery delivery) except -1
     cdef Delivery split(self, Delivery delivery, list apart)
     cdef int delivered(self, Delivery delivery, Reply *reply, bytes text) except -1

@@ -9,7 +9,7 @@ from angarium._core.counters import Counters
 from angarium._core.event_log import EventLog
 from angarium._core.journal import Journal, Receiver, Taker
 from angarium._core.record import MailBuffer, Message
-from angarium._core.schedule import MessageTable, Timer
+from angarium._core.schedule import MessageTable, Schedule
 from angarium._core.server_session import Intake
 
 _Enhanced: TypeAlias = tuple[int, int, int] | None
@@ -44,6 +44,10 @@ class Delivery:
         """Since a connection took it."""
 
 @disjoint_base
+class Share:
+    """The scheduled queues of one tenant and lane that wait for room in a ready queue, in turn."""
+
+@disjoint_base
 class ReadyQueue:
     """What may go to one next hop now, the connections that are open to it, and their limits."""
 
@@ -52,7 +56,10 @@ class ReadyQueue:
     limit: int
     connect: Callable[[ReadyQueue], None] | None
     hand_over: Callable[[Delivery], None] | None
+    failures: int
     blocked_until: float
+    suspended_until: float
+    reason: bytes | None
     expires: float
     def __init__(
         self,
@@ -78,6 +85,13 @@ class ReadyQueue:
     @property
     def backlog(self) -> int: ...
     @property
+    def loading(self) -> int: ...
+    @property
+    def attached(self) -> int: ...
+    @property
+    def rests(self) -> bool:
+        """Whether its next hop is left alone at the moment: unreachable, or suspended."""
+    @property
     def idle(self) -> list[Carrier]: ...
     @property
     def sent(self) -> int: ...
@@ -89,25 +103,30 @@ class ReadyQueue:
         """Give work to idle connections; ask for one more when all are busy and mail gathers behind them."""
     def grow(self) -> None:
         """Mail has waited since the last tick: one more connection, if the limit allows."""
+    def block(self, seconds: float, reason: bytes) -> None:
+        """Leave the next hop alone for so long: whatever waits for it goes back untouched, and comes again then."""
+    def apply_suspensions(self) -> None:
+        """Rest while the site, or the source, is suspended; go on when neither is any more."""
 
 @disjoint_base
 class Dispatcher(Taker):
     """Takes messages that are ours, finds their ready queue, and settles what became of them."""
 
     place: Callable[[Message], None]
-    load: Callable[[Message], None]
+    load: Callable[[Message, ReadyQueue | None], None]
     settle: Callable[[Delivery], None]
     reconsider: Callable[[Message], None]
     partial: Callable[[Message], None]
     ready_limit: int
     queue_limit: int
     memory_soft_octets: int
+    memory_load_octets: int
     stopped: bool
     def __init__(self, counters: Counters, events: EventLog) -> None: ...
     @property
     def table(self) -> MessageTable: ...
     @property
-    def timer(self) -> Timer: ...
+    def schedule(self) -> Schedule: ...
     @property
     def counters(self) -> Counters: ...
     @property
@@ -119,15 +138,46 @@ class Dispatcher(Taker):
     @property
     def ready(self) -> int: ...
     @property
+    def loading(self) -> int: ...
+    @property
+    def busy(self) -> list[ReadyQueue]: ...
+    @property
+    def weights(self) -> dict[bytes, int]: ...
+    @property
     def unrecorded(self) -> list[Message]: ...
     def journal(self, message: Message) -> Journal:
         """The journal of the shard that the message belongs to."""
     def adopt(self, message: Message) -> None:
         """A message is safe in its class: it is ours now. Nothing happens to one that was adopted before."""
     def wait(self, message: Message, at: float) -> None:
-        """Let message wait in the timer until `at` (unix seconds)."""
-    def enqueue_now(self, message: Message) -> None:
-        """Put message where it may go now."""
+        """Let message wait for its next attempt at `at` (unix seconds)."""
+    def loaded(self, message: Message, ready: ReadyQueue | None) -> None:
+        """The mail data of a message asked of `load` is in memory, or cannot be had: then it is kept back."""
+    def leave_alone(self, message: Message, seconds: float, reason: bytes) -> None:
+        """What waits for the same domain as message is left alone for so long: its names cannot be had."""
+    def failures_of(self, message: Message) -> int:
+        """Look-ups or connections that failed in a row for the domain of message."""
+    def hold(self, message: Message) -> bool:
+        """Keep message from delivery until `release`; False when it is under way: it is held when it comes back."""
+    def release(self, message: Message) -> None:
+        """Let a held message go, at once."""
+    def retry_now(self, message: Message) -> bool:
+        """Have a waiting message tried at once, whatever its next hop did before; False when it does not wait."""
+    def suspend(self, kind: str, name: bytes, until: float, reason: str) -> None:
+        """Let nothing go by a kind (domain, tenant, site, source) and name until then (unix seconds; 0: no end).
+
+        For a site or a source, call ReadyQueue.apply_suspensions of all ready queues afterwards.
+        """
+    def resume(self, kind: str, name: bytes) -> bool:
+        """Whether there was such a suspension; there is none any more. Ready queues: as for `suspend`."""
+    def grow(self) -> None:
+        """Look after the ready queues in which something waits. Call it some ten times a second."""
+    def set_retry_schedules(self, expire_s: list[float], warn_s: list[float]) -> None:
+        """By number of the retry schedule: seconds until a message is given up, and its sender warned (0: never)."""
+    def sweep(self, slots: int) -> tuple[list[Message], list[Message]]:
+        """Look at the next `slots` slots: (messages whose time is over, those whose senders are to be told)."""
+    def withdraw(self, message: Message) -> bool:
+        """Take a waiting message out for what `sweep` found; False when it does not wait any more."""
     def send(self, message: Message, queue: ReadyQueue, indices: list[int]) -> None:
         """Make a delivery of some recipients of message and put it into queue."""
     def redirect(self, delivery: Delivery, queue: ReadyQueue) -> None:
@@ -147,7 +197,7 @@ class Dispatcher(Taker):
     def drop(self, message: Message) -> None:
         """Nothing is left to do for message."""
     def tick(self, most: int = 1000, most_s: float = 0.005) -> int:
-        """Messages whose time has come become ready, at most so many and for so long. Returns how many."""
+        """Scheduled queues whose time has come go to their ready queues; returns how many."""
     def publish_gauges(self) -> None:
         """Write what is queued into the shared counters."""
     def persist(self, message: Message) -> bool:
@@ -168,5 +218,8 @@ class JournalIntake(Intake):
         """Take a message made here; OSError when the journal takes nothing."""
     def new_id(self) -> int:
         """A queue id for a message to be submitted."""
+
+def suspension_text(kind: str, name: bytes, reason: str) -> bytes:
+    """What mail that is suspended is said to wait for."""
 
 __test__: dict[str, str]

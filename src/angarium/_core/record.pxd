@@ -71,6 +71,7 @@ cpdef enum MessageFlag:
     MESSAGE_REQUIRETLS = 2
     MESSAGE_TLS_REQUIRED_NO = 4
     MESSAGE_EIGHT_BIT = 8    # the mail data holds an octet over 127, whatever BODY said
+    MESSAGE_BULK = 16        # of class bulk: it gives way to what is not
 
 
 cpdef enum RecipientState:
@@ -137,12 +138,14 @@ cdef class MailBuffer:
 cdef enum MessageMark:
     MARK_IN_DOUBT = 1        # the next hop may have it: no final reply was seen
     MARK_SOON = 2            # the next host took some recipients and said "too many" to the rest
-    MARK_SUSPENDED = 4       # what it waits for has been suspended by an operator
+    MARK_HOLD = 4            # under way, and to be held when it comes back
     MARK_WARNED = 8          # its sender knows that it is late
+    MARK_FRESH = 16          # waits for room only: it goes before what was tried already
+    MARK_ATTEMPTED = 32      # some recipient of this round was answered
 
 
 cdef class Message:
-    """The queue's entry for one message: small, because there may be millions (128 octets).
+    """The queue's entry for one message: small, because there may be millions (112 octets).
 
     It has no methods in C, which would cost a pointer each.
     """
@@ -153,10 +156,8 @@ cdef class Message:
     cdef public MailBuffer buffer            # None: the mail data is on disk only
     cdef public object replies               # None, or {recipient index: (code, text)} of the last attempt
     cdef uint8_t *states                     # RecipientState per recipient
-    cdef void *child                         # its place in a scheduled queue: borrowed references to messages
-    cdef void *following
-    cdef void *previous
-    cdef uint32_t queue_number               # of the scheduled queue that it waits in, 0: none
+    cdef uint32_t queue_number               # of the scheduled queue that it belongs to, 0: none
+    cdef uint32_t heap_index                 # its place among those that wait in that queue, NOWHERE: it does not wait
     cdef uint32_t offset                     # of the record in its segment
     cdef readonly uint32_t record_octets
     cdef readonly uint32_t outcome_serial    # segment of its last outcome record, 0: none
@@ -173,8 +174,11 @@ cdef class Message:
     cdef public uint8_t flags
     cdef uint8_t marks                       # MessageMark
     cdef readonly int8_t priority            # RFC 6710, -9 to 9
-    cdef Py_ssize_t heap_index               # position in the timer, -1: not there
     cdef uint8_t _one                        # the state of an only recipient
+
+
+cdef enum:
+    NOWHERE = 0xFFFFFFFF     # heap_index of what is in no heap
 
 
 cdef int allocate_states(Message message, uint16_t recipients) except -1

@@ -25,6 +25,7 @@ class MessageFlag(IntEnum):
     MESSAGE_REQUIRETLS = 2
     MESSAGE_TLS_REQUIRED_NO = 4
     MESSAGE_EIGHT_BIT = 8
+    MESSAGE_BULK = 16
 
 class RecipientState(IntEnum):
     RECIPIENT_QUEUED = 0
@@ -70,6 +71,9 @@ class MailBuffer(_ShowsOctets):
         """The whole record as it lies in the journal."""
     def envelope(self) -> dict[str, Any]:
         """The envelope as plain values; RecordError when there is no meta part."""
+    @property
+    def hold_until(self) -> int:
+        """When the sender wants the message to be released (RFC 4865), unix seconds; 0: at once."""
     def recipient(self, index: int) -> tuple[bytes, int, bytes]:
         """(forward_path, NOTIFY bits, ORCPT) of one recipient; IndexError when there is none."""
     def reverse_path(self) -> bytes:

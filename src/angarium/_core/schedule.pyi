@@ -1,11 +1,88 @@
 """The queue in memory; documented in cext/schedule.pyx."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Self
 
 from typing_extensions import disjoint_base
 
 from angarium._core.record import Message
+
+@disjoint_base
+class ScheduledQueue:
+    """What waits for one tenant, lane and destination domain."""
+
+    @property
+    def domain(self) -> bytes:
+        """The destination domain in lower case; empty for mail to several domains and for mail to none."""
+    @property
+    def number(self) -> int: ...
+    @property
+    def used(self) -> int: ...
+    @property
+    def members(self) -> int: ...
+    @property
+    def lane(self) -> int: ...
+    @property
+    def failures(self) -> int: ...
+    @property
+    def policy(self) -> int: ...
+    @property
+    def suspended(self) -> bool: ...
+    @property
+    def not_before(self) -> float: ...
+    @property
+    def reason(self) -> bytes | None: ...
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether something in it may go and only waits for room in the ready queue of its next hop."""
+    @property
+    def first(self) -> float | None:
+        """When the first of what waits is due (unix seconds; fresh mail: 0), or None."""
+
+@disjoint_base
+class Schedule:
+    """All scheduled queues of a worker, by key and by time."""
+
+    policy_of: Callable[[bytes], int] | None
+    def __new__(cls) -> Self: ...
+    def __len__(self) -> int: ...
+    @property
+    def queues(self) -> list[ScheduledQueue | None]: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def tenants(self) -> list[bytes]: ...
+    @property
+    def suspensions(self) -> dict[tuple[str, bytes], tuple[float, str]]: ...
+    @property
+    def first(self) -> float | None:
+        """When the first queue is due (unix seconds), or None."""
+    def assign(self, message: Message) -> ScheduledQueue:
+        """The queue that message belongs to; the mail data must be in memory."""
+    def queue(self, message: Message) -> ScheduledQueue | None:
+        """The queue that message belongs to, or None."""
+    def tenant(self, queue: ScheduledQueue) -> bytes:
+        """The tenant whose mail queue holds."""
+    def wait(self, message: Message, at: float, fresh: bool = False) -> None:
+        """Have a member wait until `at` (unix seconds); fresh: for room only. ValueError when it is in no queue."""
+    def remove(self, message: Message) -> None:
+        """message does not wait any more, if it did; it stays a member of its queue."""
+    def pop_due(self, now: float) -> ScheduledQueue | None:
+        """The next queue whose time has come, or None; `settle` puts it back."""
+    def take_from(self, queue: ScheduledQueue, now: float) -> Message | None:
+        """The first of what waits in queue and may go, or None."""
+    def settle(self, queue: ScheduledQueue) -> None:
+        """queue waits in the timer for its time; nowhere when nothing waits or it is suspended."""
+    def leave_alone(self, queue: ScheduledQueue, until: float, reason: bytes, failures: int = 0) -> None:
+        """The next hop of queue is to be left alone until then (unix seconds; 0: no longer)."""
+    def suspend(self, kind: str, name: bytes, until: float, reason: str) -> None:
+        """Let nothing go by a kind ("domain", "tenant") and name until then (unix seconds; 0: until `resume`)."""
+    def resume(self, kind: str, name: bytes) -> bool:
+        """Whether there was such a suspension; there is none any more."""
+    def unblock(self, reason: bytes) -> None:
+        """Next hops that are left alone for this reason are not any more."""
+    def expire_suspensions(self, now: float) -> list[tuple[str, bytes]]:
+        """End the suspensions whose time is over; returns which."""
 
 @disjoint_base
 class MessageTable:
@@ -14,6 +91,8 @@ class MessageTable:
     def __new__(cls) -> Self: ...
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Message]: ...
+    @property
+    def schedule(self) -> Schedule: ...
     @property
     def count(self) -> int: ...
     @property
@@ -32,21 +111,5 @@ class MessageTable:
     def discard(self, message: Message) -> bool:
         """Whether the message was there; it is not any more."""
 
-@disjoint_base
-class Timer:
-    """Messages by the time of their next attempt."""
-
-    def __len__(self) -> int: ...
-    @property
-    def count(self) -> int: ...
-    @property
-    def first(self) -> float | None:
-        """When the first message is due, or None."""
-    def add(self, message: Message, at: float) -> None:
-        """Have message come out of pop_due from `at` (unix seconds) on; a message that is in already moves."""
-    def remove(self, message: Message) -> None:
-        """Take message out, if it is in."""
-    def pop_due(self, now: float) -> Message | None:
-        """The next message whose time has come."""
-
+__pyx_capi__: dict[str, object]  # the C functions of schedule.pxd
 __test__: dict[str, str]

@@ -37,17 +37,19 @@ from angarium.delivery.resolver import Resolver, families_of_machine
 from angarium.delivery.route import RouteTable
 from angarium.ingress.listener import listen
 from angarium.outcome.recorder import Recorder
-from angarium.queue.backoff import next_attempt_at
+from angarium.queue.backoff import expires_at, next_attempt_at
 from angarium.queue.loader import Loader
 from angarium.queue.placement import shard_folder, shards_of
 from angarium.queue.recovery import RecoveryReport, open_shard
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
+    from angarium._core.dispatch import ReadyQueue
     from angarium._core.record import Message
     from angarium._core.server_session import ListenerProfile
-    from angarium.config.model import Config
+    from angarium.config.model import Config, Retry
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,8 @@ DRAIN_S = 20.0  # transactions under way may take so long when the worker is tol
 HARMED_RETRY_S = 3600.0
 HEAP_KEPT_OCTETS = 24 << 20  # free memory that is not given back: what bursts of mail need again at once
 HEAP_MAPPED_OCTETS = 4 << 20
+SWEEP_S = 60.0  # in so long every queued message is looked at once: has its time come to an end?
+LEAST_SWEPT = 256
 SPARE_TICKS = 20  # segments that are done come back as spares: one is made only when none has for so long
 
 
@@ -99,6 +103,7 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGUSR1, self._reopen_events)
+        self._retry_schedules()
         self._open_shards(loop)
         self._first_spare(self.journals[0])
         self._wire()
@@ -138,6 +143,29 @@ class Worker:
             self.counters.add(Slot.QUEUE_TORN_RECORDS, len(report.harmed))
             self.counters.add(Slot.QUEUE_RECOVERED, report.messages)
 
+    def _retry_schedules(self) -> None:
+        """Number the retry schedules, before recovery makes the first scheduled queue."""
+        self._routes = RouteTable(self.config.route)
+        self._retries = [self.config.queue.retry]
+        for route in self.config.route:
+            if route.retry is not None and route.retry not in self._retries:
+                self._retries.append(route.retry)
+        self.dispatcher.schedule.policy_of = self._policy_of
+        self.dispatcher.set_retry_schedules(
+            [retry.expire_s for retry in self._retries], [retry.warn_after_s for retry in self._retries]
+        )
+
+    def _policy_of(self, domain: bytes) -> int:
+        """The number of the retry schedule for mail to a domain."""
+        retry = self._routes.lookup(b"", domain).route.retry if domain else None
+        return 0 if retry is None else self._retries.index(retry)
+
+    def _retry_of(self, message: Message) -> Retry:
+        return self._retries[self.dispatcher.schedule.assign(message).policy]
+
+    def _load(self, message: Message, ready: ReadyQueue | None) -> None:
+        self.loader.load(message, lambda read: self.dispatcher.loaded(read, ready))
+
     def _wire(self) -> None:
         config, clock = self.config, self._clock
         dispatcher = self.dispatcher
@@ -158,14 +186,15 @@ class Worker:
             chunk_octets=(1 << 16) if config.delivery.bdat == "auto" else 0,
         )
         bouncer = Bouncer(self.intake, self.events, clock, hostname=config.node.hostname)
-        retry = config.queue.retry
         chance = random.Random()
-        recorder = Recorder(
+        self.recorder = recorder = Recorder(
             dispatcher,
             self.counters,
             self.events,
             clock,
-            next_attempt=lambda received, attempts: next_attempt_at(retry, received, clock.now(), attempts, chance),
+            next_attempt=lambda message: next_attempt_at(
+                self._retry_of(message), _released(message), clock.now(), message.attempts, chance
+            ),
             bounce=bouncer.bounce,
         )
         self.connector = Connector(
@@ -191,15 +220,16 @@ class Worker:
             dispatcher,
             self.connector,
             self.resolver,
-            RouteTable(config.route),
+            self._routes,
             config.delivery,
             clock,
             hostname=config.node.hostname,
             workers=self._workers,
         )
-        self.loader = Loader(dispatcher.journals, dispatcher.enqueue_now, self._harmed)
+        self.loader = Loader(dispatcher.journals, self._harmed)
         dispatcher.place = self.router.place
-        dispatcher.load = self.loader.load
+        dispatcher.load = self._load
+        dispatcher.memory_load_octets = budget * 3 // 4
         dispatcher.settle = recorder.settle
         dispatcher.reconsider = recorder.reconsider
         dispatcher.partial = recorder.partial
@@ -251,10 +281,9 @@ class Worker:
             journal.flush()
         if count % self._flush_ticks == 0:
             self.events.flush()
+        dispatcher.grow()
+        self._sweep()
         dispatcher.publish_gauges()
-        for queue in self.router.queues:
-            if queue.backlog:
-                queue.grow()
         self._ticks_without_spare = self._ticks_without_spare + 1 if self.journals[0].wants_spare else 0
         if self._ticks_without_spare > SPARE_TICKS and not self._preparing:
             self._prepare_spare(self.journals[0])
@@ -266,6 +295,30 @@ class Worker:
         if count % HEAL_TICKS == 0:
             for journal in self.journals:
                 self._heal(journal)
+
+    # -------------------------------------------------------------- the time of a message is over
+
+    def _sweep(self) -> None:
+        """Look at a part of the queue, so that all of it is looked at once a minute."""
+        over, _ = self.dispatcher.sweep(max(LEAST_SWEPT, int(self.dispatcher.table.capacity * TICK_S / SWEEP_S)))
+        for message in over:
+            if self.dispatcher.withdraw(message):
+                self._with_mail_data(message, self._expire)
+
+    def _with_mail_data(self, message: Message, then: Callable[[Message], None]) -> None:
+        if message.buffer is not None:
+            then(message)
+        else:
+            self.loader.load(message, then)
+
+    def _expire(self, message: Message) -> None:
+        if message.buffer is None:
+            return  # it cannot be read, and that has been dealt with
+        end = expires_at(self._retry_of(message), _released(message))
+        if self._clock.now() < end:
+            self.dispatcher.wait(message, end)
+        else:
+            self.recorder.expire(message)
 
     def _publish_resolver(self) -> None:
         resolver = self.resolver
@@ -372,3 +425,8 @@ class Worker:
         if memory_octets() > self.reception.memory_octets:
             return False, "the memory budget is used up"
         return True, ""
+
+
+def _released(message: Message) -> float:
+    """When the time of message began (unix seconds): at its reception, or when its sender wanted it released."""
+    return max(message.received_us * 1e-6, float(message.loaded.hold_until))

@@ -16,7 +16,7 @@ from msgspec import Meta
 from msgspec.structs import fields
 
 from angarium.config.address import DnsServer, ListenAddress, Network
-from angarium.config.model import Config, Limits, Section
+from angarium.config.model import Config, Section
 from angarium.config.next_hop import NextHop
 from angarium.config.problem import key_text
 from angarium.config.units import MemoryBudget, Unit, format_duration, format_size, parse_duration, parse_size
@@ -35,6 +35,8 @@ __all__ = ["Converter", "nearest"]
 _LARGEST_NUMBER = 2**53
 # Values that are written as one string.
 _PARSED = (ListenAddress, DnsServer, Network, NextHop, AddressPattern)
+# Tables from which others of the same kind, further down, take what they do not say.
+_GIVES = {("limits",), ("queue", "retry")}
 _EXPECTED = {
     ListenAddress: 'an address and a port such as "127.0.0.1:25"',
     DnsServer: 'the address of a name server such as "127.0.0.1:53"',
@@ -98,8 +100,9 @@ class Converter:
         base = self._inherited.get(kind)
         made: dict[str, Any] = {}
         complete = True
-        # the node's limits before the listeners, which take from them what they do not say
-        for key, field in sorted(known.items(), key=lambda item: item[0] != "limits"):
+        # the node's limits before the listeners, and the queue's retry schedule before the routes, which take from
+        # them what they do not say
+        for key, field in sorted(known.items(), key=lambda item: item[0] not in ("limits", "queue")):
             if key in value:
                 try:
                     made[field.name] = self._value(hints[field.name], value[key], (*path, key))
@@ -108,8 +111,8 @@ class Converter:
                         self._findings.error((*path, key), *error.args)
                     complete = complete and not field.required
                 else:
-                    if path == () and key == "limits":
-                        self._inherited[Limits] = made[field.name]
+                    if (*path, key) in _GIVES:
+                        self._inherited[type(made[field.name])] = made[field.name]
             elif base is not None:
                 made[field.name] = getattr(base, field.name)
             elif field.required:

@@ -175,6 +175,7 @@ class Route(Section, frozen=True):
     next_hop: NextHop
     name: str | None = None
     connections: Count | None = None  # None: delivery.connections_per_host
+    retry: Retry | None = None  # None: the queue's; never partial, the loader fills what is not set from the queue's
 
 
 class Config(Section, frozen=True):

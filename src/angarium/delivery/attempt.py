@@ -38,6 +38,10 @@ log = logging.getLogger(__name__)
 
 MX = b"mx"
 SMTP_PORT = 25
+MOST_WRITING = 20  # messages that one worker writes into one Maildir at a time
+RESOLVE_FIRST_S = 2.0  # a domain whose names cannot be had is asked for again after that, doubling up to
+RESOLVE_LONGEST_S = 300.0
+TRANSIENT = 4  # first digit of a reply that may change
 MOST_SITES = 100_000  # ready queues by MX that are kept; idle ones go first
 
 
@@ -106,6 +110,11 @@ class Router:
             else:
                 self._hold_for_names(message, name, indices, by_domain)
 
+    def apply_suspensions(self) -> None:
+        """What is suspended by site or source rests, and what is not any more goes on."""
+        for queue in self.queues:
+            queue.apply_suspensions()
+
     # -------------------------------------------------------------- next hops that the configuration names
 
     def _queue_of(self, route: Route) -> ReadyQueue:
@@ -121,7 +130,9 @@ class Router:
             return ReadyQueue(self._dispatcher, hop, b"discard", hand_over=self._discard)
         if kind == "maildir":
             folder = Path(route.next_hop.path)
-            return ReadyQueue(self._dispatcher, hop, hop, hand_over=partial(self._into_maildir, folder))
+            return ReadyQueue(
+                self._dispatcher, hop, hop, hand_over=partial(self._into_maildir, folder), limit=MOST_WRITING
+            )
         host, port = route.next_hop.host, route.next_hop.port
         target = Target((Host(host, host, port),), tls=self._config.tls)
         limit = self._share(route.connections or self._config.connections_per_host)
@@ -137,7 +148,16 @@ class Router:
         self._dispatcher.delivered_by_hand(delivery, 250, b"discarded by configuration")
 
     def _into_maildir(self, folder: Path, delivery: Delivery) -> None:
-        self._start(self._write_maildir(folder, delivery))
+        delivery.queue.open += 1
+        self._start(self._hand_to_maildir(folder, delivery))
+
+    async def _hand_to_maildir(self, folder: Path, delivery: Delivery) -> None:
+        queue = delivery.queue
+        try:
+            await self._write_maildir(folder, delivery)
+        finally:
+            queue.open -= 1
+        queue.wake()
 
     async def _write_maildir(self, folder: Path, delivery: Delivery) -> None:
         buffer = delivery.mail_buffer()
@@ -175,7 +195,14 @@ class Router:
         try:
             hosts = await self._resolver.mail_hosts(name)
         except ResolutionFailure as failure:
-            self._settle_all(delivery, failure.code, failure.enhanced, failure.text.encode("utf-8", "replace"))
+            text = failure.text.encode("utf-8", "replace")
+            if failure.code // 100 == TRANSIENT:
+                # one look-up per interval, not one per message
+                failures = self._dispatcher.failures_of(delivery.message)
+                self._dispatcher.leave_alone(
+                    delivery.message, min(RESOLVE_FIRST_S * 2.0**failures, RESOLVE_LONGEST_S), text
+                )
+            self._settle_all(delivery, failure.code, failure.enhanced, text)
             return
         queue = self._site_queue(hosts)
         if by_domain:
@@ -203,7 +230,7 @@ class Router:
 
     def _forget_idle_sites(self) -> None:
         for site, queue in list(self._sites.items()):
-            if not queue.backlog and not queue.open and not queue.connecting:
+            if not (queue.backlog or queue.attached or queue.loading or queue.open or queue.connecting):
                 del self._sites[site]
                 queue.expires = 0.0
 

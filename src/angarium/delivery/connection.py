@@ -3,9 +3,10 @@
 Input: a Target: hosts in the order in which to try them. Output: an open ClientSession that has taken the queue's next
 delivery.
 
-Fails: when no host can be reached, everything that waits in the queue is settled with the last host's failure, and the
-next hop rests for a while that grows with each failure in a row (PROBE_*): one probe per interval, not one attempt per
-message."""
+Fails: when no host can be reached, one message, the probe's, is settled with the last host's failure, and the next hop
+is left alone for a while that grows with each failure in a row (PROBE_*): one attempt an interval, not one a message.
+Everything else that waits for it goes back to its scheduled queue untouched. A refusal for good (a 5yz greeting) is
+the answer to all that was ready."""
 
 import asyncio
 import contextlib
@@ -14,7 +15,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import aiosmtplib
@@ -29,7 +30,9 @@ log = logging.getLogger(__name__)
 
 PROBE_FIRST_S = 1.0
 PROBE_LONGEST_S = 60.0
-MOST_OPENING = 64  # connections being opened by one worker at a time
+PERMANENT = 5  # first digit of a reply that is for good
+MOST_OPENING = 256  # connections being opened by one worker at a time
+MOST_PROBING = 32  # of them to next hops that could not be reached before: they may take long, and others must not wait
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,10 @@ class Host:
 
 @dataclass
 class Target:
-    """Where the deliveries of a ready queue go, and how its host has behaved."""
+    """Where the deliveries of a ready queue go."""
 
     hosts: tuple[Host, ...]
     tls: str = "opportunistic"  # none | opportunistic | require | verify
-    failures: int = 0
-    failure: tuple[int, tuple[int, int, int] | None, bytes, int] | None = field(default=None)
 
 
 class ConnectFailure(Exception):
@@ -89,6 +90,7 @@ class Connector:
         self._loopback_only = loopback_only
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(MOST_OPENING)
+        self._probes = asyncio.Semaphore(MOST_PROBING)
         self._contexts: dict[bool, ssl.SSLContext] = {}
 
     def connect(self, queue: ReadyQueue) -> None:
@@ -109,7 +111,7 @@ class Connector:
             Phase.PHASE_CONNECT, f"{target.hosts[0].name if target.hosts else 'the next hop'}: no address"
         )
         try:
-            async with self._slots:
+            async with self._probes if queue.failures else self._slots:
                 for host in [known for named in target.hosts for known in await _addresses(named)]:
                     try:
                         session = await self._open_host(queue, target, host)
@@ -117,8 +119,9 @@ class Connector:
                         failure = why
                         self._counters.add(Slot.DELIVERY_CONNECTIONS_FAILED, 1)
                         continue
-                    target.failures = 0
+                    queue.failures = 0
                     queue.blocked_until = 0.0
+                    queue.reason = None
                     self._counters.add(Slot.DELIVERY_CONNECTIONS_OPENED, 1)
                     queue.connecting -= 1
                     session.start()
@@ -127,22 +130,32 @@ class Connector:
             queue.connecting -= 1
             raise
         queue.connecting -= 1
-        self._fail(queue, target, failure)
+        self._fail(queue, failure)
 
-    def _fail(self, queue: ReadyQueue, target: Target, failure: ConnectFailure) -> None:
+    def _fail(self, queue: ReadyQueue, failure: ConnectFailure) -> None:
         if queue.open:
             return  # others are up: they carry what waits
-        now = self._clock.monotonic()
-        if now >= queue.blocked_until:  # attempts that were under way when the rest began count as one with the first
-            target.failures += 1
-            queue.blocked_until = now + min(PROBE_FIRST_S * 2.0 ** (target.failures - 1), PROBE_LONGEST_S)
+        if self._clock.monotonic() >= queue.blocked_until:  # attempts under way at once count as one
+            queue.failures += 1
         text = failure.text.encode("utf-8", "replace")
-        for _ in range(queue.backlog):
+        for _ in range(queue.backlog if failure.code // 100 == PERMANENT else 1):
             delivery = queue.take()
             if delivery is None:
                 break
             delivery.results = [(index, failure.code, None, text, failure.phase) for index in delivery.indices()]
             self._settle(delivery)
+        rest_s = min(PROBE_FIRST_S * 2.0 ** max(0, queue.failures - 1), PROBE_LONGEST_S)
+        queue.dispatcher.events.event(
+            "unreachable",
+            {
+                "next_hop": queue.next_hop.decode("utf-8", "replace"),
+                "site": queue.site.decode("utf-8", "replace"),
+                "failures": queue.failures,
+                "retry_s": rest_s,
+                "reply": {"code": failure.code, "enhanced": None, "text": failure.text},
+            },
+        )
+        queue.block(rest_s, text)
 
     async def _open_host(self, queue: ReadyQueue, target: Target, host: Host) -> ClientSession:
         where = f"{host.name}[{host.address}]:{host.port}"

@@ -53,7 +53,7 @@ OWN_REPLY = 451  # what is logged where no host said anything
 class Recorder:
     """Settles what deliveries came to, for one worker.
 
-    `next_attempt(received, attempts)` is the unix time of the attempt after so many, None when the message's time is
+    `next_attempt(message)` is the unix time of the attempt after those that were made, None when the message's time is
     over. `bounce(message, reports)` tells the sender of recipients who will not get the message."""
 
     def __init__(
@@ -63,7 +63,7 @@ class Recorder:
         events: EventLog,
         clock: Clock,
         *,
-        next_attempt: Callable[[float, int], float | None],
+        next_attempt: Callable[[Message], float | None],
         bounce: Callable[[Message, list[RecipientReport]], None],
     ) -> None:
         self._dispatcher = dispatcher
@@ -116,9 +116,9 @@ class Recorder:
             at = now
         else:
             message.set_attempts(message.attempts + 1)
-            at = self._next_attempt(message.received_us * 1e-6, message.attempts)
+            at = self._next_attempt(message)
         if at is None:
-            self._expire(message)
+            self.expire(message)
             return
         self._write_outcome(message, at)
         try:
@@ -131,7 +131,8 @@ class Recorder:
         """Some recipients are done while other deliveries go on: a crash must not send to the former again."""
         self._write_outcome(message, 0.0)
 
-    def _expire(self, message: Message) -> None:
+    def expire(self, message: Message) -> None:
+        """The time of message is over: its sender is told of the recipients that are left."""
         now = self._clock.now()
         self._counters.add(Slot.QUEUE_EXPIRED, 1)
         reports = []

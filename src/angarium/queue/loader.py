@@ -1,9 +1,10 @@
 """Get mail data that is on disk only back into memory, a batch per thread hop.
 
-Input: messages without a buffer whose time has come. Output: the same messages with their buffer, handed to `ready`.
+Input: messages without a buffer. Output: the same messages with their buffer, handed to whoever asked.
 
-Fails: a record that cannot be read or is harmed is given to `harmed` with the reason; the message stays in the queue,
-held. Bounds: BATCH messages or BATCH_OCTETS are read at a time; the rest waits its turn."""
+Fails: a record that cannot be read or is harmed is given to `harmed` with the reason, which keeps the message from
+delivery; whoever asked is told all the same. Bounds: BATCH messages or BATCH_OCTETS are read at a time; the rest waits
+its turn. A message that left the state READY while it was read (deleted, held) gets no buffer."""
 
 from __future__ import annotations
 
@@ -27,24 +28,18 @@ BATCH_OCTETS = 8 << 20
 class Loader:
     """Reads for one worker."""
 
-    def __init__(
-        self,
-        journals: Mapping[int, Journal],
-        ready: Callable[[Message], None],
-        harmed: Callable[[Message, str], None],
-    ) -> None:
+    def __init__(self, journals: Mapping[int, Journal], harmed: Callable[[Message, str], None]) -> None:
         self._journals = journals
-        self._ready = ready
         self._harmed = harmed
-        self._waiting: deque[Message] = deque()
+        self._waiting: deque[tuple[Message, Callable[[Message], None]]] = deque()
         self._task: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def load(self, message: Message) -> None:
-        """Have message.buffer filled, then `ready` called."""
-        self._waiting.append(message)
+    def load(self, message: Message, then: Callable[[Message], None]) -> None:
+        """Have message.buffer filled, then `then` called with it."""
+        self._waiting.append((message, then))
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -52,29 +47,28 @@ class Loader:
         loop = asyncio.get_running_loop()
         try:
             while self._waiting:
-                batch: list[Message] = []
+                batch: list[tuple[Message, Callable[[Message], None]]] = []
                 octets = 0
                 while self._waiting and len(batch) < BATCH and octets < BATCH_OCTETS:
-                    message = self._waiting.popleft()
-                    batch.append(message)
-                    octets += message.record_octets
-                for message, result in await loop.run_in_executor(None, self._read, batch):
-                    if message.state != MessageState.MESSAGE_READY or message.buffer is not None:
-                        continue  # deleted or held while it was read, or read twice
-                    if isinstance(result, str):
-                        self._harmed(message, result)
-                    else:
-                        message.buffer = result
-                        self._ready(message)
+                    entry = self._waiting.popleft()
+                    batch.append(entry)
+                    octets += entry[0].record_octets
+                read = await loop.run_in_executor(None, self._read, [message for message, _ in batch])
+                for (message, then), result in zip(batch, read, strict=True):
+                    if message.state == MessageState.MESSAGE_READY and message.buffer is None:
+                        if isinstance(result, str):
+                            self._harmed(message, result)
+                        else:
+                            message.buffer = result
+                    then(message)
         finally:
             self._task = None
 
-    def _read(self, batch: list[Message]) -> list[tuple[Message, MailBuffer | str]]:
-        results: list[tuple[Message, MailBuffer | str]] = []
+    def _read(self, batch: list[Message]) -> list[MailBuffer | str]:
+        results: list[MailBuffer | str] = []
         for message in batch:
             try:
-                record = self._journals[shard_of(message.id)].read_record(message)
-                results.append((message, load_message(record)))
+                results.append(load_message(self._journals[shard_of(message.id)].read_record(message)))
             except (OSError, RecordError) as failure:
-                results.append((message, str(failure)))
+                results.append(str(failure))
         return results

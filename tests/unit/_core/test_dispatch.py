@@ -18,6 +18,7 @@ from angarium._core.event_log import EventLog
 from angarium._core.journal import CallbackReceiver, Journal
 from angarium._core.record import (
     Message,
+    MessageFlag,
     MessageState,
     RecipientState,
     load_message,
@@ -58,7 +59,7 @@ class Node:
             self.journals.append(journal)
         self.intake = JournalIntake(self.dispatcher, self.journals)
         self.placed: list[Message] = []
-        self.loaded: list[Message] = []
+        self.loaded: list[tuple[Message, ReadyQueue | None]] = []
         self.settled: list[Delivery] = []
         self.rounds: list[Message] = []
         self.partly: list[Message] = []
@@ -66,7 +67,7 @@ class Node:
         self.handed: list[Delivery] = []
         self.asked: list[ReadyQueue] = []
         self.dispatcher.place = self.placed.append
-        self.dispatcher.load = self.loaded.append
+        self.dispatcher.load = lambda message, ready: self.loaded.append((message, ready))
         self.dispatcher.settle = self._settle
         self.dispatcher.reconsider = self.rounds.append
         self.dispatcher.partial = self.partly.append
@@ -83,12 +84,13 @@ class Node:
         """A ready queue whose deliveries are handed over."""
         return ReadyQueue(self.dispatcher, b"discard:", b"discard", hand_over=self.handed.append, **more)
 
-    def make(self, *to: bytes, data: bytes = DATA, durability: int = 0) -> Message:
+    def make(self, *to: bytes, data: bytes = DATA, durability: int = 0, **more: Any) -> Message:
         envelope = {
             "reverse_path": b"s@example.org",
             "recipients": [(path, 0, b"") for path in to or (b"a@example.net",)],
             "durability": durability,
             "received_us": time.time_ns() // 1000,
+            **more,
         }
         return new_message(make_accepted(envelope, data, self.intake.new_id()))
 
@@ -107,6 +109,24 @@ class Node:
                 poll.register(journal.event_fd, select.POLLIN)
                 assert poll.poll(30_000), "the commit thread said nothing"
                 journal.on_commit()
+
+    def read(self) -> None:
+        """What was asked for is read from disk."""
+        for message, ready in self.loaded:
+            message.buffer = load_message(self.dispatcher.journal(message).read_record(message))
+            self.dispatcher.loaded(message, ready)
+        self.loaded.clear()
+
+    def wait(self, at: float, *to: bytes, **more: Any) -> Message:
+        """A message that is ours and waits until `at`, its mail data on disk only."""
+        message = self.make(*to, **more)
+        self.dispatcher.journal(message).append(message, self.receiver)
+        self.dispatcher.table.insert(message)
+        message.state = MessageState.MESSAGE_SCHEDULED
+        self.settle()
+        self.dispatcher.wait(message, at)
+        message.buffer = None
+        return message
 
     def break_disk(self, journal: Journal) -> None:
         """The next write to the journal's segment fails, and has failed when this returns."""
@@ -193,15 +213,29 @@ def test_grow_asks_for_one_more_while_mail_waits(node: Node) -> None:
 
 
 def test_a_blocked_queue_opens_nothing_until_its_time(node: Node) -> None:
-    queue = node.queue()
-    queue.blocked_until = time.monotonic() + 3600
+    queue = node.queue(limit=1)
     node.dispatcher.send(node.make(), queue, [0])
+    assert node.asked == [queue]
+    queue.connecting = 0
+    queue.blocked_until = time.monotonic() + 3600
     queue.grow()
     queue.wake()
-    assert node.asked == []
+    assert len(node.asked) == 1
     queue.blocked_until = time.monotonic() - 1
     queue.wake()
-    assert node.asked == [queue]
+    assert len(node.asked) == 2
+
+
+def test_an_urgent_delivery_goes_first(node: Node) -> None:
+    queue = node.queue(limit=0)
+    bulk, normal, urgent = node.make(flags=MessageFlag.MESSAGE_BULK), node.make(), node.make(priority=5)
+    for message in (bulk, normal, urgent):
+        node.dispatcher.send(message, queue, [0])
+    taken = []
+    while (delivery := queue.take()) is not None:
+        taken.append(delivery.message)
+    assert taken == [urgent, normal, bulk]
+    assert node.dispatcher.ready == 0
 
 
 def test_no_limit_means_no_connection(node: Node) -> None:
@@ -312,74 +346,170 @@ def test_a_message_that_cannot_be_placed_is_reconsidered(node: Node) -> None:
     assert node.rounds == [message]
 
 
-def test_too_much_at_a_time_waits_in_the_timer(node: Node) -> None:
+# ---------------------------------------------------------------- room
+
+
+def test_what_a_next_hop_has_no_room_for_waits_and_is_taken_in_when_there_is(node: Node) -> None:
     queue = node.queue(limit=0)
     node.dispatcher.remember(b"example.net", queue)
-    node.dispatcher.ready_limit = 2
-    messages = [node.make() for _ in range(4)]
+    node.dispatcher.queue_limit = 4
+    messages = [node.make() for _ in range(9)]
     for message in messages:
         node.dispatcher.adopt(message)
-    states = [MessageState.MESSAGE_READY] * 2 + [MessageState.MESSAGE_SCHEDULED] * 2
-    assert [message.state for message in messages] == states
-    assert len(node.dispatcher.timer) == 2
-    assert node.dispatcher.tick() == 0
-    queue.take()
-    assert node.dispatcher.tick() == 1
-    assert messages[2].state == MessageState.MESSAGE_READY
-    node.dispatcher.ready_limit = 100
-    assert node.dispatcher.tick() == 1
-    assert queue.backlog == 3
+    assert (queue.backlog, queue.attached, len(node.dispatcher.schedule)) == (4, 1, 5)
+    found = node.dispatcher.schedule.queue(messages[-1])
+    assert found is not None
+    assert found.waits_for_room
+    assert [message.state for message in messages[4:]] == [MessageState.MESSAGE_SCHEDULED] * 5
+    taken = []
+    while (delivery := queue.take()) is not None:
+        assert queue.backlog <= 4
+        taken.append(delivery.message)
+    assert taken == messages
+    assert (queue.backlog, queue.attached, node.dispatcher.ready) == (0, 0, 0)
+    later = node.make()
+    node.dispatcher.adopt(later)
+    assert later.state == MessageState.MESSAGE_READY
 
 
 def test_one_next_hop_does_not_fill_the_queues_of_all(node: Node) -> None:
     slow, other = node.queue(limit=0), node.hand()
     node.dispatcher.remember(b"slow.example", slow)
     node.dispatcher.remember(b"example.net", other)
-    node.dispatcher.queue_limit = 2
-    messages = [node.make(b"a@slow.example") for _ in range(4)]
+    node.dispatcher.ready_limit = 80
+    messages = [node.make(b"a@slow.example") for _ in range(40)]
     for message in messages:
         node.dispatcher.adopt(message)
-    assert slow.backlog == 2
-    assert [message.state for message in messages[2:]] == [MessageState.MESSAGE_SCHEDULED] * 2
-    assert all(0 < message.next_attempt - time.time() < 1 for message in messages[2:])
+    assert slow.backlog == 9  # an eighth of the room that is left
     message = node.make(b"b@example.net")
     node.dispatcher.adopt(message)
     assert node.handed[0].message is message
-    # what a next hop that rests has no room for comes back when it is tried again
-    slow.blocked_until = time.monotonic() + 100
-    late = node.make(b"a@slow.example")
-    node.dispatcher.adopt(late)
-    assert 90 < late.next_attempt - time.time() < 101
+
+
+def test_many_slow_next_hops_leave_room_for_one_more(node: Node) -> None:
+    node.dispatcher.ready_limit = 40
+    slow = [node.queue(limit=0) for _ in range(12)]
+    for number, queue in enumerate(slow):
+        node.dispatcher.remember(b"%d.example" % number, queue)
+        for _ in range(20):
+            node.dispatcher.adopt(node.make(b"a@%d.example" % number))
+    assert all(4 <= queue.backlog <= 5 for queue in slow)
+    assert node.dispatcher.ready <= 80
+    other = node.hand()
+    node.dispatcher.remember(b"example.net", other)
+    message = node.make()
+    node.dispatcher.adopt(message)
+    assert node.handed[0].message is message
+
+
+def test_tenants_share_a_next_hop_by_weight_and_their_domains_take_turns(node: Node) -> None:
+    queue = node.queue(limit=0)
+    domains = (b"a.example", b"b.example")
+    for domain in domains:
+        node.dispatcher.remember(domain, queue)
+    node.dispatcher.queue_limit = 8
+    node.dispatcher.weights[b"large"] = 3
+    for _ in range(8):
+        node.dispatcher.adopt(node.make(b"x@a.example"))
+    data = b"x: y\r\n\r\n" + b"z" * 66_000  # a message a turn, for weight 1
+    for tenant in (b"small", b"large"):
+        for domain in domains:
+            for _ in range(30):
+                node.dispatcher.adopt(node.make(b"x@" + domain, data=data, tenant=tenant))
+    taken = [queue.take() for _ in range(88)][8:]
+    tenants = [delivery.message.loaded.envelope()["tenant"] for delivery in taken if delivery]
+    assert 55 <= tenants.count(b"large") <= 65  # three of four
+    places = [delivery.message.loaded.recipient(0)[0] for delivery in taken if delivery]
+    assert abs(places.count(b"x@a.example") - places.count(b"x@b.example")) <= 4
+
+
+def test_fresh_mail_goes_before_what_was_tried(node: Node) -> None:
+    queue = node.queue(limit=0)
+    node.dispatcher.remember(b"example.net", queue)
+    node.dispatcher.queue_limit = 4
+    retry = node.make()
+    retry.set_attempts(1)
+    node.dispatcher.table.insert(retry)
+    node.dispatcher.wait(retry, time.time() - 5)
+    for _ in range(4):
+        node.dispatcher.adopt(node.make())
+    fresh = node.make()
+    node.dispatcher.adopt(fresh)
+    node.dispatcher.tick()
+    taken = [delivery.message for _ in range(6) if (delivery := queue.take())]
+    assert taken[4:] == [fresh, retry]
+
+
+def test_transactional_mail_does_not_wait_behind_bulk_mail(node: Node) -> None:
+    queue = node.queue(limit=0)
+    node.dispatcher.remember(b"example.net", queue)
+    node.dispatcher.queue_limit = 4
+    for _ in range(10):
+        node.dispatcher.adopt(node.make(flags=MessageFlag.MESSAGE_BULK))
+    queue.take()
+    urgent = node.make()
+    node.dispatcher.adopt(urgent)
+    delivery = queue.take()
+    assert delivery is not None
+    assert delivery.message is urgent
+
+
+# ---------------------------------------------------------------- time
 
 
 def test_tick_takes_what_is_due_and_no_more(node: Node) -> None:
     queue = node.queue(limit=0)
     node.dispatcher.remember(b"example.net", queue)
+    node.dispatcher.remember(b"example.org", queue)
     now = time.time()
-    for at in (now - 5, now - 3, now + 3600, now - 4):
-        message = node.make()
-        node.dispatcher.table.insert(message)
-        node.dispatcher.wait(message, at)
+    due = [node.wait(now - 5), node.wait(now - 3), node.wait(now - 4, b"a@example.org")]
+    node.wait(now + 3600)
     node.dispatcher.stopped = True
     assert node.dispatcher.tick() == 0
     node.dispatcher.stopped = False
-    assert node.dispatcher.tick(most=2) == 2
+    assert node.dispatcher.tick(most=1) == 1
+    assert {message for message, _ in node.loaded} == set(due[:2])
     assert node.dispatcher.tick() == 1
     assert node.dispatcher.tick() == 0
-    assert len(node.dispatcher.timer) == 1
+    assert queue.loading == node.dispatcher.loading == 3
+    node.read()
+    assert (queue.backlog, queue.loading, len(node.dispatcher.schedule)) == (3, 0, 1)
 
 
 def test_tick_gives_way_to_the_loop(node: Node) -> None:
-    node.dispatcher.remember(b"example.net", node.queue(limit=0))
-    for _ in range(40):
-        message = node.make()
-        node.dispatcher.table.insert(message)
-        node.dispatcher.wait(message, 0)
-    assert [node.dispatcher.tick(most_s=-1) for _ in range(3)] == [16, 16, 8]
+    queue = node.queue(limit=0)
+    for number in range(5):
+        node.dispatcher.remember(b"%d.example" % number, queue)
+        node.wait(0.0, b"a@%d.example" % number)
+    assert [node.dispatcher.tick(most_s=-1) for _ in range(6)] == [1, 1, 1, 1, 1, 0]
+
+
+def test_a_released_time_in_the_future_is_waited_for(node: Node) -> None:
+    node.dispatcher.remember(b"example.net", node.hand())
+    at = int(time.time()) + 3600
+    message = node.accept(hold_until=at)
+    assert (message.state, message.next_attempt, node.handed) == (MessageState.MESSAGE_SCHEDULED, at, [])
+    assert message.buffer is None  # it will not go soon
+    past = node.accept(hold_until=int(time.time()) - 1)
+    assert node.handed[0].message is past
+
+
+def test_mail_whose_way_is_not_known_finds_it_one_first_then_more(node: Node) -> None:
+    for _ in range(5):
+        node.wait(0.0)
+    assert node.dispatcher.tick() == 1
+    assert [ready for _, ready in node.loaded] == [None]
+    assert node.dispatcher.tick() == 0  # not before the first has had time to find the way
+    node.read()
+    assert len(node.placed) == 1
+    assert len(node.dispatcher.schedule) == 4
 
 
 def test_mail_data_leaves_the_memory_when_it_is_short(node: Node) -> None:
-    node.dispatcher.ready_limit = 0
+    queue = node.queue(limit=0)
+    node.dispatcher.remember(b"example.net", queue)
+    node.dispatcher.queue_limit = 1
+    node.accept()
     kept, dropped = node.make(data=b"x" * 50_000), node.make(data=b"y" * 50_000)
     node.intake.submit(kept, None)
     node.settle()
@@ -392,18 +522,227 @@ def test_mail_data_leaves_the_memory_when_it_is_short(node: Node) -> None:
     assert dropped.buffer is None
     assert before - memory_octets() > 50_000
     # when its turn comes it is read from disk
-    node.dispatcher.ready_limit = 10
-    assert node.dispatcher.tick() == 2
-    assert node.loaded == [dropped]
-    dropped.buffer = load_message(node.dispatcher.journal(dropped).read_record(dropped))
-    node.dispatcher.enqueue_now(dropped)
-    assert node.placed == [kept, dropped]
-    assert dropped.buffer.mail_data() == b"y" * 50_000
+    for _ in range(3):
+        queue.take()
+    assert node.loaded == [(dropped, queue)]
+    node.read()
+    assert dropped.loaded.mail_data() == b"y" * 50_000
+    delivery = queue.take()
+    assert delivery is not None
+    assert delivery.message is dropped
+
+
+def test_nothing_is_read_from_disk_while_memory_is_short(node: Node) -> None:
+    queue = node.queue(limit=0)
+    node.dispatcher.remember(b"example.net", queue)
+    node.accept()
+    node.wait(0.0)
+    node.dispatcher.memory_load_octets = 1
+    assert node.dispatcher.tick() == 0
+    assert node.loaded == []
+    queue.take()
+    assert node.dispatcher.tick() == 1  # when nothing is under way, something must go
+    assert len(node.loaded) == 1
+
+
+def test_what_cannot_be_read_makes_room_for_others(node: Node) -> None:
+    queue = node.queue(limit=0)
+    node.dispatcher.remember(b"example.net", queue)
+    node.dispatcher.queue_limit = 1
+    broken, other = node.wait(1.0), node.wait(2.0)
+    node.dispatcher.tick()
+    assert [message for message, _ in node.loaded] == [broken]
+    node.loaded.clear()
+    node.dispatcher.wait(broken, time.time() + 3600)
+    node.dispatcher.loaded(broken, queue)
+    assert [message for message, _ in node.loaded] == [other]
+
+
+# ---------------------------------------------------------------- next hops that cannot be reached
+
+
+def test_a_dead_next_hop_gives_everything_back_untouched_but_the_probe(node: Node) -> None:
+    queue = node.queue(limit=1)
+    node.dispatcher.remember(b"a.example", queue)
+    node.dispatcher.remember(b"b.example", queue)
+    messages = [node.accept(b"x@a.example"), node.accept(b"x@b.example"), node.accept(b"y@a.example")]
+    probe = queue.take()
+    assert probe is not None
+    queue.failures = 1
+    queue.block(100.0, b"connection refused")
+    finish(node, probe, DEFERRED)
+    assert node.rounds == [messages[0]]
+    assert (queue.backlog, node.dispatcher.ready, len(node.dispatcher.schedule)) == (0, 0, 2)
+    for message in messages[1:]:
+        assert (message.attempts, message.outstanding, message.state) == (0, 0, MessageState.MESSAGE_SCHEDULED)
+        found = node.dispatcher.schedule.queue(message)
+        assert found is not None
+        assert found.reason == b"connection refused"
+        assert 90 < found.not_before - time.time() <= 100
+    # what comes now waits with them, and nothing is opened
+    asked = len(node.asked)
+    late = node.accept(b"z@b.example")
+    assert late.state == MessageState.MESSAGE_SCHEDULED
+    assert len(node.asked) == asked
+    assert node.dispatcher.tick() == 0
+
+
+def test_a_dead_next_hop_is_probed_with_one_message_then_taken_up_in_full(node: Node) -> None:
+    queue = node.queue(limit=1)
+    for number in range(3):
+        node.dispatcher.remember(b"%d.example" % number, queue)
+    queue.failures = 1
+    queue.block(0.0, b"connection refused")
+    queue.connecting = 0
+    for number in range(9):
+        node.wait(0.0, b"a@%d.example" % (number % 3))
+    assert node.dispatcher.tick() == 3
+    assert (len(node.loaded), queue.attached) == (1, 3)
+    node.read()
+    assert (queue.backlog, len(node.asked)) == (1, 1)
+    node.dispatcher.grow()
+    assert len(node.asked) == 1
+    # the connection is open
+    queue.failures, queue.connecting, queue.open = 0, 0, 1
+    assert queue.take() is not None
+    assert len(node.loaded) == 8
+
+
+def test_mail_to_several_domains_goes_to_those_that_can_be_reached(node: Node) -> None:
+    dead, well = node.queue(), node.hand()
+    dead.failures = 1
+    dead.block(100.0, b"connection refused")
+
+    def place(message: Message) -> None:
+        for index in message.unfinished():
+            node.dispatcher.send(message, dead if index == 0 else well, [index])
+
+    node.dispatcher.place = place
+    message = node.accept(b"a@dead.example", b"b@well.example")
+    assert (dead.backlog, message.outstanding) == (0, 1)
+    finish(node, node.handed[0], DELIVERED)
+    assert node.rounds == [message]
+    # now only the dead one is left: it waits for the probe's time, and that is no attempt
+    node.rounds.clear()
+    node.dispatcher.wait(message, 0.0)
+    node.dispatcher.tick()
+    assert (node.rounds, message.state) == ([], MessageState.MESSAGE_SCHEDULED)
+    assert 90 < message.next_attempt - time.time() <= 100
+
+
+def test_names_that_cannot_be_had_are_asked_for_once_an_interval(node: Node) -> None:
+    first, second = node.accept(), node.accept()
+    for message in (first, second):
+        node.dispatcher.wait(message, 0.0)
+    node.dispatcher.leave_alone(first, 50.0, b"no answer")
+    assert node.dispatcher.failures_of(second) == 1
+    assert node.dispatcher.tick() == 0
+    found = node.dispatcher.schedule.queue(second)
+    assert found is not None
+    assert found.reason == b"no answer"
+
+
+# ---------------------------------------------------------------- operators
+
+
+def test_a_waiting_message_is_held_and_released(node: Node) -> None:
+    node.dispatcher.remember(b"example.net", node.hand())
+    message = node.wait(0.0)
+    assert node.dispatcher.hold(message)
+    assert node.dispatcher.tick() == 0
+    assert message.state == MessageState.MESSAGE_HELD
+    assert not node.dispatcher.retry_now(message)
+    node.dispatcher.release(message)
+    assert node.dispatcher.tick() == 1
+
+
+def test_a_message_under_way_is_held_when_it_comes_back(node: Node) -> None:
+    node.dispatcher.remember(b"example.net", node.hand())
+    message = node.accept()
+    assert not node.dispatcher.hold(message)
+    node.dispatcher.wait(message, 0.0)
+    assert message.state == MessageState.MESSAGE_HELD
+    assert len(node.dispatcher.schedule) == 0
+
+
+def test_retry_now_passes_by_the_time_and_the_rest_of_the_next_hop(node: Node) -> None:
+    queue = node.queue(limit=0)
+    node.dispatcher.remember(b"example.net", queue)
+    queue.failures = 3
+    queue.block(1000.0, b"connection refused")
+    message = node.wait(time.time() + 3600)
+    node.dispatcher.leave_alone(message, 1000.0, b"connection refused")
+    assert node.dispatcher.retry_now(message)
+    assert node.dispatcher.tick() == 1
+    assert [found for found, _ in node.loaded] == [message]
+
+
+def test_a_suspended_domain_keeps_fresh_mail_and_lets_it_go_afterwards(node: Node) -> None:
+    node.dispatcher.remember(b"example.net", node.hand())
+    node.dispatcher.suspend("domain", b"example.net", 0.0, "complaints")
+    message = node.accept()
+    assert (message.state, node.handed) == (MessageState.MESSAGE_SCHEDULED, [])
+    assert node.dispatcher.tick() == 0
+    assert node.dispatcher.resume("domain", b"example.net")
+    assert node.dispatcher.tick() == 1
+    assert [delivery.message for delivery in node.handed] == [message]
+
+
+@pytest.mark.parametrize(("kind", "name"), [("site", b"host"), ("source", b"default")])
+def test_a_suspended_site_or_source_rests_and_comes_back(node: Node, kind: str, name: bytes) -> None:
+    queue = node.queue(limit=0)
+    node.dispatcher.remember(b"example.net", queue)
+    messages = [node.accept() for _ in range(3)]
+    assert queue.backlog == 3
+    node.dispatcher.suspend(kind, name, 0.0, "maintenance")
+    queue.apply_suspensions()
+    assert (queue.backlog, queue.rests, queue.take()) == (0, True, None)
+    found = node.dispatcher.schedule.queue(messages[0])
+    assert found is not None
+    assert found.reason == b"suspended: %s %s: maintenance" % (kind.encode(), name)
+    assert node.dispatcher.tick() == 0
+    assert node.dispatcher.resume(kind, name)
+    queue.apply_suspensions()
+    assert node.dispatcher.tick() == 1
+    assert queue.backlog == 3
+
+
+# ---------------------------------------------------------------- the end of their time
+
+
+def test_the_sweep_finds_what_is_over_and_what_is_late(node: Node) -> None:
+    node.dispatcher.set_retry_schedules([1000.0], [100.0])
+    now_us = time.time_ns() // 1000
+    over = node.wait(0.0, received_us=now_us - 1_100_000_000)
+    late = node.wait(time.time() + 50, received_us=now_us - 200_000_000)
+    late.set_attempts(1)
+    node.wait(0.0, received_us=now_us - 50_000_000)
+    held = node.wait(0.0, received_us=now_us - 5_000_000_000)
+    node.dispatcher.hold(held)
+    released = node.wait(time.time() + 50, received_us=now_us - 5_000_000_000)  # its sender wants it later
+    assert released.attempts == 0
+    found_over, found_late = node.dispatcher.sweep(node.dispatcher.table.capacity)
+    assert (found_over, found_late) == ([over], [late])
+    late.warned = True
+    assert node.dispatcher.sweep(node.dispatcher.table.capacity) == ([over], [])
+    assert node.dispatcher.withdraw(over)
+    assert not node.dispatcher.withdraw(over)
+    assert node.dispatcher.sweep(node.dispatcher.table.capacity) == ([], [])
+
+
+def test_a_sweep_in_parts_sees_everything_once(node: Node) -> None:
+    node.dispatcher.set_retry_schedules([1.0], [0.0])
+    messages = {node.wait(0.0, received_us=1_000_000 * number) for number in range(1, 40)}
+    found: list[Message] = []
+    for _ in range(node.dispatcher.table.capacity // 64):
+        found += node.dispatcher.sweep(64)[0]
+    assert len(found) == len(messages)
+    assert set(found) == messages
 
 
 def test_mail_of_class_memory_stays_in_memory(node: Node) -> None:
     node.dispatcher.memory_soft_octets = 1
-    node.dispatcher.ready_limit = 0
+    node.dispatcher.stopped = True
     message = node.make(durability=2)
     node.intake.submit(message)
     assert message.state == MessageState.MESSAGE_SCHEDULED
@@ -432,7 +771,8 @@ def test_a_message_with_several_next_hops(node: Node) -> None:
     assert message.unfinished() == [2]
     # the next round is for the one that is left
     node.dispatcher.place = lambda message: node.dispatcher.send(message, queues[0], message.unfinished())
-    node.dispatcher.enqueue_now(message)
+    node.dispatcher.wait(message, 0.0)
+    node.dispatcher.tick()
     assert node.handed[-1].indices() == [2]
     finish(node, node.handed[-1], FAILED)
     assert message.state == MessageState.MESSAGE_GONE
@@ -484,7 +824,7 @@ def test_done_is_written_when_all_are_final(node: Node) -> None:
     assert segment.alive == 0
     assert message.segment is None
     assert message.buffer is None
-    assert (len(node.dispatcher.table), len(node.dispatcher.timer)) == (0, 0)
+    assert (len(node.dispatcher.table), len(node.dispatcher.schedule)) == (0, 0)
 
 
 def test_gauges(node: Node) -> None:
@@ -492,7 +832,7 @@ def test_gauges(node: Node) -> None:
     messages = [node.make(b"a@example.net"), node.make(b"a@example.net"), node.make(b"a@example.net", b"b@example.net")]
     for message in messages[:2]:
         node.dispatcher.adopt(message)
-    node.dispatcher.ready_limit = 0
+    node.dispatcher.stopped = True
     node.dispatcher.adopt(messages[2])
     node.dispatcher.publish_gauges()
     values = [

@@ -1,4 +1,4 @@
-"""The table and the timer: what they hold, what they let go, and that neither keeps or loses a reference."""
+"""The table and the scheduled queues: what they hold, what they let go, and that no reference is kept or lost."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from angarium._core.record import Message, make_accepted, memory_octets, new_message
-from angarium._core.schedule import MessageTable, Timer
+from angarium._core.record import Message, MessageFlag, make_accepted, memory_octets, new_message
+from angarium._core.schedule import MessageTable, ScheduledQueue
 
 
 def make(number: int, recipients: int = 1) -> Message:
@@ -58,101 +58,155 @@ def test_the_table_sums_up_what_it_holds() -> None:
     assert (table.count, table.recipients, table.octets) == (0, 0, 0)
 
 
-def test_what_they_held_is_given_back() -> None:
+def test_what_it_held_is_given_back() -> None:
     gc.collect()
     before = memory_octets()
-    table, timer = MessageTable(), Timer()
+    table = MessageTable()
     for number in range(1, 2000):
         message = make(number)
         table.insert(message)
-        timer.add(message, number)
+        table.schedule.assign(message)
+        table.schedule.wait(message, number)
     del message
     assert memory_octets() > before
+    schedule = table.schedule
     del table
-    assert memory_octets() > before  # the timer still has them
-    del timer
     assert memory_octets() == before
+    assert schedule.count == 1999  # it never owned them
 
 
-def test_references_are_balanced() -> None:
-    table, timer = MessageTable(), Timer()
+def test_a_message_that_waits_is_held_by_the_table_alone() -> None:
+    table = MessageTable()
     message = make(1)
     alone = sys.getrefcount(message)
     table.insert(message)
-    timer.add(message, 5.0)
-    timer.add(message, 3.0)
-    both = sys.getrefcount(message)
-    assert both == alone + 2
-    found = table.get(1)
-    assert found is message
-    del found
-    assert timer.pop_due(2.0) is None
-    due = timer.pop_due(3.0)
-    assert due is message
-    del due
+    table.schedule.assign(message)
+    table.schedule.wait(message, 5.0)
+    table.schedule.wait(message, 3.0)
+    held = sys.getrefcount(message)
+    assert held == alone + 1
     table.discard(message)
     after = sys.getrefcount(message)
     assert after == alone
+    assert table.schedule.count == 0
 
 
-def test_messages_come_out_in_order_of_their_time_and_not_before() -> None:
-    timer = Timer()
-    at = [float(i) for i in range(1000)]
-    Random(2).shuffle(at)
-    for number, when in enumerate(at, 1):
-        timer.add(make(number), when)
-    assert timer.first == 0.0
-    assert timer.pop_due(-0.5) is None
-    found = []
-    while (message := timer.pop_due(499.0)) is not None:
-        found.append(at[message.id - 1])
-    assert found == [float(i) for i in range(500)]
-    assert timer.first == 500.0
-    assert len(timer) == 500
+def test_who_belongs_to_no_queue_cannot_wait() -> None:
+    table = MessageTable()
+    message = make(1)
+    table.insert(message)
+    with pytest.raises(ValueError, match=f"message {message.queue_id} belongs to no queue"):
+        table.schedule.wait(message, 1.0)
 
 
-def test_a_message_that_is_added_again_moves() -> None:
-    timer = Timer()
-    first, second = make(1), make(2)
-    timer.add(first, 10.0)
-    timer.add(second, 20.0)
-    timer.add(first, 30.0)
-    assert len(timer) == 2
-    assert timer.first == 20.0
-    timer.add(first, 5.0)
-    assert timer.pop_due(100.0) is first
-    assert timer.pop_due(100.0) is second
-    assert timer.pop_due(100.0) is None
-    assert timer.first is None
+def to(number: int, *addresses: bytes, **more: Any) -> Message:
+    recipients = [(address, 0, b"") for address in addresses]
+    return new_message(make_accepted({"recipients": recipients, "received_us": number * 1000, **more}, b"mail", number))
 
 
-def test_a_message_can_be_taken_out() -> None:
-    timer = Timer()
-    messages = [make(number) for number in range(1, 101)]
-    for message in messages:
-        timer.add(message, float(message.id % 10))
-    for message in messages[::2]:
-        timer.remove(message)
-        timer.remove(message)
-    found = []
-    while (message := timer.pop_due(100.0)) is not None:  # type: ignore[assignment]
-        found.append(message)
-    assert {message.id for message in found} == {message.id for message in messages[1::2]}
+def queued(table: MessageTable, message: Message, at: float, *, fresh: bool = False) -> ScheduledQueue:
+    table.insert(message)
+    queue = table.schedule.assign(message)
+    table.schedule.wait(message, at, fresh)
+    return queue
 
 
-def test_a_message_outlives_its_timer_and_can_wait_in_another() -> None:
-    messages = [make(number) for number in range(1, 4)]
-    timer = Timer()
-    for message in messages:
-        timer.add(message, 1.0)
-    del timer
-    later = Timer()
-    for message in reversed(messages):
-        later.add(message, float(message.id))
-    assert [later.pop_due(9.0) for _ in range(4)] == [*messages, None]
+def test_messages_to_one_domain_wait_in_one_queue_whatever_the_case() -> None:
+    table = MessageTable()
+    first = queued(table, to(1, b"a@Example.ORG"), 1.0)
+    second = queued(table, to(2, b"b@example.org", b"c@EXAMPLE.org"), 1.0)
+    other = queued(table, to(3, b"a@example.net"), 1.0)
+    assert first is second
+    assert first is not other
+    assert (first.domain, first.used, first.members) == (b"example.org", 2, 2)
 
 
-def test_an_empty_timer_has_nothing() -> None:
-    timer = Timer()
-    assert (len(timer), timer.first, timer.pop_due(1e18)) == (0, None, None)
-    timer.remove(make(1))
+@pytest.mark.parametrize(
+    "addresses", [(b"a@example.org", b"a@example.net"), (b"postmaster",), (b"a@example.org", b"postmaster")]
+)
+def test_mail_to_several_domains_or_none_waits_in_the_queue_of_no_domain(addresses: tuple[bytes, ...]) -> None:
+    assert queued(MessageTable(), to(1, *addresses), 1.0).domain == b""
+
+
+def test_tenants_priorities_and_classes_have_queues_of_their_own() -> None:
+    table = MessageTable()
+    bulk = MessageFlag.MESSAGE_BULK
+    made = [
+        queued(table, to(1, b"a@example.org"), 1.0),
+        queued(table, to(2, b"a@example.org", tenant=b"news"), 1.0),
+        queued(table, to(3, b"a@example.org", priority=4), 1.0),
+        queued(table, to(4, b"a@example.org", priority=-9), 1.0),
+        queued(table, to(5, b"a@example.org", flags=bulk), 1.0),
+        queued(table, to(6, b"a@example.org", flags=bulk, priority=9), 1.0),
+    ]
+    assert len({queue.number for queue in made}) == 6
+    assert [queue.lane for queue in made] == [2, 2, 0, 4, 3, 1]
+    assert [table.schedule.tenant(queue) for queue in made[:2]] == [b"", b"news"]
+
+
+def test_fresh_mail_goes_before_retries_and_both_in_order() -> None:
+    table = MessageTable()
+    for number, at in ((1, 30.0), (2, 10.0), (3, 20.0)):
+        queue = queued(table, to(number, b"a@example.org"), at)
+    for number in (5, 4):
+        queued(table, to(number, b"a@example.org"), 0.0, fresh=True)
+    assert table.schedule.pop_due(15.0) is queue
+    taken = []
+    while (message := table.schedule.take_from(queue, 15.0)) is not None:
+        taken.append(message.id)
+    assert taken == [4, 5, 2]
+    table.schedule.settle(queue)
+    assert (queue.used, queue.first, table.schedule.first) == (2, 20.0, 20.0)
+
+
+def test_a_next_hop_that_is_left_alone_keeps_its_queue_from_being_due() -> None:
+    table = MessageTable()
+    queue = queued(table, to(1, b"a@example.org"), 0.0, fresh=True)
+    table.schedule.leave_alone(queue, 50.0, b"connection refused", 2)
+    assert table.schedule.first == 50.0
+    assert table.schedule.pop_due(49.0) is None
+    assert table.schedule.take_from(queue, 49.0) is None
+    table.schedule.unblock(b"something else")
+    assert table.schedule.first == 50.0
+    table.schedule.unblock(b"connection refused")
+    assert table.schedule.pop_due(1.0) is queue
+
+
+def test_suspensions_hold_what_is_there_and_what_comes_and_end_by_themselves() -> None:
+    table = MessageTable()
+    schedule = table.schedule
+    before = queued(table, to(1, b"a@example.org"), 0.0, fresh=True)
+    schedule.suspend("domain", b"example.org", 100.0, "complaints")
+    schedule.suspend("tenant", b"news", 0.0, "unpaid")
+    after = queued(table, to(2, b"a@example.org", tenant=b"other"), 0.0, fresh=True)
+    theirs = queued(table, to(3, b"a@example.net", tenant=b"news"), 0.0, fresh=True)
+    free = queued(table, to(4, b"a@example.net"), 0.0, fresh=True)
+    assert [queue.suspended for queue in (before, after, theirs, free)] == [True, True, True, False]
+    assert schedule.pop_due(1e9) is free
+    assert schedule.pop_due(1e9) is None
+    assert schedule.expire_suspensions(99.0) == []
+    assert schedule.expire_suspensions(100.0) == [("domain", b"example.org")]
+    assert {schedule.pop_due(1e9), schedule.pop_due(1e9)} == {before, after}
+    assert schedule.pop_due(1e9) is None
+    assert schedule.resume("tenant", b"news")
+    assert not schedule.resume("tenant", b"news")
+    assert schedule.pop_due(1e9) is theirs
+
+
+def test_a_retry_schedule_is_asked_for_once_a_queue() -> None:
+    table = MessageTable()
+    asked: list[bytes] = []
+
+    def policy_of(domain: bytes) -> int:
+        asked.append(domain)
+        return 7
+
+    table.schedule.policy_of = policy_of
+    queue = queued(table, to(1, b"a@example.org"), 1.0)
+    queued(table, to(2, b"b@example.org"), 1.0)
+    assert (queue.policy, asked) == (7, [b"example.org"])
+
+
+def test_a_queued_message_whose_mail_data_is_on_disk_takes_112_octets() -> None:
+    message = make(1)
+    assert sys.getsizeof(message) <= 120  # 112, and 8 while `replies` is there

@@ -11,7 +11,7 @@ from msgspec import NODEFAULT
 from msgspec.structs import FieldInfo, fields
 
 from angarium.config.load import examine_text
-from angarium.config.model import Config, Limits, Section
+from angarium.config.model import Config, Limits, Retry, Section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ BASE = {
 
 
 def keys(kind: type[Section], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
-    """Every key that has a value of its own; a listener's limits are those of [limits]."""
+    """Every key that has a value of its own; limits of a listener are those of [limits], and so on."""
     hints = get_type_hints(kind)
     for field in fields(kind):
         here = (*path, field.encode_name)
@@ -35,7 +35,7 @@ def keys(kind: type[Section], path: tuple[str, ...] = ()) -> Iterator[tuple[tupl
             for t in (hints[field.name], *get_args(hints[field.name]))
             if isinstance(t, type) and issubclass(t, Section)
         ]
-        if inner and not (path and inner[0] is Limits):
+        if inner and (*path, inner[0]) not in (("listener", Limits), ("route", Retry)):
             yield from keys(inner[0], here)
         else:
             yield here, field

@@ -21,22 +21,24 @@ class Loaded:
     def __init__(self, shard: Shard) -> None:
         self.shard = shard
         self.ready: list[Message] = []
+        self.without: list[Message] = []
         self.harmed: list[tuple[Message, str]] = []
-        self.loader = Loader({0: shard.journal}, self._ready, self._harmed)
+        self.loader = Loader({0: shard.journal}, self._harmed)
         self._expected = 0
         self._over = asyncio.Event()
 
-    def _ready(self, message: Message) -> None:
-        assert message.buffer is not None
-        self.ready.append(message)
+    def load(self, message: Message) -> None:
+        self.loader.load(message, self._then)
+
+    def _then(self, message: Message) -> None:
+        (self.without if message.buffer is None else self.ready).append(message)
         self._check()
 
     def _harmed(self, message: Message, why: str) -> None:
         self.harmed.append((message, why))
-        self._check()
 
     def _check(self) -> None:
-        if len(self.ready) + len(self.harmed) == self._expected:
+        if len(self.ready) + len(self.without) == self._expected:
             self._over.set()
 
     async def until(self, expected: int) -> None:
@@ -62,7 +64,7 @@ async def test_mail_data_comes_back_in_order(loaded: Loaded) -> None:
     mail = [b"message %d" % i * (i + 1) for i in range(2 * BATCH + 3)]
     messages = [loaded.message(mail_data) for mail_data in mail]
     for message in messages:
-        loaded.loader.load(message)
+        loaded.load(message)
     assert len(loaded.loader) == len(messages)
     await loaded.until(len(messages))
     assert loaded.ready == messages
@@ -72,7 +74,7 @@ async def test_mail_data_comes_back_in_order(loaded: Loaded) -> None:
 
 async def test_it_can_be_asked_again_when_it_was_idle(loaded: Loaded) -> None:
     for count in (1, 2, 3):
-        loaded.loader.load(loaded.message(b"mail"))
+        loaded.load(loaded.message(b"mail"))
         await loaded.until(count)
 
 
@@ -83,7 +85,7 @@ async def test_large_messages_are_read_a_few_at_a_time(loaded: Loaded, monkeypat
     read = loaded.loader._read
     monkeypatch.setattr(loaded.loader, "_read", lambda batch: (sizes.append(len(batch)), read(batch))[1])
     for message in messages:
-        loaded.loader.load(message)
+        loaded.load(message)
     await loaded.until(7)
     assert sizes == [2, 2, 2, 1]
 
@@ -96,9 +98,10 @@ async def test_a_harmed_record_costs_one_message(loaded: Loaded) -> None:
         file.seek(spoilt.offset_octets + spoilt.record_octets - 1)
         file.write(b"!")
     for message in messages:
-        loaded.loader.load(message)
+        loaded.load(message)
     await loaded.until(3)
     assert loaded.ready == [messages[0], messages[2]]
+    assert loaded.without == [spoilt]  # whoever asked is told all the same
     ((message, why),) = loaded.harmed
     assert message is spoilt
     assert "harmed" in why
@@ -111,17 +114,18 @@ async def test_a_file_that_cannot_be_read_is_said(loaded: Loaded) -> None:
     assert message.segment is not None
     with open(message.segment.path, "r+b") as file:
         file.truncate(message.offset_octets)
-    loaded.loader.load(message)
+    loaded.load(message)
     await loaded.until(1)
     assert "too short" in loaded.harmed[0][1]
 
 
-async def test_what_is_deleted_or_held_meanwhile_is_not_handed_on(loaded: Loaded) -> None:
+async def test_what_is_deleted_or_held_meanwhile_gets_no_mail_data(loaded: Loaded) -> None:
     deleted, held, loaded_twice, last = (loaded.message(b"message %d" % i) for i in range(4))
     for message in (deleted, held, loaded_twice, loaded_twice, last):
-        loaded.loader.load(message)
+        loaded.load(message)
     loaded.shard.journal.done(deleted)
     held.state = MessageState.MESSAGE_HELD
-    await loaded.until(2)
-    assert loaded.ready == [loaded_twice, last]
+    await loaded.until(5)
+    assert loaded.ready == [loaded_twice, loaded_twice, last]
+    assert loaded.without == [deleted, held]
     assert loaded.harmed == []
