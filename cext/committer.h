@@ -13,14 +13,11 @@
  */
 #ifndef ANGARIUM_COMMITTER_H
 #define ANGARIUM_COMMITTER_H
-#include <errno.h>
 #include <pthread.h>
-#include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/uio.h>
 #include <time.h>
-#include <unistd.h>
+
+#include "disk.h"
 
 #define COMMITTER_FILES 16
 #define COMMITTER_VECTOR 256
@@ -44,17 +41,10 @@ typedef struct {
     int sync_folder;
 } committer_batch;
 
-/* The file operations, so that a test can put a failing or forgetful disk in their place. */
-typedef struct {
-    ssize_t (*write_at)(int fd, const struct iovec *vector, int count, off_t position);
-    int (*sync_data)(int fd);
-    int (*sync_folder)(int fd);
-} committer_disk;
-
 typedef struct {
     committer_batch batches[2];
     committer_batch *filling, *writing;
-    const committer_disk *disk;
+    const angarium_disk *disk;
     pthread_mutex_t mutex;
     pthread_cond_t wake;
     pthread_t thread;
@@ -71,8 +61,6 @@ typedef struct {
     int error, failed_fd;
 } committer;
 
-static const committer_disk committer_real_disk = {pwritev, fdatasync, fsync};
-
 static inline uint64_t committer_now_us(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -82,36 +70,14 @@ static inline uint64_t committer_now_us(void) {
 #define COMMITTER_GET(field) __atomic_load_n(&(field), __ATOMIC_ACQUIRE)
 #define COMMITTER_SET(field, value) __atomic_store_n(&(field), (value), __ATOMIC_RELEASE)
 
-/* Write vector[0..count) at position, however many calls that takes. Returns 0 or an errno. */
-static inline int committer_write_run(const committer_disk *disk, int fd, struct iovec *vector, int count, uint64_t position) {
-    while (count > 0) {
-        ssize_t n = disk->write_at(fd, vector, count, (off_t)position);
-        if (n < 0) {
-            if (errno == EINTR) continue;
-            return errno;
-        }
-        if (n == 0) return EIO;
-        position += (uint64_t)n;
-        while (count > 0 && (size_t)n >= vector->iov_len) {
-            n -= (ssize_t)vector->iov_len;
-            vector++;
-            count--;
-        }
-        if (count > 0) {
-            vector->iov_base = (char *)vector->iov_base + n;
-            vector->iov_len -= (size_t)n;
-        }
-    }
-    return 0;
-}
-
 static inline int committer_note_unsynced(committer *c, int fd) {
     for (int i = 0; i < c->unsynced_count; i++)
         if (c->unsynced[i] == fd) return 0;
     if (c->unsynced_count == COMMITTER_FILES) { /* never many: sync the eldest now */
-        if (c->disk->sync_data(c->unsynced[0]) != 0) {
+        int result = c->disk->sync_data(c->unsynced[0]);
+        if (result != 0) {
             c->failed_fd = c->unsynced[0];
-            return errno;
+            return -result;
         }
         memmove(c->unsynced, c->unsynced + 1, sizeof(int) * (COMMITTER_FILES - 1));
         c->unsynced_count--;
@@ -122,12 +88,13 @@ static inline int committer_note_unsynced(committer *c, int fd) {
 }
 
 static inline int committer_sync_files(committer *c) {
+    int result;
     for (int i = 0; i < c->unsynced_count; i++)
-        if (c->disk->sync_data(c->unsynced[i]) != 0) {
+        if ((result = c->disk->sync_data(c->unsynced[i])) != 0) {
             c->failed_fd = c->unsynced[i];
-            return errno;
+            return -result;
         }
-    if (c->folder_unsynced && c->disk->sync_folder(c->folder_fd) != 0) return errno;
+    if (c->folder_unsynced && (result = c->disk->sync_folder(c->folder_fd)) != 0) return -result;
     c->folder_unsynced = 0;
     c->unsynced_count = 0;
     return 0;
@@ -150,7 +117,7 @@ static inline int committer_write_batch(committer *c, committer_batch *batch) {
         committer_piece *piece = i < batch->count ? &batch->pieces[i] : NULL;
         int at_barrier = (piece && piece->barrier) || (i && batch->pieces[i - 1].barrier);
         if (count && (!piece || at_barrier || piece->fd != fd || piece->position != end || count == COMMITTER_VECTOR)) {
-            if ((error = committer_write_run(c->disk, fd, vector, count, start)) != 0) {
+            if ((error = angarium_write_all(c->disk, fd, vector, count, start)) != 0) {
                 c->failed_fd = fd;
                 return error;
             }
@@ -252,14 +219,14 @@ static void *committer_main(void *argument) {
     return NULL;
 }
 
-static inline committer *committer_new(int event_fd, int folder_fd, uint64_t sync_interval_us, const committer_disk *disk) {
+static inline committer *committer_new(int event_fd, int folder_fd, uint64_t sync_interval_us, const angarium_disk *disk) {
     committer *c = calloc(1, sizeof *c);
     pthread_condattr_t attributes;
     pthread_attr_t thread;
     if (!c) return NULL;
     c->filling = &c->batches[0];
     c->writing = &c->batches[1];
-    c->disk = disk ? disk : &committer_real_disk;
+    c->disk = disk ? disk : &angarium_real_disk;
     c->event_fd = event_fd;
     c->folder_fd = folder_fd;
     c->sync_interval_us = sync_interval_us;

@@ -21,16 +21,17 @@ with JournalFull; what is left is for records that let messages go.
 import errno
 import os
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close as c_close
-from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from angarium._core.counters cimport Counters, Slot, slot_add, slot_observe
+from angarium._core.disk cimport Disk, angarium_disk, real_disk
 from angarium._core.record cimport (
     BLOCK,
     DURABILITY_ASYNC,
@@ -48,9 +49,7 @@ from angarium._core.record cimport (
 )
 
 cdef extern from "committer.h":
-    ctypedef struct committer_disk:
-        pass
-    committer *committer_new(int event_fd, int folder_fd, uint64_t sync_interval_us, const committer_disk *disk) nogil
+    committer *committer_new(int event_fd, int folder_fd, uint64_t sync_interval_us, const angarium_disk *disk) nogil
     uint64_t committer_put(committer *c, int fd, uint64_t position, const char *octets, size_t n,
                            int copy, int must_sync,
                            int new_file, int barrier) nogil
@@ -77,8 +76,6 @@ cdef extern from "<stdlib.h>" nogil:
 cdef enum:
     IN_FLIGHT_SLOTS = 4096
     SEGMENT_VERSION = 1
-
-cdef size_t ZEROS_OCTETS = 1 << 20
 
 
 class JournalFull(OSError):
@@ -129,8 +126,10 @@ cdef class CallbackTaker(Taker):
         return 0
 
 
+@cython.no_gc
 cdef class Segment:
-    def __init__(self, str path, int fd, uint64_t serial, uint64_t size, uint64_t used):
+    def __init__(self, str path, int fd, uint64_t serial, uint64_t size, uint64_t used, Disk disk=None):
+        self.disk = real_disk() if disk is None else disk
         self.path = path
         self.fd = fd
         self.serial = serial
@@ -139,7 +138,7 @@ cdef class Segment:
 
     def __dealloc__(self):
         if self.fd >= 0:
-            c_close(self.fd)
+            self.disk.functions.close_file(self.fd)
             self.fd = -1
 
     def __repr__(self):
@@ -149,6 +148,10 @@ cdef class Segment:
     def fileno(self) -> int:
         """The file's descriptor."""
         return self.fd
+
+    def fill_with_zeros(self):
+        """Write it once and sync it: later syncs then change no metadata. Blocks: call it in a thread."""
+        self.disk.fill_with_zeros(self.fd, self.size)
 
     def add_alive(self, uint32_t octets):
         """Recovery found a message here."""
@@ -193,15 +196,6 @@ def read_segment_header(bytes block) -> tuple[int, int, int, int] | None:
     return header.shard, header.serial, header.oldest_serial, header.size
 
 
-def fill_with_zeros(int fd, uint64_t size):
-    """Write size octets of zeros and sync them: later writes then change no metadata. Runs in a thread of its own."""
-    cdef uint64_t position = 0
-    zeros = bytes(ZEROS_OCTETS)
-    while position < size:
-        position += os.pwrite(fd, zeros[: min(ZEROS_OCTETS, size - position)], position)
-    os.fdatasync(fd)
-
-
 cdef class Journal:
     def __cinit__(self):
         self._folder_fd = -1
@@ -211,7 +205,7 @@ cdef class Journal:
     def __init__(self, str folder, int shard, uint64_t segment_octets, Counters counters, Taker taker, *,
                  segments=(), spares=(), uint64_t next_serial=1, uint64_t last_id=0, double sync_interval_s=1.0,
                  int most_spares=4,
-                 in_doubt=()):
+                 in_doubt=(), Disk disk=None):
         cdef int i
         cdef uint64_t number
         self.folder = folder
@@ -226,13 +220,16 @@ cdef class Journal:
         self._taker = taker
         self._next_serial = next_serial
         self._last_id = last_id
-        self._folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._in_flight_fd = os.open(os.path.join(folder, "in-flight"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.ftruncate(self._in_flight_fd, IN_FLIGHT_SLOTS * 8)
-        self._in_flight = <uint64_t *>mmap(NULL, IN_FLIGHT_SLOTS * 8, PROT_READ | PROT_WRITE, MAP_SHARED,
-                                           self._in_flight_fd, 0)
-        if <void *>self._in_flight == MAP_FAILED:
-            self._in_flight = NULL
+        self.disk = disk = real_disk() if disk is None else disk
+        Py_INCREF(disk)
+        self._kept_disk = <void *>disk
+        self._folder_fd = disk.open_file(folder, os.O_RDONLY | os.O_DIRECTORY)
+        path = os.path.join(folder, "in-flight")
+        self._in_flight_fd = disk.open_file(path, os.O_RDWR | os.O_CREAT)
+        # with its room: a store into a mapped file for which the disk has none kills the process
+        disk.allocate(self._in_flight_fd, IN_FLIGHT_SLOTS * 8, path)
+        self._in_flight = <uint64_t *>disk.functions.map(self._in_flight_fd, IN_FLIGHT_SLOTS * 8)
+        if self._in_flight == NULL:
             raise OSError(errno.ENOMEM, "cannot map the in-flight table", folder)
         self._free_slots = <int *>malloc(IN_FLIGHT_SLOTS * sizeof(int))
         if self._free_slots == NULL:
@@ -251,7 +248,8 @@ cdef class Journal:
         self._event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if self._event_fd < 0:
             raise OSError(errno.EMFILE, "cannot make an eventfd", folder)
-        self._committer = committer_new(self._event_fd, self._folder_fd, <uint64_t>(sync_interval_s * 1e6), NULL)
+        self._committer = committer_new(self._event_fd, self._folder_fd, <uint64_t>(sync_interval_s * 1e6),
+                                        &disk.functions)
         if self._committer == NULL:
             raise MemoryError
 
@@ -267,18 +265,26 @@ cdef class Journal:
         self._close()
 
     def _close(self):
+        cdef const angarium_disk *functions
         if self._committer != NULL:
             with nogil:
                 committer_free(self._committer)
             self._committer = NULL
         while self._waiting_count:
             self._drop_first_waiting()
-        if self._in_flight != NULL:
-            munmap(self._in_flight, IN_FLIGHT_SLOTS * 8)
-            self._in_flight = NULL
-        for fd in (self._folder_fd, self._event_fd, self._in_flight_fd):
-            if fd >= 0:
-                os.close(fd)
+        if self._event_fd >= 0:
+            c_close(self._event_fd)
+        if self._kept_disk != NULL:
+            functions = &(<Disk>self._kept_disk).functions
+            if self._in_flight != NULL:
+                functions.unmap(self._in_flight, IN_FLIGHT_SLOTS * 8)
+            if self._folder_fd >= 0:
+                functions.close_file(self._folder_fd)
+            if self._in_flight_fd >= 0:
+                functions.close_file(self._in_flight_fd)
+            Py_DECREF(<object>self._kept_disk)
+        self._kept_disk = NULL
+        self._in_flight = NULL
         self._folder_fd = self._event_fd = self._in_flight_fd = -1
         free(self._free_slots)
         self._free_slots = NULL
@@ -341,8 +347,7 @@ cdef class Journal:
         """Whether the last spare may be used for mail: another file could be made, or one came back."""
         if len(self.spares) > 1:
             return True
-        room = os.fstatvfs(self._folder_fd)
-        return room.f_bavail * room.f_frsize > 2 * self.segment_octets
+        return self.disk.room(self._folder_fd) > 2 * <int64_t>self.segment_octets
 
     cdef int _open_segment(self, uint64_t length, bint small) except -1:
         cdef uint64_t size = self.segment_octets
@@ -390,7 +395,7 @@ cdef class Journal:
         while path is None:
             path = os.path.join(self.folder, f"{number:06d}.segment")
             try:
-                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                fd = self.disk.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             except FileExistsError:
                 path = None
                 number += 1
@@ -400,20 +405,29 @@ cdef class Journal:
                     raise JournalFull(failure.errno, failure.strerror, path) from failure
                 raise
         try:
-            os.posix_fallocate(fd, 0, size)
+            self.disk.allocate(fd, size, path)
         except OSError as failure:
-            os.close(fd)
-            os.unlink(path)
+            self.disk.close_file(fd)
+            self.disk.unlink_file(path)
             if failure.errno in (errno.ENOSPC, errno.EDQUOT):
                 self.full = True
                 raise JournalFull(failure.errno, failure.strerror, path) from failure
             raise
         self._counters.add(Slot.QUEUE_SEGMENTS_CREATED, 1)
-        return Segment(path, fd, 0, size, 0)
+        return Segment(path, fd, 0, size, 0, self.disk)
 
     def make_spare(self):
         """Make a file for `prepare_spare` (in a thread) and `add_spare`; JournalFull when there is no room."""
         return self._make_file(self.segment_octets)
+
+    def prepare_spare(self, Segment segment):
+        """Fill it with zeros and sync it and the folder; when that fails the file goes. Blocks: call it in a thread."""
+        try:
+            segment.fill_with_zeros()
+            self.disk.sync_folder(self._folder_fd)
+        except OSError:
+            self.disk.unlink_file(segment.path)
+            raise
 
     @property
     def wants_spare(self) -> bool:
@@ -421,12 +435,8 @@ cdef class Journal:
         return not self.spares and not self.failed
 
     def add_spare(self, Segment segment):
-        """A file that was filled with zeros and whose folder was synced."""
+        """A file that `prepare_spare` made ready."""
         self.spares.append(segment)
-
-    def sync_folder(self):
-        """fsync of the folder: a file that appeared stays."""
-        os.fsync(self._folder_fd)
 
     cdef int append_message(self, Message message, Receiver receiver) except -1:
         """Append the record of message.buffer; receiver is told when it is safe (None: nobody is)."""
@@ -547,7 +557,7 @@ cdef class Journal:
 
         The committer may still have to write or sync it: its descriptor must not become another file's until then.
         """
-        os.unlink(segment.path)
+        self.disk.unlink_file(segment.path)
         if self._committer != NULL and get64(self._committer.synced) < self._committer.sequence:
             self._parting.append((self._committer.sequence, segment))
         return 0
@@ -739,10 +749,10 @@ cdef class Journal:
             raise JournalFailed(errno.EBADF, "the journal is closed", self.folder)
         segment = self._make_file(self.segment_octets)
         try:
-            fill_with_zeros(segment.fd, BLOCK)
-            os.fsync(self._folder_fd)
+            self.disk.fill_with_zeros(segment.fd, BLOCK)
+            self.disk.sync_folder(self._folder_fd)
         finally:
-            os.unlink(segment.path)
+            self.disk.unlink_file(segment.path)
         unwritten = []
         while self._finished_count:          # what was done, but not on disk when the write failed
             slot = self._finished[self._finished_head].slot
@@ -764,4 +774,4 @@ cdef class Journal:
         cdef Segment segment = <Segment>message.segment
         if segment is None:
             raise JournalFailed(errno.ENOENT, "the message has no record on disk", self.folder)
-        return os.pread(segment.fd, message.record_octets, message.offset)
+        return self.disk.read_at(segment.fd, message.record_octets, message.offset)

@@ -17,6 +17,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from angarium._core.disk cimport Disk, real_disk
 from angarium._core.journal cimport Segment
 from angarium._core.record cimport (
     BLOCK,
@@ -65,7 +66,7 @@ cdef class SegmentScan:
     def __init__(self, Segment segment, MessageTable table, bint whole):
         self._segment = segment
         self._table = table
-        self._size = os.fstat(segment.fileno).st_size
+        self._size = segment.disk.size(segment.fd)
         self.harmed = []
         self.torn = []
         self._window = b""
@@ -77,7 +78,7 @@ cdef class SegmentScan:
         if position + n > self._size:
             return NULL
         if position < self._window_at or position + n > self._window_at + PyBytes_GET_SIZE(self._window):
-            self._window = os.pread(self._segment.fileno, max(n, <size_t>WINDOW), position)
+            self._window = self._segment.disk.read_at(self._segment.fd, max(n, <size_t>WINDOW), position)
             self._window_at = position
             if <size_t>PyBytes_GET_SIZE(self._window) < n:
                 return NULL
@@ -258,12 +259,17 @@ def encode_outcome(uint32_t attempts, double next_attempt, list entries) -> byte
     return b"".join(parts)
 
 
-def read_in_flight(str path) -> list[int]:
+def read_in_flight(str path, Disk disk=None) -> list[int]:
     """Ids of the messages whose last octets may have left when the node went down; none when there is no such file."""
+    if disk is None:
+        disk = real_disk()
     try:
-        with open(path, "rb") as file:
-            octets = file.read()
+        fd = disk.open_file(path, os.O_RDONLY)
     except FileNotFoundError:
         return []
+    try:
+        octets = disk.read_at(fd, disk.size(fd), 0)
+    finally:
+        disk.close_file(fd)
     ids = [int.from_bytes(octets[i : i + 8], "little") for i in range(0, len(octets) - 7, 8)]
     return [id for id in ids if id]

@@ -28,21 +28,13 @@ typedef int64_t (*write_hook)(int fd, int64_t position, int64_t octets);
 typedef int (*sync_hook)(int fd);
 static write_hook on_write;
 static sync_hook on_sync;
-static ssize_t play_write(int fd, const struct iovec *vector, int count, off_t position) {
+static int64_t play_write(int fd, const struct iovec *vector, int count, uint64_t position) {
     int64_t octets = 0;
     for (int i = 0; i < count; i++) octets += (int64_t)vector[i].iov_len;
-    int64_t result = on_write(fd, position, octets);
-    if (result >= 0) return result;
-    errno = (int)-result;
-    return -1;
+    return on_write(fd, (int64_t)position, octets);
 }
-static int play_sync(int fd) {
-    int error = on_sync(fd);
-    if (!error) return 0;
-    errno = error;
-    return -1;
-}
-static const committer_disk disk = {play_write, play_sync, play_sync};
+static int play_sync(int fd) { return -on_sync(fd); }
+static const angarium_disk disk = {.write_at = play_write, .sync_data = play_sync, .sync_folder = play_sync};
 void *start(write_hook writes, sync_hook syncs, int event_fd, uint64_t sync_interval_us) {
     on_write = writes;
     on_sync = syncs;

@@ -15,6 +15,8 @@ from angarium.queue.recovery import RecoveryReport, open_shard
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from angarium._core.disk import Disk
+
 WAIT_S = 30.0
 
 
@@ -25,7 +27,13 @@ class Shard:
     report: RecoveryReport
 
     def __init__(
-        self, folder: Path, *, shard: int = 0, segment_octets: int = 1 << 20, sync_interval_s: float = 3600.0
+        self,
+        folder: Path,
+        *,
+        shard: int = 0,
+        segment_octets: int = 1 << 20,
+        sync_interval_s: float = 3600.0,
+        disk: Disk | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -45,6 +53,7 @@ class Shard:
             counters=self.counters,
             taker=CallbackTaker(self.taken.append),
             sync_interval_s=sync_interval_s,
+            disk=disk,
         )
 
     def make(

@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from angarium._core.counters cimport Counters
+from angarium._core.disk cimport Disk, angarium_disk
 from angarium._core.record cimport MailBuffer, Message
 
 
@@ -33,6 +34,7 @@ cdef class Taker:
 cdef class Segment:
     """One file of the journal."""
     cdef int fd
+    cdef Disk disk
     cdef readonly str path
     cdef readonly uint64_t serial
     cdef readonly uint64_t size
@@ -69,6 +71,8 @@ cdef class Journal:
     cdef Counters _counters
     cdef Taker _taker
     cdef committer *_committer
+    cdef readonly Disk disk
+    cdef void *_kept_disk                    # an owned reference: the commit thread uses the disk's functions
     cdef int _folder_fd
     cdef int _event_fd
     cdef int _in_flight_fd

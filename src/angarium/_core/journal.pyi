@@ -6,6 +6,7 @@ from typing import Any, Never
 from typing_extensions import disjoint_base
 
 from angarium._core.counters import Counters
+from angarium._core.disk import Disk
 from angarium._core.record import Message
 
 class JournalFull(OSError):
@@ -38,8 +39,8 @@ class CallbackTaker(Taker):
 class Segment:
     """One file of the journal."""
 
-    def __init__(self, path: str, fd: int, serial: int, size: int, used: int) -> None:
-        """The segment owns fd and closes it."""
+    def __init__(self, path: str, fd: int, serial: int, size: int, used: int, disk: Disk | None = None) -> None:
+        """The segment owns fd, a descriptor of that disk, and closes it."""
     @property
     def path(self) -> str: ...
     @property
@@ -59,6 +60,8 @@ class Segment:
     def sealed(self) -> bool: ...
     @property
     def harmed(self) -> bool: ...
+    def fill_with_zeros(self) -> None:
+        """Write it once and sync it: later syncs then change no metadata. Blocks: call it in a thread."""
     def add_alive(self, octets: int) -> None:
         """Recovery found a message here."""
     def drop_alive(self, octets: int) -> None:
@@ -87,9 +90,12 @@ class Journal:
         sync_interval_s: float = 1.0,
         most_spares: int = 4,
         in_doubt: Iterable[Message] = (),
+        disk: Disk | None = None,
     ) -> None:
-        """in_doubt: messages of the in-flight table that keep their place in it."""
+        """in_doubt: messages of the in-flight table that keep their place in it; disk: None is the machine's own."""
 
+    @property
+    def disk(self) -> Disk: ...
     @property
     def folder(self) -> str: ...
     @property
@@ -138,11 +144,11 @@ class Journal:
     def heal(self) -> bool:
         """After a failure, try a new file. True when the journal takes records again; OSError says why it does not."""
     def make_spare(self) -> Segment:
-        """Make a file for `fill_with_zeros` (in a thread) and `add_spare`; JournalFull when there is no room."""
+        """Make a file for `prepare_spare` (in a thread) and `add_spare`; JournalFull when there is no room."""
+    def prepare_spare(self, segment: Segment) -> None:
+        """Fill it with zeros and sync it and the folder; when that fails the file goes. Blocks: call it in a thread."""
     def add_spare(self, segment: Segment) -> None:
-        """A file that was filled with zeros and whose folder was synced."""
-    def sync_folder(self) -> None:
-        """fsync of the folder: a file that appeared stays."""
+        """A file that `prepare_spare` made ready."""
     def read_record(self, message: Message) -> bytes:
         """The whole record of message from disk. Blocks: call it in a thread."""
     def close(self) -> None:
@@ -157,8 +163,5 @@ def segment_header(shard: int, serial: int, oldest_serial: int, size: int) -> by
 
 def read_segment_header(block: bytes) -> tuple[int, int, int, int] | None:
     """(shard, serial, oldest_serial, size), or None when block does not begin with a sound header."""
-
-def fill_with_zeros(fd: int, size: int) -> None:
-    """Write size octets of zeros and sync them: later writes then change no metadata. Runs in a thread of its own."""
 
 __test__: dict[str, str]

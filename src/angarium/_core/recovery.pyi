@@ -2,6 +2,7 @@
 
 from typing_extensions import disjoint_base
 
+from angarium._core.disk import Disk
 from angarium._core.journal import Segment
 from angarium._core.schedule import MessageTable
 
@@ -31,7 +32,7 @@ def scan_segment(segment: Segment, table: MessageTable, whole: bool) -> SegmentS
 def encode_outcome(attempts: int, next_attempt: float, entries: list[tuple[int, int, int, bytes]]) -> bytes:
     """The body of an outcome record; entries: [(recipient index, RecipientState, reply code, text)]."""
 
-def read_in_flight(path: str) -> list[int]:
+def read_in_flight(path: str, disk: Disk | None = None) -> list[int]:
     """Ids of the messages whose last octets may have left when the node went down; none when there is no such file."""
 
 __test__: dict[str, str]

@@ -24,7 +24,6 @@ from angarium._core.client_session import Egress
 from angarium._core.counters import Counters, Slab, Slot
 from angarium._core.dispatch import Dispatcher, JournalIntake
 from angarium._core.event_log import EventLog
-from angarium._core.journal import Journal, Segment, fill_with_zeros
 from angarium._core.record import MessageState, keep_heap, memory_octets
 from angarium._core.server_session import Reception
 from angarium.app.bouncer import Bouncer
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from angarium._core.dispatch import ReadyQueue
+    from angarium._core.journal import Journal, Segment
     from angarium._core.record import Message
     from angarium._core.server_session import ListenerProfile
     from angarium.config.model import Config, Retry
@@ -334,8 +334,7 @@ class Worker:
             return
         try:
             segment = journal.make_spare()
-            fill_with_zeros(segment.fileno, segment.size)
-            journal.sync_folder()
+            journal.prepare_spare(segment)
         except OSError as failure:
             log.warning("shard %d: no spare segment: %s", journal.shard, failure)
             return
@@ -360,11 +359,9 @@ class Worker:
     async def _fill(self, journal: Journal, segment: Segment) -> None:
         loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(None, fill_with_zeros, segment.fileno, segment.size)
-            await loop.run_in_executor(None, journal.sync_folder)
+            await loop.run_in_executor(None, journal.prepare_spare, segment)
         except OSError as failure:
             log.warning("shard %d: %s: %s", journal.shard, segment.path, failure)
-            os.unlink(segment.path)
         else:
             journal.add_spare(segment)
         finally:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from angarium._core.counters import Counters
+from angarium._core.disk import Disk
 from angarium._core.journal import Journal, Segment, Taker, read_segment_header
 from angarium._core.record import RecordType
 from angarium._core.recovery import read_in_flight, scan_segment
@@ -46,10 +47,12 @@ def open_shard(
     counters: Counters,
     taker: Taker,
     sync_interval_s: float,
+    disk: Disk | None = None,
 ) -> tuple[Journal, RecoveryReport]:
     """Recover what is in folder into table and open its journal."""
     report = RecoveryReport(shard)
-    alive, spares, report.harmed = _read_folder(folder, shard, segment_octets)
+    disk = disk or Disk()
+    alive, spares, report.harmed = _read_folder(disk, folder, shard, segment_octets)
     before = len(table)
     last_id = 0
     torn: list[int] = []
@@ -61,7 +64,7 @@ def open_shard(
         report.harmed += [f"{segment.path}: {why} ({n} octets at {offset})" for offset, n, why in scan.harmed]
     report.messages = len(table) - before
     report.segments = len(alive)
-    found = [table.get(number) for number in read_in_flight(str(folder / "in-flight"))]
+    found = [table.get(number) for number in read_in_flight(str(folder / "in-flight"), disk)]
     in_doubt = [message for message in found if message is not None]
     report.in_doubt = [message.id for message in in_doubt]
     serial = max((segment.serial for segment in alive + spares), default=0)
@@ -77,6 +80,7 @@ def open_shard(
         last_id=last_id,
         sync_interval_s=sync_interval_s,
         in_doubt=in_doubt,
+        disk=disk,
     )
     for number in torn:
         if table.get(number) is None:
@@ -84,25 +88,30 @@ def open_shard(
     return journal, report
 
 
-def _read_folder(folder: Path, shard: int, segment_octets: int) -> tuple[list[Segment], list[Segment], list[str]]:
+def _read_folder(
+    disk: Disk, folder: Path, shard: int, segment_octets: int
+) -> tuple[list[Segment], list[Segment], list[str]]:
     """(segments that may hold something alive, files that can be used again, what is strange), in order of serial."""
     found: list[tuple[int, Segment]] = []
     strange: list[str] = []
     oldest_alive = 0
-    for path in sorted(folder.glob("*.segment")):
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        size = os.fstat(fd).st_size
-        block = os.pread(fd, _HEADER_OCTETS, 0)
+    for name in disk.list_folder(str(folder)):
+        if not name.endswith(".segment"):
+            continue
+        path = str(folder / name)
+        fd = disk.open_file(path, os.O_RDWR)
+        size = disk.size(fd)
+        block = disk.read_at(fd, _HEADER_OCTETS, 0)
         header = read_segment_header(block)
         if header is None and not any(block):  # made, and never used
-            found.append((0, Segment(str(path), fd, 0, size, 0)))
+            found.append((0, Segment(path, fd, 0, size, 0, disk)))
             continue
         if header is None or header[0] != shard:
-            os.close(fd)
+            disk.close_file(fd)
             strange.append(f"{path}: no header of this version and shard, the file is left alone")
             continue
         oldest_alive = max(oldest_alive, header[2])
-        found.append((header[1], Segment(str(path), fd, header[1], size, 0)))
+        found.append((header[1], Segment(path, fd, header[1], size, 0, disk)))
     found.sort(key=lambda entry: entry[0])
     alive = [segment for serial, segment in found if serial and serial >= oldest_alive]
     spares = []
@@ -112,5 +121,5 @@ def _read_folder(folder: Path, shard: int, segment_octets: int) -> tuple[list[Se
         if segment.size == segment_octets:
             spares.append(segment)
         else:
-            os.unlink(segment.path)
+            disk.unlink_file(segment.path)
     return alive, spares, strange

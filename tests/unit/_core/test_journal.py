@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import gc
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from angarium._core.counters import Slab, Slot
+from angarium._core.disk import Disk
 from angarium._core.dispatch import Dispatcher, JournalIntake
 from angarium._core.event_log import EventLog
 from angarium._core.journal import (
@@ -19,7 +21,6 @@ from angarium._core.journal import (
     Journal,
     JournalFailed,
     Segment,
-    fill_with_zeros,
     read_segment_header,
     segment_header,
 )
@@ -357,8 +358,7 @@ def _is_open(fd: str) -> bool:
 def test_a_spare_is_prepared_and_used(shard: Shard) -> None:
     assert shard.journal.wants_spare
     spare = shard.journal.make_spare()
-    fill_with_zeros(spare.fileno, spare.size)
-    shard.journal.sync_folder()
+    shard.journal.prepare_spare(spare)
     shard.journal.add_spare(spare)
     assert not shard.journal.wants_spare
     assert Path(spare.path).read_bytes() == bytes(SEGMENT)
@@ -368,11 +368,14 @@ def test_a_spare_is_prepared_and_used(shard: Shard) -> None:
     assert shard.count(Slot.QUEUE_SEGMENTS_CREATED) == 1
 
 
-@pytest.mark.parametrize("octets", [0, 1, 1 << 20, (1 << 20) + 1])
-def test_zeros_are_written_to_the_last(tmp_path: Path, octets: int) -> None:
-    with open(tmp_path / "file", "wb") as file:
-        fill_with_zeros(file.fileno(), octets)
-    assert (tmp_path / "file").read_bytes() == bytes(octets)
+def test_a_spare_that_cannot_be_made_ready_is_not_left_behind(tmp_path: Path) -> None:
+    refuse = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(lambda fd: -errno.EIO)
+    disk = Disk.from_functions(refuse, sync_data=ctypes.cast(refuse, ctypes.c_void_p).value)
+    shard = Shard(tmp_path / "000", segment_octets=SEGMENT, disk=disk)
+    spare = shard.journal.make_spare()
+    with pytest.raises(OSError, match="Input/output error"):
+        shard.journal.prepare_spare(spare)
+    assert not Path(spare.path).exists()
 
 
 # ---------------------------------------------------------------- the in-flight table
