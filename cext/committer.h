@@ -295,9 +295,11 @@ static inline void committer_kick(committer *c, int flush) {
     pthread_mutex_unlock(&c->mutex);
 }
 
-/* After a failure: forget what was not written and take records again. The caller gives other files from now on. */
-static inline void committer_restart(committer *c) {
+/* After a failure: forget what was not written and take records again. The caller gives other files from now on, and
+ * another descriptor of the folder: no sync is tried again where one failed. */
+static inline void committer_restart(committer *c, int folder_fd) {
     pthread_mutex_lock(&c->mutex);
+    c->folder_fd = folder_fd;
     for (int i = 0; i < 2; i++) {
         c->batches[i].count = 0;
         c->batches[i].arena_used = 0;

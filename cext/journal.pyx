@@ -8,7 +8,9 @@ called when `event_fd` is readable).
 The loop's thread decides where each record goes; the committer's thread (cext/committer.h) writes and syncs. Segments
 are used again oldest first, and only when nothing older is alive, because a `done` record may stand in any later
 segment than the message it speaks of: the header of a segment says which serial was the oldest alive, and recovery
-ignores everything older.
+ignores everything older. A file is unlinked only when a header that says so is on disk, because a file system is free
+to bring back any file whose folder was not synced; the segment that grows has room for seven such headers behind its
+own.
 
 The in-flight table is a small mapped file of message ids whose last octets may have left for the next hop and whose
 outcome is not yet in the journal: after a crash, those are the messages that are in doubt.
@@ -18,8 +20,10 @@ Fails: a write or sync that fails fences the segment (never written or synced ag
 with JournalFull; what is left is for records that let messages go.
 """
 
+import contextlib
 import errno
 import os
+import select
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -54,7 +58,7 @@ cdef extern from "committer.h":
                            int copy, int must_sync,
                            int new_file, int barrier) nogil
     void committer_kick(committer *c, int flush) nogil
-    void committer_restart(committer *c) nogil
+    void committer_restart(committer *c, int folder_fd) nogil
     void committer_stop(committer *c) nogil
     void committer_free(committer *c) nogil
     uint64_t get64 "COMMITTER_GET"(uint64_t field) nogil
@@ -76,6 +80,8 @@ cdef extern from "<stdlib.h>" nogil:
 cdef enum:
     IN_FLIGHT_SLOTS = 4096
     SEGMENT_VERSION = 1
+    HEADER_ROOM = 512        # a sector: one that is torn takes no other header with it
+    MORE_HEADERS = BLOCK // HEADER_ROOM - 1
 
 
 class JournalFull(OSError):
@@ -183,16 +189,29 @@ def segment_header(int shard, uint64_t serial, uint64_t oldest_serial, uint64_t 
     return PyBytes_FromStringAndSize(<char *>&header, sizeof(header))
 
 
-def read_segment_header(bytes block) -> tuple[int, int, int, int] | None:
-    """(shard, serial, oldest_serial, size), or None when block does not begin with a sound header."""
-    cdef SegmentHeader header
-    if PyBytes_GET_SIZE(block) < <Py_ssize_t>sizeof(header):
-        return None
-    memcpy(&header, PyBytes_AS_STRING(block), sizeof(header))
+cdef bint read_header(bytes block, Py_ssize_t position, SegmentHeader *header) except -1:
+    if PyBytes_GET_SIZE(block) < position + <Py_ssize_t>sizeof(SegmentHeader):
+        return False
+    memcpy(header, PyBytes_AS_STRING(block) + position, sizeof(SegmentHeader))
     if header.magic != SEGMENT_MAGIC or header.version != SEGMENT_VERSION:
+        return False
+    return crc32c(0, <char *>header + 8, sizeof(SegmentHeader) - 8) == header.crc
+
+
+def read_segment_header(bytes block) -> tuple[int, int, int, int] | None:
+    """(shard, serial, oldest_serial, size), or None when block does not begin with a sound header.
+
+    oldest_serial is the highest of all headers of this life in the block.
+    """
+    cdef SegmentHeader header, later
+    cdef int i
+    if not read_header(block, 0, &header):
         return None
-    if crc32c(0, <char *>&header + 8, sizeof(header) - 8) != header.crc:
-        return None
+    for i in range(1, MORE_HEADERS + 1):
+        if read_header(block, i * HEADER_ROOM, &later) and later.serial == header.serial and (
+            later.shard == header.shard and later.oldest_serial > header.oldest_serial
+        ):
+            header.oldest_serial = later.oldest_serial
     return header.shard, header.serial, header.oldest_serial, header.size
 
 
@@ -216,6 +235,7 @@ cdef class Journal:
         self.spares = list(spares)
         self.full = False
         self._parting = []
+        self._leaving = []
         self._counters = counters
         self._taker = taker
         self._next_serial = next_serial
@@ -313,7 +333,8 @@ cdef class Journal:
     @property
     def octets_on_disk(self) -> int:
         """Octets of all files."""
-        return sum([segment.size for segment in self.segments]) + sum([segment.size for segment in self.spares])
+        leaving = self._leaving + [segment for _, segment in self._parting]
+        return sum([segment.size for segment in self.segments + self.spares + leaving])
 
     cdef uint64_t next_id(self) except 0:
         """A new queue id: milliseconds since 2020 (42 bits), shard (8), number within the millisecond (14)."""
@@ -352,8 +373,9 @@ cdef class Journal:
     cdef int _open_segment(self, uint64_t length, bint small) except -1:
         cdef uint64_t size = self.segment_octets
         cdef Segment segment
-        cdef bint is_new = False
+        cdef bint is_new = self._headers == 0    # a spare found at the start may have been made by a process that died
         cdef bytes header
+        cdef uint64_t sequence
         cdef bint has_room = self._has_room()
         if not small and not has_room:
             # never the last room: without `done` records no segment would ever be free again
@@ -382,10 +404,12 @@ cdef class Journal:
         oldest = self.segments[0].serial
         header = segment_header(self.shard, segment.serial, oldest, segment.size)
         # a barrier: the end of the file's older life is on disk before the first of its records is overwritten
-        if committer_put(self._committer, segment.fd, 0, PyBytes_AS_STRING(header), PyBytes_GET_SIZE(header),
-                         1, 0, is_new,
-                         1) == 0:
+        sequence = committer_put(self._committer, segment.fd, 0, PyBytes_AS_STRING(header), PyBytes_GET_SIZE(header),
+                                 1, 0, is_new, 1)
+        if sequence == 0:
             raise MemoryError
+        self._headers += 1
+        self._part(sequence)
         self.full = False
         return 0
 
@@ -531,6 +555,8 @@ cdef class Journal:
         segment.alive_octets -= message.record_octets
         if segment.alive == 0 and segment.sealed:
             self._recycle()
+            if self._leaving and self._active is not None:
+                self._say_oldest(False)
         return 0
 
     cdef int _recycle(self) except -1:
@@ -543,23 +569,54 @@ cdef class Journal:
             self.segments.pop(0)
             # older spares go first: what became of their messages may stand in a younger file only
             if first.harmed or first.size != self.segment_octets:
-                while self.spares:
-                    self._remove_file(self.spares.pop(0))
-                self._remove_file(first)
+                self._leaving += self.spares
+                self.spares.clear()
+                self._leaving.append(first)
             else:
                 self.spares.append(first)
             while len(self.spares) > self.most_spares:
-                self._remove_file(self.spares.pop(0))
+                self._leaving.append(self.spares.pop(0))
         return 0
 
-    cdef int _remove_file(self, Segment segment) except -1:
-        """Unlink a file.
+    cdef int _part(self, uint64_t sequence) except -1:
+        """What is leaving is unlinked when the header that was put with this sequence is on disk."""
+        for segment in self._leaving:
+            self._parting.append((sequence, segment))
+        self._leaving.clear()
+        return 0
 
-        The committer may still have to write or sync it: its descriptor must not become another file's until then.
-        """
-        self.disk.unlink_file(segment.path)
-        if self._committer != NULL and get64(self._committer.synced) < self._committer.sequence:
-            self._parting.append((self._committer.sequence, segment))
+    cdef uint64_t _say_oldest(self, bint must_sync) except 0:
+        """Write behind the header of the segment that grows which serial is the oldest alive now."""
+        cdef Segment segment = self._active
+        cdef bytes header = segment_header(self.shard, segment.serial, (<Segment>self.segments[0]).serial, segment.size)
+        cdef uint64_t position = HEADER_ROOM * (1 + self._headers % MORE_HEADERS)
+        cdef uint64_t sequence = committer_put(self._committer, segment.fd, position, PyBytes_AS_STRING(header),
+                                               PyBytes_GET_SIZE(header), 1, must_sync, 0, 0)
+        if sequence == 0:
+            raise MemoryError
+        self._headers += 1
+        self._part(sequence)
+        return sequence
+
+    def sync(self):
+        """Write and sync what has gathered, and wait for it: for the start, before the loop runs."""
+        cdef uint64_t sequence
+        if self._active is None:
+            return
+        sequence = self._say_oldest(True)
+        self.kick()
+        poll = select.poll()
+        poll.register(self._event_fd, select.POLLIN)
+        while get64(self._committer.synced) < sequence and not get_int(self._committer.error):
+            poll.poll()
+            self.on_commit()
+        if self.failed:
+            raise JournalFailed(self.failed, os.strerror(self.failed), self.folder)
+
+    cdef int _remove_file(self, Segment segment) except -1:
+        """Unlink a file that is no longer needed; one that cannot be unlinked now goes at the next start."""
+        with contextlib.suppress(OSError):
+            self.disk.unlink_file(segment.path)
         return 0
 
     cdef void mark_in_flight(self, Message message) noexcept:
@@ -692,7 +749,7 @@ cdef class Journal:
             self._finished_head = (self._finished_head + 1) % self._finished_capacity
             self._finished_count -= 1
         while self._parting and self._parting[0][0] <= synced:
-            self._parting.pop(0)
+            self._remove_file(self._parting.pop(0)[1])
         slot_add(self._counters.slots, Slot.QUEUE_COMMITS_TOTAL, 1)
         while self._waiting_count:
             first = self._waiting[self._waiting_head]
@@ -750,7 +807,6 @@ cdef class Journal:
         segment = self._make_file(self.segment_octets)
         try:
             self.disk.fill_with_zeros(segment.fd, BLOCK)
-            self.disk.sync_folder(self._folder_fd)
         finally:
             self.disk.unlink_file(segment.path)
         unwritten = []
@@ -762,7 +818,13 @@ cdef class Journal:
                 self._free_slot(slot)
             self._finished_head = (self._finished_head + 1) % self._finished_capacity
             self._finished_count -= 1
-        committer_restart(self._committer)
+        # the header that lets a file go was not written, or is in the file that failed
+        self._leaving = [segment for _, segment in self._parting] + self._leaving
+        self._parting.clear()
+        folder_fd = self.disk.open_file(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        committer_restart(self._committer, folder_fd)
+        self.disk.close_file(self._folder_fd)
+        self._folder_fd = folder_fd
         self.failed = 0
         self._counters.set(Slot.QUEUE_SHARDS_FAILED, self._counters.value(Slot.QUEUE_SHARDS_FAILED) - 1)
         for id, slot in unwritten:

@@ -1,6 +1,7 @@
 /* The journal on disk. All integers are little-endian; a build for a big-endian machine is refused.
  *
- * A segment file is one block of 4,096 octets (SegmentHeader, rest zero) and then records, back to back. A file is used again
+ * A segment file is one block of 4,096 octets and then records, back to back. The block begins with a SegmentHeader; at each further
+ * 512 octets there may be another with the same serial and a higher oldest_serial, written later. A file is used again
  * after all its messages are done: the header then carries a higher serial, and every record names the serial of
  * the segment that it was written for, so that what is left of an older life is not mistaken for a record of this one.
  *

@@ -45,7 +45,7 @@ uint64_t put(committer *c, int fd, uint64_t position, const char *octets, size_t
     return committer_put(c, fd, position, octets, n, 1, must_sync, new_file, barrier);
 }
 void kick(committer *c, int flush) { committer_kick(c, flush); }
-void restart(committer *c) { committer_restart(c); }
+void restart(committer *c) { committer_restart(c, 99); }
 void stop(committer *c) { committer_stop(c); }
 void finish(committer *c) { committer_free(c); }
 uint64_t written(committer *c) { return COMMITTER_GET(c->written); }

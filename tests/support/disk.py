@@ -58,6 +58,7 @@ class _File:
     now: bytearray = field(default_factory=bytearray)
     safe: bytes = b""
     unsynced: list[tuple[int, bytes]] = field(default_factory=list)
+    lost: set[int] = field(default_factory=set)  # sectors that a failed sync threw away: no later sync makes them safe
 
 
 class State:
@@ -77,13 +78,16 @@ class State:
             file = self.files[number]
             _put(file.now, position, octets)
             file.unsynced.append((position, octets))
+            file.lost.difference_update(_sectors(position, octets))
         elif kind == "resize":
             file = self.files[rest[0]]
             _resize(file.now, rest[1])
             file.unsynced.append((rest[1], b""))
         elif kind == "sync":
+            self._sync(self.files[rest[0]])
+        elif kind == "sync_failed":
             file = self.files[rest[0]]
-            file.safe, file.unsynced = bytes(file.now), []
+            file.lost |= {at for position, new in file.unsynced for at in _sectors(position, new)}
         elif kind == "sync_folder":
             self._safe_names, self._unsynced_names = dict(self.names), []
         elif kind in ("create", "unlink", "rename"):
@@ -91,6 +95,14 @@ class State:
                 self.files[rest[1]] = _File()
             _change(self.names, event)
             self._unsynced_names.append(event)
+
+    @staticmethod
+    def _sync(file: _File) -> None:
+        kept = [(at, bytes(file.now[at : at + SECTOR])) for at in sorted(file.lost)]
+        safe = bytearray(file.now)
+        for at, _ in kept:
+            _put(safe, at, file.safe[at : at + SECTOR].ljust(SECTOR, b"\0"))
+        file.safe, file.unsynced = bytes(safe[: len(file.now)]), kept
 
     def killed(self) -> dict[str, bytes]:
         """The process died: what it handed to the kernel is there."""
@@ -120,12 +132,16 @@ class State:
                     _resize(octets, position)
                 continue
             _put(page, position, new)
-            for at in range(position // SECTOR * SECTOR, position + len(new), SECTOR):
+            for at in _sectors(position, new):
                 versions.setdefault(at, []).append(bytes(page[at : at + SECTOR]))
         for at, several in versions.items():
             if random.random() < rate and at < max(len(octets), len(file.now)):
                 _put(octets, at, random.choice(several))
         return bytes(octets)
+
+
+def _sectors(position: int, octets: bytes) -> range:
+    return range(position // SECTOR * SECTOR, position + len(octets), SECTOR)
 
 
 def _put(octets: bytearray, position: int, new: bytes) -> None:
@@ -160,6 +176,7 @@ class SimulatedDisk:
         self.events: list[Event] = []
         self.violations: list[str] = []
         self.capacity = capacity
+        self.dead = False  # nothing that the process still does reaches the disk
         self.fail: Callable[[str, str], int] = lambda kind, name: 0  # an errno for an operation on a file
         self._files = {number: bytearray(octets) for number, octets in enumerate(self.begin.values())}
         self._names = {name: number for number, name in enumerate(self.begin)}
@@ -205,6 +222,8 @@ class SimulatedDisk:
         method = getattr(self, f"_{name}")
 
         def call(*arguments: Any) -> Any:
+            if self.dead and name not in ("close_file", "unmap"):
+                return None if name == "map" else -errno.EIO
             try:
                 return method(*arguments)
             except (LookupError, ValueError, TypeError, BufferError) as failure:  # ctypes would print it and answer 0
@@ -299,13 +318,17 @@ class SimulatedDisk:
             self.violations.append(f"{name}: synced again after a sync that failed")
         if error := self._error("sync", name):
             self._sync_failed.add(fd)
+            self.events.append(("sync_failed", number))
             return error
         self.events.append(("sync", number))
         return 0
 
     def _sync_folder(self, fd: int) -> int:
         self._of(fd)
+        if fd in self._sync_failed:
+            self.violations.append("the folder was synced again after a sync that failed")
         if error := self._error("sync_folder", ""):
+            self._sync_failed.add(fd)
             return error
         self.events.append(("sync_folder",))
         return 0

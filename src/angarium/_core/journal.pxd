@@ -90,7 +90,9 @@ cdef class Journal:
     cdef uint64_t *_in_flight                # mapped file: ids of messages whose last octets may have left
     cdef int *_free_slots
     cdef int _free_count
-    cdef list _parting                       # [(sequence, Segment)]: files that went, open while the committer has them
+    cdef list _leaving                       # files to be unlinked when a header says that they are not needed
+    cdef list _parting                       # [(sequence, Segment)]: that header has been put
+    cdef uint32_t _headers                   # how many have been put, of whichever kind
 
     cdef uint64_t next_id(self) except 0
     cdef int append_message(self, Message message, Receiver receiver) except -1
@@ -104,6 +106,8 @@ cdef class Journal:
     cdef int _finish_later(self, uint64_t sequence, int slot, bint done) except -1
     cdef void _free_slot(self, int slot) noexcept
     cdef int _recycle(self) except -1
+    cdef int _part(self, uint64_t sequence) except -1
+    cdef uint64_t _say_oldest(self, bint must_sync) except 0
     cdef int _remove_file(self, Segment segment) except -1
     cdef int _ask_kick(self, bint flush) except -1
     cdef int _settle(self, uint64_t written, uint64_t synced, int error) except -1

@@ -139,6 +139,8 @@ class Journal:
         """Let the commit thread go on with what has gathered."""
     def flush(self) -> None:
         """Let the commit thread write what nobody waits for; call it a few times a second."""
+    def sync(self) -> None:
+        """Write and sync what has gathered, and wait for it: for the start, before the loop runs."""
     def on_commit(self) -> None:
         """Tell those who wait what became of their records. Call it when event_fd is readable."""
     def heal(self) -> bool:

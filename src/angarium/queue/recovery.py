@@ -62,6 +62,7 @@ def open_shard(
         last_id = max(last_id, scan.last_id)
         torn += scan.torn
         report.harmed += [f"{segment.path}: {why} ({n} octets at {offset})" for offset, n, why in scan.harmed]
+    report.harmed += _sync(disk, folder, alive[-_VERIFIED_SEGMENTS:])
     report.messages = len(table) - before
     report.segments = len(alive)
     found = [table.get(number) for number in read_in_flight(str(folder / "in-flight"), disk)]
@@ -82,10 +83,30 @@ def open_shard(
         in_doubt=in_doubt,
         disk=disk,
     )
-    for number in torn:
-        if table.get(number) is None:
-            journal.append_record(RecordType.RECORD_DONE, number, b"")
+    if torn:
+        for number in torn:
+            if table.get(number) is None:
+                journal.append_record(RecordType.RECORD_DONE, number, b"")
+        journal.sync()
     return journal, report
+
+
+def _sync(disk: Disk, folder: Path, youngest: list[Segment]) -> list[str]:
+    """What a process that was killed had written and not synced is ours from now on; returns what failed."""
+    failures = []
+    for segment in youngest:
+        try:
+            disk.sync_data(segment.fileno)
+        except OSError as failure:
+            failures.append(f"{segment.path} cannot be synced: {failure.strerror}")
+    fd = disk.open_file(str(folder), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        disk.sync_folder(fd)
+    except OSError as failure:
+        failures.append(f"{folder} cannot be synced: {failure.strerror}")
+    finally:
+        disk.close_file(fd)
+    return failures
 
 
 def _read_folder(

@@ -209,6 +209,7 @@ def test_another_size_of_segments_keeps_the_old_ones_while_they_live(shard: Shar
     new = again.accept(bytes(20_000))
     for message in list(again.table):
         again.journal.done(message)
+    again.journal.sync()
     assert not [path for path in old if Path(path).exists()]
     again.journal.close()
     assert ids(Shard(shard.folder, segment_octets=2 * SEGMENT)) == {new.id}
