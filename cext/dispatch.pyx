@@ -905,6 +905,11 @@ cdef class Dispatcher(Taker):
         slot_add(slots, Slot.DELIVERY_DELIVERED_RECIPIENTS, delivery.recipients)
         slot_add(slots, Slot.DELIVERY_OCTETS, delivery.buffer.end - delivery.buffer.data_begin)
         slot_observe(slots, Slot.DELIVERY_LATENCY, <uint64_t>(age_s * 1e6) if age_s > 0 else 0)
+        if delivery.recipients != message.recipients and self.keep_reply is not None:
+            # others are left: it will be in the outcome record
+            if reply.enhanced_class:
+                text = b"%d.%d.%d %s" % (reply.enhanced_class, reply.enhanced_subject, reply.enhanced_detail, text)
+            self.keep_reply(delivery, reply.code, text)
         return self.close(delivery)
 
     def delivered_by_hand(self, Delivery delivery, int code, bytes text):

@@ -24,6 +24,9 @@ import contextlib
 import errno
 import os
 import select
+from collections import deque
+
+from angarium._core.outcome_record import decode_outcome, encode_outcome, previous_of
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -37,19 +40,29 @@ from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 from angarium._core.counters cimport Counters, Slot, slot_add, slot_observe
 from angarium._core.disk cimport Disk, angarium_disk, real_disk
 from angarium._core.record cimport (
+    ATTEMPTS_KEPT,
     BLOCK,
     DURABILITY_ASYNC,
     MESSAGE_COMMITTING,
     MESSAGE_GONE,
+    RECIPIENT_DELIVERED,
+    RECIPIENT_EXPIRED,
+    RECIPIENT_FAILED,
     RECORD_DONE,
     RECORD_MAGIC,
+    RECORD_OUTCOME,
     SEGMENT_MAGIC,
     MailBuffer,
     Message,
     RecordHeader,
     SegmentHeader,
     crc32c,
+    is_counted,
+    is_final,
+    note_outcome,
+    record_is_sound,
     seal_record,
+    set_counted,
 )
 
 cdef extern from "committer.h":
@@ -82,6 +95,9 @@ cdef enum:
     SEGMENT_VERSION = 1
     HEADER_ROOM = 512        # a sector: one that is torn takes no other header with it
     MORE_HEADERS = BLOCK // HEADER_ROOM - 1
+    FIRST_READ = 1024            # octets that hold nearly every outcome record
+    MOST_OUTCOME_OCTETS = 1 << 27    # 65,535 recipients with the longest texts
+    MOST_RECORDS_READ = 1024     # of one message, whose attempts may each have gone to many next hops
 
 
 class JournalFull(OSError):
@@ -236,6 +252,8 @@ cdef class Journal:
         self.full = False
         self._parting = []
         self._leaving = []
+        self._recent = {}
+        self._recent_order = deque()
         self._counters = counters
         self._taker = taker
         self._next_serial = next_serial
@@ -516,6 +534,7 @@ cdef class Journal:
             free(record)
         if sequence == 0:
             raise MemoryError
+        self._placed = segment.used
         segment.used += length
         self._appended = sequence
         if slot >= 0:
@@ -525,6 +544,121 @@ cdef class Journal:
     def append_record(self, int type, uint64_t id, bytes body):
         """append_small for callers in Python."""
         self.append_small(type, id, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), -1)
+
+    def append_outcome(self, Message message, list entries, *, double attempted, int attempt, double next_attempt,
+                       bytes next_hop=b"", bytes host=b""):
+        """Journal what an attempt came to and make the record the last of the message's chain.
+
+        entries: [(recipient index, RecipientState, reply code, text)]; recipients for whom it has ended without the
+        journal knowing are added. JournalFull or JournalFailed when the journal takes nothing; the message's chain is
+        then as it was.
+        """
+        cdef uint16_t i
+        cdef int delivered = 0, failed = 0, expired = 0
+        cdef list told = [entry[0] for entry in entries]
+        cdef list ended = []
+        cdef bytes body
+        if message.segment is None:
+            raise JournalFailed(errno.ENOENT, "the message has no record on disk", self.folder)
+        for i in range(message.recipients):
+            if is_final(message.states[i]) and not is_counted(message, i):
+                ended.append(i)
+                delivered += message.states[i] == RECIPIENT_DELIVERED
+                failed += message.states[i] == RECIPIENT_FAILED
+                expired += message.states[i] == RECIPIENT_EXPIRED
+        for index in ended:
+            if index not in told:
+                entries = [*entries, (index, message.states[<uint16_t>index], 0, b"")]
+        body = encode_outcome(message.attempts, next_attempt, entries, attempted=attempted, attempt=attempt,
+                              next_hop=next_hop, host=host,
+                              previous=(message.outcome_serial, message.outcome_offset),
+                              ended=(delivered, failed, expired))
+        self._chain(message, body)
+        for index in ended:
+            set_counted(message, index)
+
+    cdef int _chain(self, Message message, bytes body) except -1:
+        """Append an outcome record; until it is on disk, its body can be read from memory."""
+        cdef Py_ssize_t n = PyBytes_GET_SIZE(body)
+        self.append_small(RECORD_OUTCOME, message.id, PyBytes_AS_STRING(body), n, -1)
+        note_outcome(message, self._active.serial, self._placed, sizeof(RecordHeader) + n)
+        place = (self._active.serial, self._placed)
+        self._recent[place] = (message, body)
+        self._recent_order.append((self._appended, place))
+        return 0
+
+    def read_outcomes(self, Message message, int most=ATTEMPTS_KEPT) -> list:
+        """What the message's attempts came to, oldest first: the records of its newest `most` attempts.
+
+        A record that cannot be read ends the list. Blocks: call it in a thread.
+        """
+        found = []
+        attempts = set()
+        place = (message.outcome_serial, message.outcome_offset)
+        while place[0] and len(found) < MOST_RECORDS_READ:
+            body = self._read_body(message.id, place)
+            if body is None:
+                break
+            outcome = decode_outcome(body)
+            attempts.add(outcome.attempt)
+            if len(attempts) > most:
+                break
+            found.append(outcome)
+            before = previous_of(body)
+            if before >= place:
+                break
+            place = before
+        found.reverse()
+        return found
+
+    def last_replies(self, Message message) -> dict:
+        """{recipient index: (reply code, text)} of the recipients who are not final.
+
+        It reads no further back than it has to. Blocks: call it in a thread.
+        """
+        wanted = set(message.unfinished())
+        replies = {}
+        place = (message.outcome_serial, message.outcome_offset)
+        cdef int _i
+        for _i in range(MOST_RECORDS_READ):
+            body = self._read_body(message.id, place) if place[0] and wanted else None
+            if body is None:
+                break
+            for index, _, code, text in decode_outcome(body).entries:
+                if index in wanted:
+                    replies[index] = (code, text)
+                    wanted.discard(index)
+            before = previous_of(body)
+            if before >= place:
+                break
+            place = before
+        return replies
+
+    def _read_body(self, uint64_t id, tuple place):
+        """The body of the outcome record of message `id` at (serial, offset), or None."""
+        cdef RecordHeader header
+        cdef bytes octets
+        cdef Segment segment = None
+        recent = self._recent.get(place)
+        if recent is not None:
+            return recent[1]
+        for each in list(self.segments):
+            if (<Segment>each).serial == place[0]:
+                segment = <Segment>each
+                break
+        if segment is None:
+            return None
+        octets = self.disk.read_at(segment.fd, FIRST_READ, place[1])
+        if PyBytes_GET_SIZE(octets) < <Py_ssize_t>sizeof(header):
+            return None
+        memcpy(&header, PyBytes_AS_STRING(octets), sizeof(header))
+        if header.type != RECORD_OUTCOME or header.id != id or header.meta_length > MOST_OUTCOME_OCTETS:
+            return None
+        if header.meta_length > FIRST_READ:
+            octets = self.disk.read_at(segment.fd, header.meta_length, place[1])
+        if not record_is_sound(PyBytes_AS_STRING(octets), PyBytes_GET_SIZE(octets), place[0]):
+            return None
+        return octets[sizeof(header) : header.meta_length]
 
     cdef int append_done(self, Message message) except -1:
         """Nothing is left to do for message: say so in the journal and let go of its record."""
@@ -750,6 +884,8 @@ cdef class Journal:
             self._finished_count -= 1
         while self._parting and self._parting[0][0] <= synced:
             self._remove_file(self._parting.pop(0)[1])
+        while self._recent_order and self._recent_order[0][0] <= synced:
+            self._recent.pop(self._recent_order.popleft()[1])
         slot_add(self._counters.slots, Slot.QUEUE_COMMITS_TOTAL, 1)
         while self._waiting_count:
             first = self._waiting[self._waiting_head]
@@ -829,7 +965,26 @@ cdef class Journal:
         self._counters.set(Slot.QUEUE_SHARDS_FAILED, self._counters.value(Slot.QUEUE_SHARDS_FAILED) - 1)
         for id, slot in unwritten:
             self.append_small(RECORD_DONE, id, NULL, 0, slot)
+        self._chain_again()
         return True
+
+    def _chain_again(self):
+        """Outcome records that may not have reached the disk are written once more, each behind the one before it."""
+        cdef Message message
+        lost = [self._recent.pop(place) for _, place in self._recent_order]
+        self._recent_order.clear()
+        places = {}
+        for message, body in lost:
+            if message.state == MESSAGE_GONE or message.segment is None:
+                continue
+            outcome = decode_outcome(body)
+            before = places.get(message.id, previous_of(body))
+            # what has ended is counted already, so the record that stands in for the lost one says nothing of it
+            self._chain(message, encode_outcome(
+                outcome.attempts, outcome.next_attempt, outcome.entries, attempted=outcome.attempted,
+                attempt=outcome.attempt, next_hop=outcome.next_hop, host=outcome.host, previous=before,
+            ))
+            places[message.id] = (message.outcome_serial, message.outcome_offset)
 
     def read_record(self, Message message) -> bytes:
         """The whole record of message from disk. Blocks: call it in a thread."""

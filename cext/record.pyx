@@ -392,14 +392,39 @@ cdef class Message:
 
 cdef int allocate_states(Message message, uint16_t recipients) except -1:
     """Room for the states of so many recipients, all queued."""
+    cdef size_t octets = recipients
     if recipients > 1:
-        message.states = <uint8_t *>malloc(recipients)
+        octets += (recipients + 7) // 8      # a bit for each whose end is in the journal
+        message.states = <uint8_t *>malloc(octets)
         if message.states == NULL:
             message.states = &message._one
             raise MemoryError
     message.recipients = recipients
-    memset(message.states, RECIPIENT_QUEUED, recipients)
+    memset(message.states, RECIPIENT_QUEUED, octets)
     return 0
+
+
+cdef bint is_counted(Message message, uint16_t index) noexcept:
+    if message.states == &message._one:
+        return message.marks & MARK_COUNTED != 0
+    return message.states[message.recipients + (index >> 3)] >> (index & 7) & 1
+
+
+cdef void set_counted(Message message, uint16_t index) noexcept:
+    if message.states == &message._one:
+        message.marks |= MARK_COUNTED
+    else:
+        message.states[message.recipients + (index >> 3)] |= 1 << (index & 7)
+
+
+cdef void note_outcome(Message message, uint64_t serial, uint64_t offset, size_t octets) noexcept:
+    cdef uint32_t units = message.outcome_units
+    message.outcome_serial = <uint32_t>serial
+    message.outcome_offset = <uint32_t>offset
+    if message.attempts > ATTEMPTS_KEPT:     # the oldest of them is not carried along by compaction
+        units -= units // ATTEMPTS_KEPT
+    units += <uint32_t>((octets + 32) // 64)
+    message.outcome_units = <uint16_t>min(units, <uint32_t>0xFFFF)
 
 
 cdef uint32_t hash_path(const char *path, size_t n) noexcept nogil:

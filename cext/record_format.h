@@ -60,9 +60,19 @@ typedef struct __attribute__((packed)) {
 } AcceptedMeta;
 
 typedef struct __attribute__((packed)) {
-    uint64_t next_attempt_us; /* 0: nothing left to do */
-    uint32_t attempts;
+    uint64_t attempted_us;    /* when that attempt (or this part of it) ended */
+    uint64_t next_attempt_us; /* 0: none yet, other deliveries of the attempt go on */
+    uint32_t previous_serial; /* the message's outcome record before this one: its segment, 0: there is none … */
+    uint32_t previous_offset; /* … and where it begins there */
+    uint16_t attempts;        /* attempts that are over */
+    uint16_t attempt;         /* the one that this record speaks of, counted from 1 */
     uint16_t entries;
-    /* then per entry: u16 recipient index, u8 state, u16 reply code, u16 length, text (enhanced status in front) */
+    uint16_t delivered; /* recipients for whom it ends with this record, which says so for the first time: … */
+    uint16_t failed;    /* … what the ledger counts, whatever has become of the message's own record */
+    uint16_t expired;
+    uint16_t next_hop_length;
+    uint16_t host_length;
+    /* then next_hop and host (name[address]:port; empty: none was reached), and per entry: u16 recipient index, u8 state,
+     * u16 reply code, u16 length, text (enhanced status in front) */
 } OutcomeMeta;
 #endif

@@ -13,14 +13,16 @@ import os
 
 from angarium._core.record import format_id
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from angarium._core.disk cimport Disk, real_disk
 from angarium._core.journal cimport Segment
+from angarium._core.outcome_record cimport OutcomeEntry, OutcomeMeta, next_entry
 from angarium._core.record cimport (
     BLOCK,
+    MARK_IN_DOUBT,
     MESSAGE_COMMITTING,
     MESSAGE_HELD,
     RECIPIENT_IN_DOUBT,
@@ -32,12 +34,13 @@ from angarium._core.record cimport (
     RECORD_RELEASE,
     AcceptedMeta,
     Message,
-    OutcomeMeta,
     RecordHeader,
     crc32c,
     is_final,
+    note_outcome,
     read_entry,
     record_is_sound,
+    set_counted,
 )
 from angarium._core.schedule cimport MessageTable
 
@@ -198,65 +201,42 @@ cdef class SegmentScan:
             self._table.remove(message)
         elif header.type == RECORD_OUTCOME:
             self.outcomes += 1
-            self._outcome(message, p + sizeof(RecordHeader), header.meta_length - sizeof(RecordHeader))
+            self._outcome(message, position, p + sizeof(RecordHeader), header.meta_length - sizeof(RecordHeader))
         elif header.type == RECORD_HOLD:
             message.state = MESSAGE_HELD
         elif header.type == RECORD_RELEASE:
             message.state = MESSAGE_COMMITTING
         return 0
 
-    cdef int _outcome(self, Message message, const char *p, size_t n) except -1:
+    cdef int _outcome(self, Message message, uint64_t position, const char *p, size_t n) except -1:
         cdef OutcomeMeta meta
-        cdef size_t position = sizeof(OutcomeMeta)
-        cdef uint16_t index, code, length, _i
-        cdef uint8_t state
+        cdef OutcomeEntry entry
+        cdef size_t at = sizeof(OutcomeMeta)
+        cdef uint16_t i, _i
         if n < sizeof(OutcomeMeta):
             return 0
         memcpy(&meta, p, sizeof(meta))
         message.attempts = meta.attempts
         message.next_attempt = meta.next_attempt_us * 1e-6
-        replies = message.replies if message.replies is not None else {}
+        note_outcome(message, self._segment.serial, position, sizeof(RecordHeader) + n)
+        at += meta.next_hop_length + meta.host_length
         for _i in range(meta.entries):
-            if position + 7 > n:
+            at = next_entry(p, n, at, &entry)
+            if at == 0 or entry.index >= message.recipients:
                 break
-            memcpy(&index, p + position, 2)
-            state = <uint8_t>p[position + 2]
-            memcpy(&code, p + position + 3, 2)
-            memcpy(&length, p + position + 5, 2)
-            position += 7
-            if position + length > n or index >= message.recipients:
-                break
-            message.states[index] = state
-            if is_final(state):
-                replies.pop(index, None)
-            else:
-                replies[index] = (code, PyBytes_FromStringAndSize(p + position, length))
-            position += length
-        message.replies = replies if replies else None
-        message.in_doubt = False             # of an earlier outcome some recipients may still be
+            message.states[entry.index] = entry.state
+            if is_final(entry.state):
+                set_counted(message, entry.index)
+        message.marks &= ~MARK_IN_DOUBT      # of an earlier outcome some recipients may still be
         for i in range(message.recipients):
             if message.states[i] == RECIPIENT_IN_DOUBT:
-                message.in_doubt = True
+                message.marks |= MARK_IN_DOUBT
         return 0
 
 
 def scan_segment(Segment segment, MessageTable table, bint whole) -> SegmentScan:
     """Read segment into table; OSError when the file cannot be read."""
     return SegmentScan(segment, table, whole)
-
-
-def encode_outcome(uint32_t attempts, double next_attempt, list entries) -> bytes:
-    """The body of an outcome record; entries: [(recipient index, RecipientState, reply code, text)]."""
-    cdef OutcomeMeta meta
-    meta.next_attempt_us = <uint64_t>(next_attempt * 1e6)
-    meta.attempts = attempts
-    meta.entries = <uint16_t>len(entries)
-    parts = [PyBytes_FromStringAndSize(<char *>&meta, sizeof(meta))]
-    for index, state, code, text in entries:
-        text = text[:1000]
-        parts += (index.to_bytes(2, "little"), bytes((state,)), code.to_bytes(2, "little"))
-        parts += (len(text).to_bytes(2, "little"), text)
-    return b"".join(parts)
 
 
 def read_in_flight(str path, Disk disk=None) -> list[int]:

@@ -18,7 +18,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from angarium._core.record import Message, MessageState, RecipientState, RecordType, load_message
-from angarium._core.recovery import encode_outcome
 from tests.reference.record import BLOCK, decode_segment_header
 from tests.support.journal import Shard, files
 
@@ -37,6 +36,7 @@ class Known:
     attempts: int = 0
     next_attempt: int = 0
     replies: dict[int, tuple[int, bytes]] = field(default_factory=dict)
+    chain: tuple[tuple[int, list[tuple[int, int, int, bytes]]], ...] = ()  # (attempt, entries) of every record
     held: bool = False
 
 
@@ -74,7 +74,8 @@ class History:
         if number is None:
             return
         known = self.model[number]
-        entries, after, replies = [], list(known.states), dict(known.replies)
+        entries: list[tuple[int, int, int, bytes]] = []
+        after, replies = list(known.states), dict(known.replies)
         for index, state in enumerate(states[: len(after)]):
             code = 250 if state == RecipientState.RECIPIENT_DELIVERED else 451
             entries.append((index, state, code, text))
@@ -83,11 +84,17 @@ class History:
             if state not in FINAL:
                 replies[index] = (code, text)
         next_attempt = 1_800_000_000 + attempts
-        self.shard.journal.append_record(
-            RecordType.RECORD_OUTCOME, number, encode_outcome(attempts, float(next_attempt), entries)
+        self.shard.settle()
+        message = self.messages[number]
+        for index, state in enumerate(states[: len(after)]):
+            message.set_recipient_state(index, state)
+        message.set_attempts(attempts)
+        self.shard.journal.append_outcome(
+            message, entries, attempted=1.0, attempt=attempts, next_attempt=float(next_attempt)
         )
+        chain = (*known.chain, (attempts, entries))
         self.model[number] = replace(
-            known, states=tuple(after), attempts=attempts, next_attempt=next_attempt, replies=replies
+            known, states=tuple(after), attempts=attempts, next_attempt=next_attempt, replies=replies, chain=chain
         )
 
     def done(self, which: int) -> None:
@@ -147,7 +154,8 @@ def what_is(shard: Shard, message: Message) -> Known:
         tuple(message.recipient_state(i) for i in range(message.recipients)),
         message.attempts,
         round(message.next_attempt),
-        message.replies or {},
+        shard.journal.last_replies(message),
+        tuple((outcome.attempt, outcome.entries) for outcome in shard.journal.read_outcomes(message, most=1000)),
         message.state == MessageState.MESSAGE_HELD,
     )
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from angarium._core.record import checksum, format_id, load_message, make_accepted, parse_id
-from angarium._core.recovery import encode_outcome
+from angarium._core.outcome_record import decode_outcome, encode_outcome
+from angarium._core.record import RecordError, checksum, format_id, load_message, make_accepted, parse_id
 from tests.reference.record import (
     ACCEPTED,
     OUTCOME,
@@ -111,14 +111,45 @@ entries = st.lists(
 )
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(0, 2**34), entries)
+short = st.integers(0, 2**16 - 1)
+long = st.integers(0, 2**32 - 1)
+names = st.binary(max_size=300)
+
+
+@given(
+    short, short, st.integers(0, 2**34), entries, names, names, st.tuples(long, long), st.tuples(short, short, short)
+)
 def test_outcomes_are_laid_out_as_the_format_says(
-    attempts: int, next_attempt: int, entries: list[tuple[int, int, int, bytes]]
+    attempts: int,
+    attempt: int,
+    time: int,
+    entries: list[tuple[int, int, int, bytes]],
+    next_hop: bytes,
+    host: bytes,
+    previous: tuple[int, int],
+    ended: tuple[int, int, int],
 ) -> None:
-    body = encode_outcome(attempts, float(next_attempt), entries)
+    body = encode_outcome(
+        attempts,
+        float(time),
+        entries,
+        attempted=float(time // 2),
+        attempt=attempt,
+        next_hop=next_hop,
+        host=host,
+        previous=previous,
+        ended=ended,
+    )
     found = decode_record(encode_record(OUTCOME, 9, 3, body))
-    assert (found.attempts, found.next_attempt_us) == (attempts, next_attempt * 1_000_000)
+    assert (found.attempts, found.attempt) == (attempts, attempt)
+    assert (found.attempted_us, found.next_attempt_us) == (time // 2 * 1_000_000, time * 1_000_000)
+    assert (found.previous, found.ended) == (previous, ended)
+    assert (found.next_hop, found.host) == (next_hop[:255], host[:255])
     assert found.entries == [(index, state, code, text[:1000]) for index, state, code, text in entries]
+    told = decode_outcome(body)
+    assert told == (time // 2, attempt, attempts, time, found.next_hop, found.host, found.entries)
+    with pytest.raises(RecordError):
+        decode_outcome(body[: len(body) - 1])
 
 
 def test_the_reference_lays_the_header_out_as_the_core_does() -> None:

@@ -13,7 +13,9 @@ SEGMENT_HEADER = struct.Struct("<IIIIQQQQ")  # magic, crc, version, shard, seria
 RECORD_HEADER = struct.Struct("<IIIIQQBBH")  # magic, crc, meta_length, length, serial, id, type, version, flags
 # received_us, hold_until, data_crc, recipients, durability, body, flags, ret, priority, trace_fields
 ACCEPTED_META = struct.Struct("<QQIHBBBBbB")
-OUTCOME_META = struct.Struct("<QIH")  # next_attempt_us, attempts, entries
+# attempted_us, next_attempt_us, previous_serial, previous_offset, attempts, attempt, entries, delivered, failed,
+# expired, next_hop_length, host_length
+OUTCOME_META = struct.Struct("<QQIIHHHHHHHH")
 OUTCOME_ENTRY = struct.Struct("<HBHH")  # index, state, code, length of the text
 
 SEGMENT_MAGIC = int.from_bytes(b"ANS1", "little")
@@ -48,7 +50,13 @@ class Record:
     envelope: dict[str, object] = field(default_factory=dict)
     mail_data: bytes = b""
     attempts: int = 0
+    attempt: int = 0
+    attempted_us: int = 0
     next_attempt_us: int = 0
+    previous: tuple[int, int] = (0, 0)
+    ended: tuple[int, int, int] = (0, 0, 0)  # delivered, failed, expired
+    next_hop: bytes = b""
+    host: bytes = b""
     entries: list[tuple[int, int, int, bytes]] = field(default_factory=list)
 
 
@@ -91,8 +99,11 @@ def decode_record(octets: bytes, position: int = 0) -> Record:
         if crc32c(record.mail_data) != data_crc:
             raise HarmedError("mail data")
     elif kind == OUTCOME:
-        record.next_attempt_us, record.attempts, entries = OUTCOME_META.unpack_from(body)
-        at = OUTCOME_META.size
+        meta = OUTCOME_META.unpack_from(body)
+        record.attempted_us, record.next_attempt_us, *previous, record.attempts, record.attempt, entries = meta[:7]
+        record.previous, record.ended = tuple(previous), meta[7:10]
+        at = OUTCOME_META.size + meta[10] + meta[11]
+        record.next_hop, record.host = body[OUTCOME_META.size : at - meta[11]], body[at - meta[11] : at]
         for _ in range(entries):
             index, state, code, n = OUTCOME_ENTRY.unpack_from(body, at)
             at += OUTCOME_ENTRY.size

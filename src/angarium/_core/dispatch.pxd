@@ -98,6 +98,7 @@ cdef class Dispatcher(Taker):
     cdef public object settle                # (delivery) -> None: records results that are not all "delivered"
     cdef public object reconsider            # (message) -> None: all deliveries are over, recipients are left
     cdef public object partial               # (message) -> None: some recipients are done, others are under way
+    cdef public object keep_reply            # (delivery, code, text) -> None: delivered, and others may be left
     cdef readonly uint32_t ready             # deliveries in ready queues
     cdef readonly uint32_t loading           # messages whose mail data is being read
     cdef readonly list busy                  # ready queues in which something waits

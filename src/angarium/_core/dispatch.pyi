@@ -117,6 +117,7 @@ class Dispatcher(Taker):
     settle: Callable[[Delivery], None]
     reconsider: Callable[[Message], None]
     partial: Callable[[Message], None]
+    keep_reply: Callable[[Delivery, int, bytes], None] | None
     ready_limit: int
     queue_limit: int
     memory_soft_octets: int

@@ -81,7 +81,10 @@ cdef class Journal:
     cdef bint _flush_asked
     cdef uint64_t _next_serial
     cdef uint64_t _last_id
-    cdef uint64_t _appended                  # sequence of the last small record
+    cdef uint64_t _appended                  # sequence of the last small record …
+    cdef uint64_t _placed                    # … and where it begins in the segment that grows
+    cdef dict _recent                        # {(serial, offset): (message, body)}: outcomes not known to be on disk …
+    cdef object _recent_order                # … and deque of (sequence, (serial, offset))
     cdef uint64_t _seen_syncs, _seen_sync_us, _seen_octets
     cdef Waiting *_waiting                   # ring
     cdef size_t _waiting_head, _waiting_count, _waiting_capacity
@@ -98,6 +101,7 @@ cdef class Journal:
     cdef int append_message(self, Message message, Receiver receiver) except -1
     cdef int append_small(self, uint8_t type, uint64_t id, const char *body, size_t n, int slot) except -1
     cdef int append_done(self, Message message) except -1
+    cdef int _chain(self, Message message, bytes body) except -1
     cdef void mark_in_flight(self, Message message) noexcept
     cdef int forget(self, Message message) except -1
     cdef Segment _place(self, uint64_t length, bint small)

@@ -7,6 +7,7 @@ from typing_extensions import disjoint_base
 
 from angarium._core.counters import Counters
 from angarium._core.disk import Disk
+from angarium._core.outcome_record import Outcome
 from angarium._core.record import Message
 
 class JournalFull(OSError):
@@ -131,6 +132,35 @@ class Journal:
         """
     def append_record(self, type: int, id: int, body: bytes) -> None:
         """Append a record about a message. It goes to disk with the next commit, or with the next flush."""
+    def append_outcome(
+        self,
+        message: Message,
+        entries: list[tuple[int, int, int, bytes]],
+        *args: Never,
+        attempted: float,
+        attempt: int,
+        next_attempt: float,
+        next_hop: bytes = b"",
+        host: bytes = b"",
+    ) -> None:
+        """Journal what an attempt came to and make the record the last of the message's chain.
+
+        entries: [(recipient index, RecipientState, reply code, text)]; recipients for whom it has ended without the
+        journal knowing are added. JournalFull or JournalFailed when the journal takes nothing; the message's chain is
+        then as it was.
+        """
+    def read_outcomes(self, message: Message, most: int = 16) -> list[Outcome]:
+        """What the message's attempts came to, oldest first: the records of its newest `most` attempts.
+
+        A record that cannot be read ends the list. Blocks: call it in a thread.
+        """
+    def last_replies(self, message: Message) -> dict[int, tuple[int, bytes]]:
+        """{recipient index: (reply code, text)} of the recipients who are not final.
+
+        It reads no further back than it has to. Blocks: call it in a thread.
+        """
+    def _read_body(self, id: int, place: tuple[int, int]) -> bytes | None: ...
+    def _chain_again(self) -> Any: ...
     def done(self, message: Message) -> None:
         """Nothing is left to do for message: say so in the journal and let go of its record."""
     def settle_in_flight(self, message: Message) -> None:

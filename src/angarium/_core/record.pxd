@@ -46,11 +46,6 @@ cdef extern from "record_format.h":
         int8_t priority
         uint8_t trace_fields
 
-    ctypedef struct OutcomeMeta:
-        uint64_t next_attempt_us
-        uint32_t attempts
-        uint16_t entries
-
 
 cpdef enum RecordType:
     RECORD_ACCEPTED = 1      # envelope + mail data: the message is ours
@@ -90,6 +85,9 @@ cpdef enum MessageState:
     MESSAGE_HELD = 3
     MESSAGE_GONE = 4
 
+
+cdef enum:
+    ATTEMPTS_KEPT = 16       # whose outcome records are read back and carried along
 
 cdef enum:
     ENVELOPE_TEXTS = 7       # the length-prefixed texts in front of the recipients, in AcceptedMeta's order
@@ -142,6 +140,7 @@ cdef enum MessageMark:
     MARK_WARNED = 8          # its sender knows that it is late
     MARK_FRESH = 16          # waits for room only: it goes before what was tried already
     MARK_ATTEMPTED = 32      # some recipient of this round was answered
+    MARK_COUNTED = 64        # an only recipient's end is in the journal
 
 
 cdef class Message:
@@ -154,7 +153,6 @@ cdef class Message:
     cdef readonly double next_attempt        # unix seconds; 0 while it is not scheduled
     cdef public object segment               # journal.Segment that holds the record, None for class memory
     cdef public MailBuffer buffer            # None: the mail data is on disk only
-    cdef public object replies               # None, or {recipient index: (code, text)} of the last attempt
     cdef uint8_t *states                     # RecipientState per recipient
     cdef uint32_t queue_number               # of the scheduled queue that it belongs to, 0: none
     cdef uint32_t heap_index                 # its place among those that wait in that queue, NOWHERE: it does not wait
@@ -182,6 +180,10 @@ cdef enum:
 
 
 cdef int allocate_states(Message message, uint16_t recipients) except -1
+cdef bint is_counted(Message message, uint16_t index) noexcept      # whether the journal says how it ended for it
+cdef void set_counted(Message message, uint16_t index) noexcept
+# its last outcome record is at offset of the segment with that serial and has so many octets
+cdef void note_outcome(Message message, uint64_t serial, uint64_t offset, size_t octets) noexcept
 cdef int read_entry(Message message, const char *record) except -1
 cdef uint32_t hash_path(const char *path, size_t n) noexcept nogil
 cdef uint64_t buffered_octets() noexcept nogil

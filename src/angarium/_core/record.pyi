@@ -85,7 +85,6 @@ class Message:
 
     segment: Segment | None
     buffer: MailBuffer | None
-    replies: dict[int, tuple[int, bytes]] | None
     state: int
     durability: int
     flags: int

@@ -29,9 +29,6 @@ class SegmentScan:
 def scan_segment(segment: Segment, table: MessageTable, whole: bool) -> SegmentScan:
     """Read segment into table; OSError when the file cannot be read."""
 
-def encode_outcome(attempts: int, next_attempt: float, entries: list[tuple[int, int, int, bytes]]) -> bytes:
-    """The body of an outcome record; entries: [(recipient index, RecipientState, reply code, text)]."""
-
 def read_in_flight(path: str, disk: Disk | None = None) -> list[int]:
     """Ids of the messages whose last octets may have left when the node went down; none when there is no such file."""
 

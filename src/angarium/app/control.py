@@ -185,7 +185,7 @@ class ControlServer:
                 continue
             buffer = await self._buffer(message)
             if buffer is not None and _matches(buffer, wanted):
-                found.append(_describe(message, buffer))
+                found.append(_describe(message, buffer, await self._replies(message)))
         return found
 
     async def _show(self, text: str) -> dict[str, Any] | None:
@@ -195,7 +195,7 @@ class ControlServer:
         buffer = await self._buffer(message)
         if buffer is None:
             return None
-        described = _describe(message, buffer)
+        described = _describe(message, buffer, await self._replies(message))
         header, _, _ = buffer.mail_data().partition(b"\r\n\r\n")
         described["header"] = header.decode("utf-8", "replace")
         described["record"] = {"shard": shard_of(message.id)}
@@ -218,6 +218,17 @@ class ControlServer:
             log.warning("message %s cannot be read: %s", message.queue_id, failure)
             return None
 
+    async def _replies(self, message: Message) -> dict[int, tuple[int, bytes]]:
+        """The last reply of every recipient who waits."""
+        if not message.outcome_serial:
+            return {}
+        journal = self._worker.dispatcher.journal(message)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(None, journal.last_replies, message)
+        except OSError as failure:
+            log.warning("message %s: its outcomes cannot be read: %s", message.queue_id, failure)
+            return {}
+
 
 def _make_way(path: Path) -> None:
     """A folder for the socket, and nothing where it will be."""
@@ -237,9 +248,8 @@ def _matches(buffer: MailBuffer, wanted: Filter) -> bool:
     return True
 
 
-def _describe(message: Message, buffer: MailBuffer) -> dict[str, Any]:
+def _describe(message: Message, buffer: MailBuffer, replies: dict[int, tuple[int, bytes]]) -> dict[str, Any]:
     envelope = buffer.envelope()
-    replies = message.replies or {}
     recipients = []
     for index, (path, _, _) in enumerate(envelope["recipients"]):
         reply = replies.get(index)

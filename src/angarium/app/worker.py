@@ -233,6 +233,7 @@ class Worker:
         dispatcher.settle = recorder.settle
         dispatcher.reconsider = recorder.reconsider
         dispatcher.partial = recorder.partial
+        dispatcher.keep_reply = recorder.delivered
 
     def _requeue(self) -> None:
         """What recovery found waits for its time, or goes as soon as there is room."""

@@ -13,12 +13,11 @@ would be tried once more from its last journalled state."""
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from angarium._core.client_session import Phase
 from angarium._core.counters import Counters, Slot
-from angarium._core.record import RecordType, shard_of
-from angarium._core.recovery import encode_outcome
 from angarium.mail.status import EnhancedStatus, RecipientState
 from angarium.outcome.bounce import RecipientReport
 from angarium.outcome.classify import Outcome, classify
@@ -50,6 +49,16 @@ _SLOTS = {
 OWN_REPLY = 451  # what is logged where no host said anything
 
 
+@dataclass(slots=True)
+class _Part:
+    """What one delivery came to, until it is in the journal."""
+
+    message: Message
+    next_hop: bytes
+    host: bytes
+    entries: list[tuple[int, int, int, bytes]] = field(default_factory=list)
+
+
 class Recorder:
     """Settles what deliveries came to, for one worker.
 
@@ -72,6 +81,7 @@ class Recorder:
         self._clock = clock
         self._next_attempt = next_attempt
         self._bounce = bounce
+        self._part: _Part | None = None  # of the delivery that is being settled
 
     def settle(self, delivery: Delivery) -> None:
         """Take a delivery's results in."""
@@ -80,7 +90,7 @@ class Recorder:
         self._counters.add(Slot.DELIVERY_ATTEMPTS, 1)
         accepted = sum(1 for _, code, _, _, phase in results if code // 100 == 2 and phase == Phase.PHASE_FINAL)
         failed: list[RecipientReport] = []
-        replies = message.replies or {}
+        part = self._part = _Part(message, delivery.queue.next_hop, delivery.host or b"")
         for index, code, enhanced, text, phase in results:
             outcome = classify(code, enhanced, text, phase, accepted_recipients=accepted)
             message.set_recipient_state(index, outcome.state)
@@ -88,10 +98,8 @@ class Recorder:
             self._dispatcher.log_attempt(
                 _EVENTS[outcome.state], delivery, index, outcome.reply_code or OWN_REPLY, outcome.status, text
             )
-            if outcome.state is RecipientState.DELIVERED:
-                replies.pop(index, None)
-                continue
-            replies[index] = (outcome.reply_code or OWN_REPLY, b"%s %s" % (str(outcome.status).encode(), text))
+            reply = b"%s %s" % (str(outcome.status).encode(), text)
+            part.entries.append((index, outcome.state, outcome.reply_code or OWN_REPLY, reply))
             if outcome.state is RecipientState.FAILED:
                 failed.append(report_of(message, index, outcome, enhanced, delivery.host, self._clock.now()))
             elif outcome.state is RecipientState.IN_DOUBT:
@@ -99,44 +107,50 @@ class Recorder:
                 message.in_doubt = True
             if outcome.soon:
                 message.soon = True
-        message.replies = replies or None
         if message.in_doubt:
             self._events.flush()  # it is in the log before it can be sent again
         if failed:
             self._bounce(message, failed)
         self._dispatcher.finish(delivery)
+        self._part = None
+
+    def delivered(self, delivery: Delivery, code: int, text: bytes) -> None:
+        """Keep the reply of a delivery that went well until the journal is told that some of the message is left."""
+        self._part = _Part(delivery.message, delivery.queue.next_hop, delivery.host or b"")
+        self._part.entries += [(index, RecipientState.DELIVERED, code, text) for index in delivery.indices()]
 
     def reconsider(self, message: Message) -> None:
         """All deliveries of this round are over and some recipients are left: schedule the next attempt, or give up."""
         now = self._clock.now()
+        attempt = message.attempts + 1
         at: float | None
         if message.soon:
             # the host takes so many recipients at a time: the rest go at once, and that is no new attempt
             message.soon = False
             at = now
         else:
-            message.set_attempts(message.attempts + 1)
+            message.set_attempts(attempt)
             at = self._next_attempt(message)
         if at is None:
             self.expire(message)
             return
-        self._write_outcome(message, at)
         try:
             self._dispatcher.persist(message)
         except OSError as failure:
             log.error("message %s (class memory) could not be written: %s", message.queue_id, failure)
+        self._write_outcome(message, attempt, at)
         self._dispatcher.wait(message, at)
 
     def partial(self, message: Message) -> None:
         """Some recipients are done while other deliveries go on: a crash must not send to the former again."""
-        self._write_outcome(message, 0.0)
+        self._write_outcome(message, message.attempts + 1, 0.0)
 
     def expire(self, message: Message) -> None:
         """The time of message is over: its sender is told of the recipients that are left."""
         now = self._clock.now()
         self._counters.add(Slot.QUEUE_EXPIRED, 1)
         reports = []
-        replies = message.replies or {}
+        replies = self._last_replies(message)
         for index in message.unfinished():
             code, text = replies.get(index, (OWN_REPLY, b"no attempt was answered"))
             message.set_recipient_state(index, RecipientState.EXPIRED)
@@ -168,20 +182,34 @@ class Recorder:
         self._bounce(message, reports)
         self._dispatcher.drop(message)
 
-    def _write_outcome(self, message: Message, next_attempt: float) -> None:
+    def _last_replies(self, message: Message) -> dict[int, tuple[int, bytes]]:
+        """Of the recipients who are left: from the attempt that just ended, else from the journal (a short read)."""
+        replies: dict[int, tuple[int, bytes]] = {}
+        if message.segment is not None:
+            try:
+                replies = self._dispatcher.journal(message).last_replies(message)
+            except OSError as failure:
+                log.error("message %s: its last replies cannot be read: %s", message.queue_id, failure)
+        if self._part is not None and self._part.message is message:
+            replies |= {index: (code, text) for index, _, code, text in self._part.entries}
+        return replies
+
+    def _write_outcome(self, message: Message, attempt: int, next_attempt: float) -> None:
+        part, self._part = self._part, None
         if message.segment is None:
-            return  # class memory: persist writes the whole message
-        replies = message.replies or {}
-        entries = []
-        for index in range(message.recipients):
-            state = message.recipient_state(index)
-            if state != RecipientState.QUEUED:
-                code, text = replies.get(index, (0, b""))
-                entries.append((index, state, code, text))
-        journal = self._dispatcher.journals[shard_of(message.id)]
+            return  # class memory, and the journal took nothing: the next outcome says what has ended
+        if part is None or part.message is not message:
+            part = _Part(message, b"", b"")
+        journal = self._dispatcher.journal(message)
         try:
-            journal.append_record(
-                RecordType.RECORD_OUTCOME, message.id, encode_outcome(message.attempts, next_attempt, entries)
+            journal.append_outcome(
+                message,
+                part.entries,
+                attempted=self._clock.now(),
+                attempt=attempt,
+                next_attempt=next_attempt,
+                next_hop=part.next_hop,
+                host=part.host,
             )
         except OSError as failure:
             log.error("message %s: its outcome could not be written: %s", message.queue_id, failure)

@@ -3,6 +3,7 @@
 The layout is described in cext/record_format.h; the compiled core does the work.
 """
 
+from angarium._core.outcome_record import decode_outcome, encode_outcome
 from angarium._core.record import (
     MailBuffer,
     RecordError,
@@ -13,12 +14,12 @@ from angarium._core.record import (
     new_message,
     parse_id,
 )
-from angarium._core.recovery import encode_outcome
 
 __all__ = [
     "MailBuffer",
     "RecordError",
     "checksum",
+    "decode_outcome",
     "encode_outcome",
     "format_id",
     "load_message",

@@ -24,9 +24,11 @@ from angarium._core.journal import (
     read_segment_header,
     segment_header,
 )
+from angarium._core.outcome_record import MOST_KEPT, encode_outcome
 from angarium._core.record import Durability, Message, MessageState, RecordType, load_message, memory_octets, shard_of
-from angarium._core.recovery import encode_outcome, read_in_flight
+from angarium._core.recovery import read_in_flight
 from tests.reference.record import ACCEPTED, DONE, OUTCOME, decode_segment_header, walk_segment
+from tests.support.disk import SimulatedDisk
 from tests.support.journal import Shard, files
 
 SEGMENT = 64 << 10
@@ -168,6 +170,106 @@ def test_class_memory_is_written_only_when_the_first_attempt_did_not_deliver(sha
 
 
 # ---------------------------------------------------------------- records
+
+
+def attempt(shard: Shard, message: Message, number: int, text: bytes, state: int = 2, index: int = 0) -> None:
+    message.set_recipient_state(index, state)
+    message.set_attempts(number)
+    shard.journal.append_outcome(
+        message,
+        [(index, state, 451, text)],
+        attempted=1_800_000_000.0 + number,
+        attempt=number,
+        next_attempt=1_800_000_100.0 + number,
+        next_hop=b"mx",
+        host=b"mx%d.example.net[192.0.2.1]:25" % number,
+    )
+
+
+def told(shard: Shard, message: Message) -> list[tuple[int, bytes, bytes]]:
+    return [
+        (outcome.attempt, outcome.host.partition(b".")[0], text)
+        for outcome in shard.journal.read_outcomes(message)
+        for _, _, _, text in outcome.entries
+    ]
+
+
+def test_all_attempts_can_be_read_back_before_and_after_they_are_on_disk(shard: Shard) -> None:
+    first, second = shard.accept(b"first"), shard.accept(b"second")
+    assert shard.journal.read_outcomes(first) == []
+    for number in range(1, 5):
+        attempt(shard, first, number, b"first %d" % number)
+        attempt(shard, second, number, b"x" * 990 + b"%d" % number)  # more than is read at once
+        if number == 2:
+            shard.accept(b"")  # with it, the first two are on disk
+    for journal_of in (shard, None):
+        if journal_of is None:
+            shard.journal.close()
+            shard = Shard(shard.folder, segment_octets=SEGMENT)
+            first, second = shard.table.get(first.id), shard.table.get(second.id)  # type: ignore[assignment]
+        assert told(shard, first) == [(i, b"mx%d" % i, b"first %d" % i) for i in range(1, 5)]
+        assert told(shard, second) == [(i, b"mx%d" % i, b"x" * 990 + b"%d" % i) for i in range(1, 5)]
+        assert shard.journal.last_replies(first) == {0: (451, b"first 4")}
+
+
+def test_the_newest_attempts_are_read_whatever_their_number(shard: Shard) -> None:
+    message = shard.accept(b"mail", recipients=2)
+    for number in range(1, MOST_KEPT + 10):
+        attempt(shard, message, number, b"a%d" % number)
+        attempt(shard, message, number, b"b%d" % number, index=1)
+    outcomes = shard.journal.read_outcomes(message)
+    assert [outcome.attempt for outcome in outcomes] == [i for i in range(10, MOST_KEPT + 10) for _ in range(2)]
+    assert len(shard.journal.read_outcomes(message, most=3)) == 6
+
+
+def test_a_recipient_for_whom_it_has_ended_is_in_one_record_and_counted_once(shard: Shard) -> None:
+    message = shard.accept(b"mail", recipients=3)
+    message.set_recipient_state(0, 1)  # without a reply that anybody kept
+    attempt(shard, message, 1, b"later", index=1)
+    attempt(shard, message, 2, b"never", state=3, index=1)
+    attempt(shard, message, 3, b"later", index=2)
+    shard.flush()
+    records = [record for _, record in walk_segment(Path(shard.journal.segments[0].path).read_bytes())][1:]
+    assert [record.ended for record in records] == [(1, 0, 0), (0, 1, 0), (0, 0, 0)]
+    assert [[index for index, *_ in record.entries] for record in records] == [[1, 0], [1], [2]]
+
+
+def test_a_chain_whose_record_is_harmed_ends_there(shard: Shard) -> None:
+    message = shard.accept(b"mail")
+    for number in range(1, 4):
+        attempt(shard, message, number, b"text %d" % number)
+    shard.accept(b"")
+    path = Path(shard.journal.segments[0].path)
+    octets = path.read_bytes()
+    path.write_bytes(octets.replace(b"text 2", b"text 7"))
+    assert told(shard, message) == [(3, b"mx3", b"text 3")]
+
+
+def test_outcomes_lost_in_a_failed_write_are_written_again(tmp_path: Path) -> None:
+    disk = SimulatedDisk(tmp_path / "000")
+    shard = Shard(tmp_path / "000", segment_octets=SEGMENT, disk=disk.disk)
+    message = shard.accept(b"mail")
+    attempt(shard, message, 1, b"one")
+    shard.accept(b"")
+    disk.fail = lambda kind, name: errno.EIO if kind == "write" else 0
+    attempt(shard, message, 2, b"two")
+    attempt(shard, message, 3, b"three")
+    shard.flush()
+    assert shard.journal.failed == errno.EIO
+    with pytest.raises(JournalFailed):
+        attempt(shard, message, 4, b"four")
+    disk.fail = lambda kind, name: 0
+    assert shard.journal.heal()
+    attempt(shard, message, 4, b"four")
+    every = [(i, b"mx%d" % i, text) for i, text in enumerate((b"one", b"two", b"three", b"four"), 1)]
+    assert told(shard, message) == every
+    shard.flush()
+    after = SimulatedDisk(tmp_path / "000", disk.state_at(len(disk.events)).killed())
+    again = Shard(tmp_path / "000", segment_octets=SEGMENT, disk=after.disk)
+    found = again.table.get(message.id)
+    assert found is not None
+    assert told(again, found) == every
+    assert disk.violations == after.violations == []
 
 
 def test_small_records_stand_behind_their_message(shard: Shard) -> None:

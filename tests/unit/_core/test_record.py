@@ -332,7 +332,7 @@ def test_a_new_message_knows_what_its_record_says() -> None:
     assert (message.durability, message.flags, message.received_us) == (1, 9, 1_800_000_000_123_456)
     assert message.record_octets == len(buffer) == decode_record(sealed(buffer)).length
     assert message.buffer is buffer
-    assert (message.segment, message.replies, message.attempts, message.next_attempt) == (None, None, 0, 0.0)
+    assert (message.segment, message.attempts, message.next_attempt) == (None, 0, 0.0)
     assert not message.in_doubt
     assert message.queue_id in repr(message)
 

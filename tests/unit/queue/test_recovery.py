@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from angarium._core.journal import segment_header
+from angarium._core.outcome_record import encode_outcome
 from angarium._core.record import MessageState, RecordType, format_id, load_message
-from angarium._core.recovery import encode_outcome
 from tests.reference.record import ACCEPTED, DONE, encode_record
 from tests.support.journal import Shard, files
 
@@ -37,14 +37,27 @@ def test_an_empty_folder_is_an_empty_shard(shard: Shard) -> None:
 def test_everything_that_is_known_of_a_message_comes_back(shard: Shard) -> None:
     message = shard.accept(b"mail data", recipients=3)
     entries = [(0, 1, 250, b"2.0.0 ok"), (1, 2, 451, b"4.7.1 later"), (2, 5, 0, b"")]
-    shard.journal.append_record(RecordType.RECORD_OUTCOME, message.id, encode_outcome(4, 1_800_000_060.25, entries))
+    for index, state, _, _ in entries:
+        message.set_recipient_state(index, state)
+    message.set_attempts(4)
+    shard.journal.append_outcome(
+        message,
+        entries,
+        attempted=1_800_000_000.5,
+        attempt=4,
+        next_attempt=1_800_000_060.25,
+        next_hop=b"mx",
+        host=b"mx.example.net[192.0.2.1]:25",
+    )
     shard.journal.append_record(RecordType.RECORD_HOLD, message.id, b"")
     shard.journal.close()
     again = open_shard(shard.folder)
     found = again.table.get(message.id)
     assert found is not None
     assert [found.recipient_state(i) for i in range(3)] == [1, 2, 5]
-    assert found.replies == {1: (451, b"4.7.1 later"), 2: (0, b"")}
+    assert again.journal.last_replies(found) == {1: (451, b"4.7.1 later"), 2: (0, b"")}
+    (outcome,) = again.journal.read_outcomes(found)
+    assert outcome == (1_800_000_000.5, 4, 4, 1_800_000_060.25, b"mx", b"mx.example.net[192.0.2.1]:25", entries)
     assert (found.attempts, found.next_attempt) == (4, pytest.approx(1_800_000_060.25))
     assert found.state == MessageState.MESSAGE_HELD
     assert found.in_doubt
