@@ -20,13 +20,14 @@ before that it is in doubt, never lost.
 from collections import deque
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 from angarium._core.counters cimport Counters, Slot, slot_add, slot_observe, slot_set
 from angarium._core.event_log cimport EventLog
 from angarium._core.journal cimport Journal, Receiver, Taker
+from angarium._core.ledger cimport DROP_DELETED
 from angarium._core.octets cimport lower
 from angarium._core.record cimport (
     DURABILITY_MEMORY,
@@ -942,8 +943,8 @@ cdef class Dispatcher(Taker):
         """close for callers in Python."""
         self.close(delivery)
 
-    cdef int remove(self, Message message) except -1:
-        """Nothing is left to do for message."""
+    cdef int remove(self, Message message, int reason=DROP_DELETED) except -1:
+        """Nothing is left to do for message; recipients that are not final are dropped for that reason."""
         cdef uint16_t i
         cdef bint delivered = True
         if message.state == MESSAGE_GONE:
@@ -957,28 +958,41 @@ cdef class Dispatcher(Taker):
             slot_add(self.counters.slots, Slot.DELIVERY_DELIVERED_MESSAGES, 1)
         message.buffer = None
         try:
-            self.journal_of(message).append_done(message)
+            self.journal_of(message).append_done(message, reason)
         except OSError:
             # a disk that fails must not stop what is in memory from going out; a crash before `tick` has caught up
             # makes doubt
-            self.unrecorded.append(message)
+            self.unrecorded.append((message, reason))
         return 0
 
     cdef int _record_done(self) except -1:
         """Write into the journals what they could not take when it was over."""
         cdef Message message
         cdef list left = []
-        for message in self.unrecorded:
+        for message, reason in self.unrecorded:
             try:
-                self.journal_of(message).append_done(message)
+                self.journal_of(message).append_done(message, reason)
             except OSError:
-                left.append(message)
+                left.append((message, reason))
         self.unrecorded = left
         return 0
 
-    def drop(self, Message message):
+    def drop(self, Message message, int reason=DROP_DELETED):
         """remove for callers in Python."""
-        self.remove(message)
+        self.remove(message, reason)
+
+    def queued_recipients(self) -> int:
+        """Recipients for whom the journal does not say that it is over, counted by what is in the table.
+
+        The ledger must come to the same number by its own way.
+        """
+        cdef Journal journal
+        cdef int64_t queued = self.table.recipients
+        for message, _ in self.unrecorded:
+            queued += (<Message>message).recipients
+        for journal in self.journals.values():
+            queued -= journal.ledger.counted
+        return queued
 
     def publish_gauges(self):
         """Write what is queued into the shared counters."""
@@ -1033,6 +1047,7 @@ cdef class JournalIntake(Intake):
 
     cdef int accept(self, Message message, Receiver receiver) except -1:
         if message.durability == DURABILITY_MEMORY:
+            self.dispatcher.journal_of(message).count_memory(message)
             if receiver is not None:
                 receiver.committed(message, 0)
             return self.dispatcher.take(message)

@@ -31,7 +31,7 @@ from angarium._core.outcome_record import decode_outcome, encode_outcome, previo
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close as c_close
@@ -39,6 +39,20 @@ from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from angarium._core.counters cimport Counters, Slot, slot_add, slot_observe
 from angarium._core.disk cimport Disk, angarium_disk, real_disk
+from angarium._core.ledger cimport (
+    DONE_COUNT_SHIFT,
+    DONE_MOST,
+    DONE_NEVER,
+    DROP_DELETED,
+    DROP_REASONS,
+    END_BOUNCED,
+    END_DELIVERED,
+    END_DROPPED,
+    END_EXPIRED,
+    RECORD_FROM_MEMORY,
+    Ledger,
+    LedgerMeta,
+)
 from angarium._core.record cimport (
     ATTEMPTS_KEPT,
     BLOCK,
@@ -49,6 +63,7 @@ from angarium._core.record cimport (
     RECIPIENT_EXPIRED,
     RECIPIENT_FAILED,
     RECORD_DONE,
+    RECORD_LEDGER,
     RECORD_MAGIC,
     RECORD_OUTCOME,
     SEGMENT_MAGIC,
@@ -56,6 +71,7 @@ from angarium._core.record cimport (
     Message,
     RecordHeader,
     SegmentHeader,
+    counted_of,
     crc32c,
     is_counted,
     is_final,
@@ -190,9 +206,11 @@ cdef class Segment:
         self.alive_octets -= octets
 
 
-def segment_header(int shard, uint64_t serial, uint64_t oldest_serial, uint64_t size) -> bytes:
-    """The header of a segment file."""
+def segment_header(int shard, uint64_t serial, uint64_t oldest_serial, uint64_t size, Ledger ledger=None) -> bytes:
+    """The header of a segment file, with a checkpoint of the ledger."""
     cdef SegmentHeader header
+    cdef char record[256]
+    cdef size_t length = sizeof(RecordHeader) + sizeof(LedgerMeta)
     memset(&header, 0, sizeof(header))
     header.magic = SEGMENT_MAGIC
     header.version = SEGMENT_VERSION
@@ -202,7 +220,25 @@ def segment_header(int shard, uint64_t serial, uint64_t oldest_serial, uint64_t 
     header.size = size
     header.created_us = unix_us()
     header.crc = crc32c(0, <char *>&header + 8, sizeof(header) - 8)
-    return PyBytes_FromStringAndSize(<char *>&header, sizeof(header))
+    octets = PyBytes_FromStringAndSize(<char *>&header, sizeof(header))
+    if ledger is None:
+        return octets
+    make_header(<RecordHeader *>record, RECORD_LEDGER, 0, 0, length)
+    ledger.write(<LedgerMeta *>(record + sizeof(RecordHeader)))
+    seal_record(record, serial)
+    return octets + PyBytes_FromStringAndSize(record, length)
+
+
+cdef void make_header(RecordHeader *header, uint8_t type, uint64_t id, uint16_t flags, size_t length) noexcept nogil:
+    """The header of a record that is all meta part."""
+    memset(header, 0, sizeof(RecordHeader))
+    header.magic = RECORD_MAGIC
+    header.meta_length = <uint32_t>length
+    header.length = <uint32_t>length
+    header.id = id
+    header.type = type
+    header.version = 1
+    header.flags = flags
 
 
 cdef bint read_header(bytes block, Py_ssize_t position, SegmentHeader *header) except -1:
@@ -240,7 +276,7 @@ cdef class Journal:
     def __init__(self, str folder, int shard, uint64_t segment_octets, Counters counters, Taker taker, *,
                  segments=(), spares=(), uint64_t next_serial=1, uint64_t last_id=0, double sync_interval_s=1.0,
                  int most_spares=4,
-                 in_doubt=(), Disk disk=None):
+                 in_doubt=(), Disk disk=None, Ledger ledger=None):
         cdef int i
         cdef uint64_t number
         self.folder = folder
@@ -250,6 +286,8 @@ cdef class Journal:
         self.segments = list(segments)
         self.spares = list(spares)
         self.full = False
+        self.ledger = Ledger() if ledger is None else ledger
+        self._doomed = []
         self._parting = []
         self._leaving = []
         self._recent = {}
@@ -349,6 +387,15 @@ cdef class Journal:
         return self._waiting_count
 
     @property
+    def appended(self) -> int:
+        """A mark of what has been appended so far, for `is_written`."""
+        return self._committer.sequence if self._committer != NULL else 0
+
+    def is_written(self, uint64_t mark) -> bool:
+        """Whether all up to that mark is in the kernel's hands."""
+        return self._committer == NULL or get64(self._committer.written) >= mark
+
+    @property
     def octets_on_disk(self) -> int:
         """Octets of all files."""
         leaving = self._leaving + [segment for _, segment in self._parting]
@@ -420,7 +467,7 @@ cdef class Journal:
         self.segments.append(segment)
         self._recycle()
         oldest = self.segments[0].serial
-        header = segment_header(self.shard, segment.serial, oldest, segment.size)
+        header = segment_header(self.shard, segment.serial, oldest, segment.size, self.ledger)
         # a barrier: the end of the file's older life is on disk before the first of its records is overwritten
         sequence = committer_put(self._committer, segment.fd, 0, PyBytes_AS_STRING(header), PyBytes_GET_SIZE(header),
                                  1, 0, is_new, 1)
@@ -485,9 +532,14 @@ cdef class Journal:
         cdef MailBuffer buffer = message.buffer
         cdef size_t length = buffer.end - buffer.begin
         cdef char *record = buffer.octets + buffer.begin
-        cdef Segment segment = self._place(length, False)
+        cdef bint is_new = message.state == MESSAGE_COMMITTING       # else it was accepted in class memory
+        cdef Segment segment
         cdef uint64_t sequence
         cdef bint must_sync = message.durability != DURABILITY_ASYNC
+        if not is_new and self.ledger.in_memory_changed:
+            self.checkpoint()                # which has it among those in memory
+        segment = self._place(length, False)
+        (<RecordHeader *>record).flags = 0 if is_new else RECORD_FROM_MEMORY
         seal_record(record, segment.serial)
         sequence = committer_put(self._committer, segment.fd, segment.used, record, length, 0, must_sync, 0, 0)
         if sequence == 0:
@@ -498,34 +550,49 @@ cdef class Journal:
         segment.used += length
         segment.alive += 1
         segment.alive_octets += length
+        if is_new:
+            self.ledger.pending += message.recipients
+        else:
+            self.ledger.in_memory -= message.recipients - counted_of(message)
         self._wait(sequence, message, receiver)
         self._ask_kick(not must_sync)
         return 0
+
+    cdef int count_memory(self, Message message) except -1:
+        """A message of class memory was accepted."""
+        self.ledger.accepted += message.recipients
+        self.ledger.in_memory += message.recipients
+        self.ledger.in_memory_changed = True
+        return 0
+
+    def checkpoint(self):
+        """Append the ledger's totals: what they say of class memory is in no other record."""
+        cdef LedgerMeta meta
+        self.ledger.write(&meta)
+        self.append_small(RECORD_LEDGER, 0, 0, <const char *>&meta, sizeof(meta))
+        self.ledger.in_memory_changed = False
+
+    def checkpoint_memory(self):
+        """A checkpoint if class memory has changed since the last; call it once a second."""
+        if self.ledger.in_memory_changed and not self.failed:
+            self.checkpoint()
 
     def append(self, Message message, Receiver receiver):
         """append_message for callers in Python."""
         self.append_message(message, receiver)
 
-    cdef int append_small(self, uint8_t type, uint64_t id, const char *body, size_t n, int slot) except -1:
+    cdef int append_small(self, uint8_t type, uint64_t id, uint16_t flags, const char *body, size_t n) except -1:
         """Append a record about a message. It goes to disk with the next commit, or with the next flush."""
         cdef char on_stack[512]
         cdef char *record = on_stack
         cdef size_t length = sizeof(RecordHeader) + n
-        cdef RecordHeader *header
         cdef Segment segment = self._place(length, True)
         cdef uint64_t sequence
         if length > sizeof(on_stack):
             record = <char *>malloc(length)
             if record == NULL:
                 raise MemoryError
-        header = <RecordHeader *>record
-        memset(header, 0, sizeof(RecordHeader))
-        header.magic = RECORD_MAGIC
-        header.meta_length = length
-        header.length = length
-        header.id = id
-        header.type = type
-        header.version = 1
+        make_header(<RecordHeader *>record, type, id, flags, length)
         if n:
             memcpy(record + sizeof(RecordHeader), body, n)
         seal_record(record, segment.serial)
@@ -537,13 +604,19 @@ cdef class Journal:
         self._placed = segment.used
         segment.used += length
         self._appended = sequence
-        if slot >= 0:
-            self._finish_later(sequence, slot, True)
         return 0
 
     def append_record(self, int type, uint64_t id, bytes body):
         """append_small for callers in Python."""
-        self.append_small(type, id, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), -1)
+        self._append_kept(None, type, id, body)
+
+    cdef int _append_kept(self, Message message, uint8_t type, uint64_t id, bytes body) except -1:
+        """Append a record and keep it at hand until it is on disk."""
+        self.append_small(type, id, 0, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
+        place = (self._active.serial, self._placed)
+        self._recent[place] = (message, type, id, body)
+        self._recent_order.append((self._appended, place))
+        return 0
 
     def append_outcome(self, Message message, list entries, *, double attempted, int attempt, double next_attempt,
                        bytes next_hop=b"", bytes host=b""):
@@ -576,15 +649,15 @@ cdef class Journal:
         self._chain(message, body)
         for index in ended:
             set_counted(message, index)
+        self.ledger.counted += len(ended)
+        self.ledger.end(END_DELIVERED, delivered)
+        self.ledger.end(END_BOUNCED, failed)
+        self.ledger.end(END_EXPIRED, expired)
 
     cdef int _chain(self, Message message, bytes body) except -1:
         """Append an outcome record; until it is on disk, its body can be read from memory."""
-        cdef Py_ssize_t n = PyBytes_GET_SIZE(body)
-        self.append_small(RECORD_OUTCOME, message.id, PyBytes_AS_STRING(body), n, -1)
-        note_outcome(message, self._active.serial, self._placed, sizeof(RecordHeader) + n)
-        place = (self._active.serial, self._placed)
-        self._recent[place] = (message, body)
-        self._recent_order.append((self._appended, place))
+        self._append_kept(message, RECORD_OUTCOME, message.id, body)
+        note_outcome(message, self._active.serial, self._placed, sizeof(RecordHeader) + PyBytes_GET_SIZE(body))
         return 0
 
     def read_outcomes(self, Message message, int most=ATTEMPTS_KEPT) -> list:
@@ -641,7 +714,7 @@ cdef class Journal:
         cdef Segment segment = None
         recent = self._recent.get(place)
         if recent is not None:
-            return recent[1]
+            return recent[3]
         for each in list(self.segments):
             if (<Segment>each).serial == place[0]:
                 segment = <Segment>each
@@ -660,24 +733,58 @@ cdef class Journal:
             return None
         return octets[sizeof(header) : header.meta_length]
 
-    cdef int append_done(self, Message message) except -1:
-        """Nothing is left to do for message: say so in the journal and let go of its record."""
+    cdef int append_done(self, Message message, int reason) except -1:
+        """Nothing is left to do for message: say so in the journal and let go of its record.
+
+        Recipients that are not final are dropped, for that DropReason.
+        """
+        cdef uint64_t ends[END_DROPPED + DROP_REASONS]
+        cdef uint16_t pairs[2 * (END_DROPPED + DROP_REASONS)]
         cdef int slot = message.in_flight
+        cdef int how, kinds = 0, last = 0
+        cdef uint16_t i, counted = 0
         message.in_flight = -1
         message.state = MESSAGE_GONE
+        memset(ends, 0, sizeof(ends))
+        for i in range(message.recipients):
+            if is_counted(message, i):
+                counted += 1
+            elif message.states[i] == RECIPIENT_DELIVERED:
+                ends[END_DELIVERED] += 1
+            elif message.states[i] == RECIPIENT_FAILED:
+                ends[END_BOUNCED] += 1
+            elif message.states[i] == RECIPIENT_EXPIRED:
+                ends[END_EXPIRED] += 1
+            else:
+                ends[END_DROPPED + reason] += 1
         if message.segment is None:          # never was in the journal
-            return 0
-        try:
-            self.append_small(RECORD_DONE, message.id, NULL, 0, slot)
-        except OSError:
-            if slot >= 0:
-                message.in_flight = slot     # stays in the table: after a crash it is in doubt
-            raise
+            self.ledger.in_memory -= message.recipients - counted
+            self.ledger.in_memory_changed = True
+        else:
+            for how in range(1, END_DROPPED + DROP_REASONS):
+                if ends[how]:
+                    pairs[2 * kinds] = how
+                    pairs[2 * kinds + 1] = <uint16_t>ends[how]
+                    kinds += 1
+                    last = how
+            try:
+                if kinds == 1 and ends[last] <= DONE_MOST:
+                    self.append_small(RECORD_DONE, message.id, last | <int>ends[last] << DONE_COUNT_SHIFT, NULL, 0)
+                else:
+                    self.append_small(RECORD_DONE, message.id, 0, <const char *>pairs, kinds * 4)
+            except OSError:
+                if slot >= 0:
+                    message.in_flight = slot     # stays in the table: after a crash it is in doubt
+                raise
+            self._finish_later(self._appended, slot, message.id)
+        self.ledger.counted -= counted
+        for how in range(1, END_DROPPED + DROP_REASONS):
+            self.ledger.end(how, ends[how])
         return self.forget(message)
 
-    def done(self, Message message):
+    def done(self, Message message, int reason=DROP_DELETED):
         """append_done for callers in Python."""
-        self.append_done(message)
+        self.append_done(message, reason)
 
     cdef int forget(self, Message message) except -1:
         """The record of message is no longer needed where it stands."""
@@ -720,12 +827,15 @@ cdef class Journal:
         return 0
 
     cdef uint64_t _say_oldest(self, bint must_sync) except 0:
-        """Write behind the header of the segment that grows which serial is the oldest alive now."""
+        """Write behind the header of the segment that grows which serial is the oldest alive now.
+
+        A barrier: what says that the messages of the files that go are done is on disk before.
+        """
         cdef Segment segment = self._active
         cdef bytes header = segment_header(self.shard, segment.serial, (<Segment>self.segments[0]).serial, segment.size)
         cdef uint64_t position = HEADER_ROOM * (1 + self._headers % MORE_HEADERS)
         cdef uint64_t sequence = committer_put(self._committer, segment.fd, position, PyBytes_AS_STRING(header),
-                                               PyBytes_GET_SIZE(header), 1, must_sync, 0, 0)
+                                               PyBytes_GET_SIZE(header), 1, must_sync, 0, 1)
         if sequence == 0:
             raise MemoryError
         self._headers += 1
@@ -765,9 +875,9 @@ cdef class Journal:
         cdef int slot = message.in_flight
         if slot >= 0 and self._in_flight != NULL:
             message.in_flight = -1
-            self._finish_later(self._appended, slot, False)
+            self._finish_later(self._appended, slot, 0)
 
-    cdef int _finish_later(self, uint64_t sequence, int slot, bint done) except -1:
+    cdef int _finish_later(self, uint64_t sequence, int slot, uint64_t id) except -1:
         cdef size_t capacity, i
         cdef Finished *moved
         if self._finished_count == self._finished_capacity:
@@ -784,11 +894,13 @@ cdef class Journal:
         i = (self._finished_head + self._finished_count) % self._finished_capacity
         self._finished[i].sequence = sequence
         self._finished[i].slot = slot
-        self._finished[i].done = done
+        self._finished[i].id = id
         self._finished_count += 1
         return 0
 
     cdef void _free_slot(self, int slot) noexcept:
+        if slot < 0:
+            return
         self._in_flight[slot] = 0
         self._free_slots[self._free_count] = slot
         self._free_count += 1
@@ -872,16 +984,24 @@ cdef class Journal:
 
     cdef int _settle(self, uint64_t written, uint64_t synced, int error) except -1:
         cdef Waiting first
+        cdef Finished *finished
         cdef Message message
         cdef Receiver receiver
         cdef Segment segment
         cdef int outcome
         if error and not self.failed:
             self._fence(error)
-        while self._finished_count and self._finished[self._finished_head].sequence <= written:
-            self._free_slot(self._finished[self._finished_head].slot)
+        while self._finished_freed < self._finished_count:
+            finished = &self._finished[(self._finished_head + self._finished_freed) % self._finished_capacity]
+            if finished.sequence > written:
+                break
+            self._free_slot(finished.slot)
+            finished.slot = -1
+            self._finished_freed += 1
+        while self._finished_freed and self._finished[self._finished_head].sequence <= synced:
             self._finished_head = (self._finished_head + 1) % self._finished_capacity
             self._finished_count -= 1
+            self._finished_freed -= 1
         while self._parting and self._parting[0][0] <= synced:
             self._remove_file(self._parting.pop(0)[1])
         while self._recent_order and self._recent_order[0][0] <= synced:
@@ -905,16 +1025,26 @@ cdef class Journal:
             Py_DECREF(receiver)
             if outcome == 0:
                 slot_add(self._counters.slots, Slot.QUEUE_COMMIT_RECORDS, 1)
+                if message.state == MESSAGE_COMMITTING:
+                    self.ledger.pending -= message.recipients
+                    self.ledger.accepted += message.recipients
                 if receiver is not None:
                     receiver.committed(message, 0)
                 self._taker.take(message)
             else:
                 segment = <Segment>message.segment
-                segment.alive -= 1
-                segment.alive_octets -= message.record_octets
+                if segment is not None:              # None: from class memory, and done meanwhile
+                    segment.alive -= 1
+                    segment.alive_octets -= message.record_octets
                 message.segment = None
+                self._doomed.append(message.id)      # parts of it, or all, may be on disk
                 if message.state == MESSAGE_COMMITTING:
-                    message.state = MESSAGE_GONE     # else it is ours already, in class memory
+                    message.state = MESSAGE_GONE
+                    self.ledger.pending -= message.recipients
+                elif message.state != MESSAGE_GONE:
+                    # it is ours already, and in memory again
+                    self.ledger.in_memory += message.recipients - counted_of(message)
+                    self.ledger.in_memory_changed = True
                 if receiver is not None:
                     receiver.committed(message, outcome)
         return 0
@@ -945,15 +1075,6 @@ cdef class Journal:
             self.disk.fill_with_zeros(segment.fd, BLOCK)
         finally:
             self.disk.unlink_file(segment.path)
-        unwritten = []
-        while self._finished_count:          # what was done, but not on disk when the write failed
-            slot = self._finished[self._finished_head].slot
-            if self._finished[self._finished_head].done:
-                unwritten.append((self._in_flight[slot], slot))
-            else:
-                self._free_slot(slot)
-            self._finished_head = (self._finished_head + 1) % self._finished_capacity
-            self._finished_count -= 1
         # the header that lets a file go was not written, or is in the file that failed
         self._leaving = [segment for _, segment in self._parting] + self._leaving
         self._parting.clear()
@@ -962,29 +1083,60 @@ cdef class Journal:
         self.disk.close_file(self._folder_fd)
         self._folder_fd = folder_fd
         self.failed = 0
+        try:
+            self._append_again()
+        except OSError as failure:
+            self.failed = failure.errno or errno.EIO
+            raise
         self._counters.set(Slot.QUEUE_SHARDS_FAILED, self._counters.value(Slot.QUEUE_SHARDS_FAILED) - 1)
-        for id, slot in unwritten:
-            self.append_small(RECORD_DONE, id, NULL, 0, slot)
-        self._chain_again()
         return True
 
-    def _chain_again(self):
-        """Outcome records that may not have reached the disk are written once more, each behind the one before it."""
+    def _append_again(self):
+        """Small records that may not have reached the disk are written once more, an outcome behind the one before it.
+
+        The checkpoint of the segment that they go to knows all that has ended: what they say of it again counts for
+        nothing.
+        """
         cdef Message message
-        lost = [self._recent.pop(place) for _, place in self._recent_order]
-        self._recent_order.clear()
+        cdef Finished finished
+        cdef size_t i, count = self._finished_count
+        for id in self._doomed:
+            self.append_small(RECORD_DONE, id, DONE_NEVER, NULL, 0)
         places = {}
-        for message, body in lost:
-            if message.state == MESSAGE_GONE or message.segment is None:
-                continue
-            outcome = decode_outcome(body)
-            before = places.get(message.id, previous_of(body))
-            # what has ended is counted already, so the record that stands in for the lost one says nothing of it
-            self._chain(message, encode_outcome(
-                outcome.attempts, outcome.next_attempt, outcome.entries, attempted=outcome.attempted,
-                attempt=outcome.attempt, next_hop=outcome.next_hop, host=outcome.host, previous=before,
-            ))
-            places[message.id] = (message.outcome_serial, message.outcome_offset)
+        order, self._recent_order = self._recent_order, deque()
+        try:
+            for _, place in order:
+                message, kind, id, body = self._recent[place]
+                if message is None:
+                    self._append_kept(None, kind, id, body)
+                elif message.state != MESSAGE_GONE and message.segment is not None:
+                    outcome = decode_outcome(body)
+                    self._chain(message, encode_outcome(
+                        outcome.attempts, outcome.next_attempt, outcome.entries, attempted=outcome.attempted,
+                        attempt=outcome.attempt, next_hop=outcome.next_hop, host=outcome.host,
+                        previous=places.get(message.id, previous_of(body)),
+                    ))
+                    places[message.id] = (message.outcome_serial, message.outcome_offset)
+            for i in range(count):
+                finished = self._finished[(self._finished_head + i) % self._finished_capacity]
+                if finished.id:
+                    self.append_small(RECORD_DONE, finished.id, 0, NULL, 0)
+                    self._finish_later(self._appended, finished.slot, finished.id)
+                else:
+                    self._free_slot(finished.slot)
+                    self._finished[(self._finished_head + i) % self._finished_capacity].slot = -1
+        except OSError:
+            for _, place in self._recent_order:      # all of them once more, next time
+                self._recent.pop(place, None)
+            self._recent_order = order
+            self._finished_count = count
+            raise
+        self._finished_head = (self._finished_head + count) % self._finished_capacity if count else 0
+        self._finished_count -= count
+        self._finished_freed = 0
+        for _, place in order:
+            self._recent.pop(place, None)
+        self._doomed.clear()
 
     def read_record(self, Message message) -> bytes:
         """The whole record of message from disk. Blocks: call it in a thread."""

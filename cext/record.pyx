@@ -417,6 +417,13 @@ cdef void set_counted(Message message, uint16_t index) noexcept:
         message.states[message.recipients + (index >> 3)] |= 1 << (index & 7)
 
 
+cdef uint16_t counted_of(Message message) noexcept:
+    cdef uint16_t i, counted = 0
+    for i in range(message.recipients):
+        counted += is_counted(message, i)
+    return counted
+
+
 cdef void note_outcome(Message message, uint64_t serial, uint64_t offset, size_t octets) noexcept:
     cdef uint32_t units = message.outcome_units
     message.outcome_serial = <uint32_t>serial

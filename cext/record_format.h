@@ -1,7 +1,8 @@
 /* The journal on disk. All integers are little-endian; a build for a big-endian machine is refused.
  *
- * A segment file is one block of 4,096 octets and then records, back to back. The block begins with a SegmentHeader; at each further
- * 512 octets there may be another with the same serial and a higher oldest_serial, written later. A file is used again
+ * A segment file is one block of 4,096 octets and then records, back to back. The block begins with a SegmentHeader and a
+ * RECORD_LEDGER; at each further 512 octets there may be another SegmentHeader with the same serial and a higher
+ * oldest_serial, written later. A file is used again
  * after all its messages are done: the header then carries a higher serial, and every record names the serial of
  * the segment that it was written for, so that what is left of an older life is not mistaken for a record of this one.
  *
@@ -41,8 +42,33 @@ typedef struct __attribute__((packed)) {
     uint64_t id;          /* the message it speaks of */
     uint8_t type;
     uint8_t version;
-    uint16_t flags;
+    uint16_t flags; /* see below */
 } RecordHeader;
+
+/* flags of `accepted`: 0 for a message that is new */
+#define ANGARIUM_RECORD_FROM_MEMORY 1u /* it was accepted in class memory, and counted then */
+#define ANGARIUM_RECORD_MOVED 2u       /* copied from an older segment, with a MovedMeta at the end of the meta part */
+
+/* flags of `done`: how it ended for the recipients of whom no record has said so before (1 delivered, 2 bounced, 3
+ * expired, 4 + reason dropped), and how many they are. When they ended in several ways or are more than the field holds,
+ * flags are 0 and the body is pairs of u16: how, how many. NEVER: the message was not acknowledged and must not come back. */
+#define ANGARIUM_DONE_HOW 15u
+#define ANGARIUM_DONE_NEVER 15u
+#define ANGARIUM_DONE_COUNT_SHIFT 4
+#define ANGARIUM_DONE_MOST 4095u
+
+#define ANGARIUM_DROP_REASONS 3
+
+/* RECORD_LEDGER, right behind the SegmentHeader (the two are within one sector) and wherever class memory needs one: totals of
+ * recipients when it was appended. */
+typedef struct __attribute__((packed)) {
+    uint64_t accepted;
+    uint64_t delivered;
+    uint64_t bounced;
+    uint64_t expired;
+    uint64_t dropped[ANGARIUM_DROP_REASONS];
+    uint64_t in_memory; /* of the accepted: in class memory only */
+} LedgerMeta;
 
 typedef struct __attribute__((packed)) {
     uint64_t received_us; /* unix time in microseconds */

@@ -19,6 +19,15 @@ from libc.string cimport memcpy
 
 from angarium._core.disk cimport Disk, real_disk
 from angarium._core.journal cimport Segment
+from angarium._core.ledger cimport (
+    END_BOUNCED,
+    END_DELIVERED,
+    END_EXPIRED,
+    RECORD_FROM_MEMORY,
+    RECORD_MOVED,
+    Ledger,
+    LedgerMeta,
+)
 from angarium._core.outcome_record cimport OutcomeEntry, OutcomeMeta, next_entry
 from angarium._core.record cimport (
     BLOCK,
@@ -29,13 +38,17 @@ from angarium._core.record cimport (
     RECORD_ACCEPTED,
     RECORD_DONE,
     RECORD_HOLD,
+    RECORD_LEDGER,
     RECORD_MAGIC,
     RECORD_OUTCOME,
     RECORD_RELEASE,
     AcceptedMeta,
     Message,
     RecordHeader,
+    SegmentHeader,
+    counted_of,
     crc32c,
+    is_counted,
     is_final,
     note_outcome,
     read_entry,
@@ -66,9 +79,12 @@ cdef class SegmentScan:
     cdef bytes _window
     cdef uint64_t _window_at
 
-    def __init__(self, Segment segment, MessageTable table, bint whole):
+    cdef Ledger _ledger
+
+    def __init__(self, Segment segment, MessageTable table, bint whole, Ledger ledger=None):
         self._segment = segment
         self._table = table
+        self._ledger = Ledger() if ledger is None else ledger
         self._size = segment.disk.size(segment.fd)
         self.harmed = []
         self.torn = []
@@ -93,6 +109,9 @@ cdef class SegmentScan:
         cdef RecordHeader header
         cdef const char *p
         self.used = BLOCK
+        p = self._at(sizeof(SegmentHeader), sizeof(RecordHeader) + sizeof(LedgerMeta))
+        if p != NULL and record_is_sound(p, sizeof(RecordHeader) + sizeof(LedgerMeta), self._segment.serial):
+            self._ledger.read(<const LedgerMeta *>(p + sizeof(RecordHeader)))
         while True:
             p = self._at(position, sizeof(RecordHeader))
             if p == NULL:
@@ -177,8 +196,10 @@ cdef class SegmentScan:
 
     cdef int _apply(self, uint64_t position, RecordHeader *header, const char *p) except -1:
         cdef Message message
+        cdef size_t n = header.meta_length - sizeof(RecordHeader)
         if header.id > self.last_id:
             self.last_id = header.id
+        self._count(header, p + sizeof(RecordHeader), n)
         message = self._table.find(header.id)
         if header.type == RECORD_ACCEPTED:
             self.accepted += 1
@@ -196,16 +217,38 @@ cdef class SegmentScan:
             return 0                         # about a message that was done in an older life
         elif header.type == RECORD_DONE:
             self.done += 1
+            self._ledger.counted -= counted_of(message)
             (<Segment>message.segment).drop_alive(message.record_octets)
             message.segment = None
             self._table.remove(message)
         elif header.type == RECORD_OUTCOME:
             self.outcomes += 1
-            self._outcome(message, position, p + sizeof(RecordHeader), header.meta_length - sizeof(RecordHeader))
+            self._outcome(message, position, p + sizeof(RecordHeader), n)
         elif header.type == RECORD_HOLD:
             message.state = MESSAGE_HELD
         elif header.type == RECORD_RELEASE:
             message.state = MESSAGE_COMMITTING
+        return 0
+
+    cdef int _count(self, RecordHeader *header, const char *p, size_t n) except -1:
+        """What a record says to the ledger; that does not depend on whether its message is still known."""
+        cdef AcceptedMeta accepted
+        cdef OutcomeMeta outcome
+        if header.type == RECORD_ACCEPTED and n >= sizeof(accepted):
+            memcpy(&accepted, p, sizeof(accepted))
+            if header.flags & RECORD_FROM_MEMORY:
+                self._ledger.in_memory -= accepted.recipients
+            elif not header.flags & RECORD_MOVED:
+                self._ledger.accepted += accepted.recipients
+        elif header.type == RECORD_OUTCOME and n >= sizeof(outcome):
+            memcpy(&outcome, p, sizeof(outcome))
+            self._ledger.end(END_DELIVERED, outcome.delivered)
+            self._ledger.end(END_BOUNCED, outcome.failed)
+            self._ledger.end(END_EXPIRED, outcome.expired)
+        elif header.type == RECORD_DONE:
+            self._ledger.replay_done(header.flags, p, n)
+        elif header.type == RECORD_LEDGER and n >= sizeof(LedgerMeta):
+            self._ledger.read(<const LedgerMeta *>p)
         return 0
 
     cdef int _outcome(self, Message message, uint64_t position, const char *p, size_t n) except -1:
@@ -225,8 +268,9 @@ cdef class SegmentScan:
             if at == 0 or entry.index >= message.recipients:
                 break
             message.states[entry.index] = entry.state
-            if is_final(entry.state):
+            if is_final(entry.state) and not is_counted(message, entry.index):
                 set_counted(message, entry.index)
+                self._ledger.counted += 1
         message.marks &= ~MARK_IN_DOUBT      # of an earlier outcome some recipients may still be
         for i in range(message.recipients):
             if message.states[i] == RECIPIENT_IN_DOUBT:
@@ -234,9 +278,9 @@ cdef class SegmentScan:
         return 0
 
 
-def scan_segment(Segment segment, MessageTable table, bint whole) -> SegmentScan:
-    """Read segment into table; OSError when the file cannot be read."""
-    return SegmentScan(segment, table, whole)
+def scan_segment(Segment segment, MessageTable table, bint whole, Ledger ledger=None) -> SegmentScan:
+    """Read segment into table and ledger; OSError when the file cannot be read."""
+    return SegmentScan(segment, table, whole, ledger)
 
 
 def read_in_flight(str path, Disk disk=None) -> list[int]:

@@ -49,7 +49,9 @@ class History:
         self.model = {number: what_is(self.shard, message) for number, message in self.messages.items()}
         self.mail_data = {number: known.mail_data for number, known in self.model.items()}
         self.spoken_of: set[int] = set()  # by records after that of the message itself
-        self.torn = bool(self.shard.report.harmed)  # what is torn is reported until its segment is used again
+        report = self.shard.report
+        # what is torn is reported until its segment is used again, what it cost until there is another checkpoint
+        self.torn = bool(report.harmed or report.missing or report.unexpected)
 
     def run(self, steps: list[Step]) -> None:
         for name, *arguments in steps:
@@ -133,6 +135,8 @@ class History:
     def opened(self, folder: Path) -> None:
         self.shard = Shard(folder, segment_octets=SEGMENT)
         assert self.torn or self.shard.report.harmed == []
+        # the ledger had come to the same number of queued recipients as the table
+        assert self.torn or (self.shard.report.missing, self.shard.report.unexpected) == (0, 0)
         self.check()
         self.messages = {message.id: message for message in self.shard.table}
 
@@ -142,6 +146,8 @@ class History:
         assert sorted(found) == sorted(self.model)
         for number, known in self.model.items():
             assert what_is(self.shard, found[number]) == known
+        ledger = self.shard.journal.ledger
+        assert ledger.queued == self.shard.table.recipients - ledger.counted
         for segment in self.shard.journal.segments:
             here = [message for message in found.values() if message.segment is segment]
             assert segment.alive == len(here)

@@ -27,7 +27,6 @@ from hypothesis import strategies as st
 
 from angarium._core.journal import JournalFailed, JournalFull
 from angarium._core.record import Message, MessageState, RecordType, load_message
-from angarium._core.recovery import encode_outcome
 from tests.support.disk import SimulatedDisk
 from tests.support.journal import Shard
 
@@ -159,10 +158,14 @@ class Life:
         known = fact.said[-1][2]
         after = (tuple(states) + known.states[len(states) :])[: len(known.states)]
         entries = [(i, state, 250, b"text") for i, state in enumerate(states[: len(after)])]
-        entry = [self.disk.note("outcome", number), NEVER, None]
+        entry: list[Any] = [self.disk.note("outcome", number), NEVER, None]
         next_attempt = 1_800_000_000 + attempts
-        self.shard.journal.append_record(
-            RecordType.RECORD_OUTCOME, number, encode_outcome(attempts, float(next_attempt), entries)
+        message = self.messages[number]
+        for i, state, _, _ in entries:
+            message.set_recipient_state(i, state)
+        message.set_attempts(attempts)
+        self.shard.journal.append_outcome(
+            message, entries, attempted=1.0, attempt=attempts, next_attempt=float(next_attempt)
         )
         entry[2] = replace(known, states=after, attempts=attempts, next_attempt=next_attempt)
         fact.said.append(entry)

@@ -47,6 +47,8 @@ cpdef enum Slot:
     QUEUE_MEMORY_OCTETS              # of mail data held in memory
     QUEUE_JOURNAL_OCTETS             # of segments on disk
     QUEUE_SHARDS_FAILED              # closed for intake after a failed write or sync
+    QUEUE_LEDGER_QUEUED              # recipients of whom the journal does not say that it is over
+    QUEUE_LEDGER_DRIFT               # by how many the ledger and the queue differ
     # delivery
     DELIVERY_CONNECTIONS
     DELIVERY_READY                   # messages that may go now
@@ -97,6 +99,14 @@ cpdef enum Slot:
     QUEUE_TORN_RECORDS
     QUEUE_IN_DOUBT_TOTAL
     QUEUE_EXPIRED
+    # queue: the ledger, recipients; set, not added to, and kept in the journal
+    QUEUE_LEDGER_ACCEPTED
+    QUEUE_LEDGER_DELIVERED
+    QUEUE_LEDGER_BOUNCED
+    QUEUE_LEDGER_EXPIRED
+    QUEUE_LEDGER_DELETED
+    QUEUE_LEDGER_DAMAGED
+    QUEUE_LEDGER_LOST_MEMORY
     # delivery: attempts and what they came to
     DELIVERY_ATTEMPTS
     DELIVERY_DELIVERED_RECIPIENTS

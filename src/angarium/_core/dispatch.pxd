@@ -108,7 +108,7 @@ cdef class Dispatcher(Taker):
     cdef public uint32_t queue_limit         # of one next hop
     cdef public uint64_t memory_soft_octets
     cdef public bint stopped                 # nothing new is dispatched
-    cdef readonly list unrecorded            # messages that are done while their journal takes no records
+    cdef readonly list unrecorded            # [(message, DropReason)]: done while their journal takes no records
     cdef list _expire_s                      # by number of the retry schedule
     cdef list _warn_s
     cdef size_t _swept                       # where the sweep is
@@ -128,7 +128,7 @@ cdef class Dispatcher(Taker):
     cdef int delivered(self, Delivery delivery, Reply *reply, bytes text) except -1
     cdef int close(self, Delivery delivery) except -1
     cdef int _round_over(self, Message message) except -1
-    cdef int remove(self, Message message) except -1
+    cdef int remove(self, Message message, int reason=*) except -1
     cdef int _record_done(self) except -1
     cdef Journal journal_of(self, Message message)
 

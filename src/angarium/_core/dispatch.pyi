@@ -145,7 +145,7 @@ class Dispatcher(Taker):
     @property
     def weights(self) -> dict[bytes, int]: ...
     @property
-    def unrecorded(self) -> list[Message]: ...
+    def unrecorded(self) -> list[tuple[Message, int]]: ...
     def journal(self, message: Message) -> Journal:
         """The journal of the shard that the message belongs to."""
     def adopt(self, message: Message) -> None:
@@ -195,8 +195,13 @@ class Dispatcher(Taker):
         """One line of the event log about one recipient of delivery."""
     def finish(self, delivery: Delivery) -> None:
         """A delivery is over and its recipients' states are set."""
-    def drop(self, message: Message) -> None:
-        """Nothing is left to do for message."""
+    def drop(self, message: Message, reason: int = 0) -> None:
+        """Nothing is left to do for message; recipients that are not final are dropped, for that DropReason."""
+    def queued_recipients(self) -> int:
+        """Recipients for whom the journal does not say that it is over, counted by what is in the table.
+
+        The ledger must come to the same number by its own way.
+        """
     def tick(self, most: int = 1000, most_s: float = 0.005) -> int:
         """Scheduled queues whose time has come go to their ready queues; returns how many."""
     def publish_gauges(self) -> None:

@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from angarium._core.counters cimport Counters
 from angarium._core.disk cimport Disk, angarium_disk
+from angarium._core.ledger cimport Ledger
 from angarium._core.record cimport MailBuffer, Message
 
 
@@ -53,8 +54,8 @@ cdef struct Waiting:
 
 cdef struct Finished:
     uint64_t sequence        # once this is written …
-    int slot                 # … this slot of the in-flight table is free
-    bint done                # the record says `done`; else it is an outcome and the message goes on
+    int slot                 # … this slot of the in-flight table is free (-1: it has none)
+    uint64_t id              # of the message that is done; 0: the record is an outcome and the message goes on
 
 
 cdef class Journal:
@@ -67,6 +68,8 @@ cdef class Journal:
     cdef readonly int failed                 # errno; 0 while the journal takes records
     cdef public object full                  # True after a segment could not be made for want of room
     cdef public object kick_later            # called once when a commit has been asked for: arranges for kick() soon
+    cdef readonly Ledger ledger
+    cdef list _doomed                        # ids of messages whose commit failed, until the journal says so
     cdef Segment _active
     cdef Counters _counters
     cdef Taker _taker
@@ -83,13 +86,14 @@ cdef class Journal:
     cdef uint64_t _last_id
     cdef uint64_t _appended                  # sequence of the last small record …
     cdef uint64_t _placed                    # … and where it begins in the segment that grows
-    cdef dict _recent                        # {(serial, offset): (message, body)}: outcomes not known to be on disk …
-    cdef object _recent_order                # … and deque of (sequence, (serial, offset))
+    cdef dict _recent                        # {(serial, offset): (message or None, type, id, body)}: records but `done`
+    cdef object _recent_order                # not known to be on disk, and a deque of (sequence, (serial, offset))
     cdef uint64_t _seen_syncs, _seen_sync_us, _seen_octets
     cdef Waiting *_waiting                   # ring
     cdef size_t _waiting_head, _waiting_count, _waiting_capacity
     cdef Finished *_finished                 # ring
     cdef size_t _finished_head, _finished_count, _finished_capacity
+    cdef size_t _finished_freed              # of these the first so many are written: their slots are free
     cdef uint64_t *_in_flight                # mapped file: ids of messages whose last octets may have left
     cdef int *_free_slots
     cdef int _free_count
@@ -99,15 +103,17 @@ cdef class Journal:
 
     cdef uint64_t next_id(self) except 0
     cdef int append_message(self, Message message, Receiver receiver) except -1
-    cdef int append_small(self, uint8_t type, uint64_t id, const char *body, size_t n, int slot) except -1
-    cdef int append_done(self, Message message) except -1
+    cdef int append_small(self, uint8_t type, uint64_t id, uint16_t flags, const char *body, size_t n) except -1
+    cdef int append_done(self, Message message, int reason) except -1
+    cdef int count_memory(self, Message message) except -1
     cdef int _chain(self, Message message, bytes body) except -1
+    cdef int _append_kept(self, Message message, uint8_t type, uint64_t id, bytes body) except -1
     cdef void mark_in_flight(self, Message message) noexcept
     cdef int forget(self, Message message) except -1
     cdef Segment _place(self, uint64_t length, bint small)
     cdef int _open_segment(self, uint64_t length, bint small) except -1
     cdef int _wait(self, uint64_t sequence, Message message, Receiver receiver) except -1
-    cdef int _finish_later(self, uint64_t sequence, int slot, bint done) except -1
+    cdef int _finish_later(self, uint64_t sequence, int slot, uint64_t id) except -1
     cdef void _free_slot(self, int slot) noexcept
     cdef int _recycle(self) except -1
     cdef int _part(self, uint64_t sequence) except -1

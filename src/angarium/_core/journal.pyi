@@ -7,6 +7,7 @@ from typing_extensions import disjoint_base
 
 from angarium._core.counters import Counters
 from angarium._core.disk import Disk
+from angarium._core.ledger import Ledger
 from angarium._core.outcome_record import Outcome
 from angarium._core.record import Message
 
@@ -92,6 +93,7 @@ class Journal:
         most_spares: int = 4,
         in_doubt: Iterable[Message] = (),
         disk: Disk | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         """in_doubt: messages of the in-flight table that keep their place in it; disk: None is the machine's own."""
 
@@ -160,9 +162,23 @@ class Journal:
         It reads no further back than it has to. Blocks: call it in a thread.
         """
     def _read_body(self, id: int, place: tuple[int, int]) -> bytes | None: ...
-    def _chain_again(self) -> Any: ...
-    def done(self, message: Message) -> None:
-        """Nothing is left to do for message: say so in the journal and let go of its record."""
+    def _append_again(self) -> Any: ...
+    def done(self, message: Message, reason: int = 0) -> None:
+        """Nothing is left to do for message: say so in the journal and let go of its record.
+
+        Recipients that are not final are dropped, for that DropReason.
+        """
+    def checkpoint(self) -> None:
+        """Append the ledger's totals: what they say of class memory is in no other record."""
+    def checkpoint_memory(self) -> None:
+        """A checkpoint if class memory has changed since the last; call it once a second."""
+    @property
+    def ledger(self) -> Ledger: ...
+    @property
+    def appended(self) -> int:
+        """A mark of what has been appended so far, for `is_written`."""
+    def is_written(self, mark: int) -> bool:
+        """Whether all up to that mark is in the kernel's hands."""
     def settle_in_flight(self, message: Message) -> None:
         """A final reply was seen, and message goes on."""
     def kick(self) -> None:
@@ -190,8 +206,8 @@ class Journal:
     def _make_file(self, size: int) -> Segment: ...
     def _fence(self, error: int) -> Any: ...
 
-def segment_header(shard: int, serial: int, oldest_serial: int, size: int) -> bytes:
-    """The header of a segment file."""
+def segment_header(shard: int, serial: int, oldest_serial: int, size: int, ledger: Ledger | None = None) -> bytes:
+    """The header of a segment file, with a checkpoint of the ledger."""
 
 def read_segment_header(block: bytes) -> tuple[int, int, int, int] | None:
     """(shard, serial, oldest_serial, size), or None when block does not begin with a sound header."""

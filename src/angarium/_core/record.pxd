@@ -53,6 +53,7 @@ cpdef enum RecordType:
     RECORD_DONE = 3          # nothing is left to do for this message
     RECORD_HOLD = 4          # kept from delivery until a RECORD_RELEASE
     RECORD_RELEASE = 5
+    RECORD_LEDGER = 6        # totals of recipients so far (ledger.pxd)
 
 
 cpdef enum Durability:
@@ -181,6 +182,7 @@ cdef enum:
 
 cdef int allocate_states(Message message, uint16_t recipients) except -1
 cdef bint is_counted(Message message, uint16_t index) noexcept      # whether the journal says how it ended for it
+cdef uint16_t counted_of(Message message) noexcept    # for how many it does
 cdef void set_counted(Message message, uint16_t index) noexcept
 # its last outcome record is at offset of the segment with that serial and has so many octets
 cdef void note_outcome(Message message, uint64_t serial, uint64_t offset, size_t octets) noexcept

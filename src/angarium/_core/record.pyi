@@ -13,6 +13,7 @@ class RecordType(IntEnum):
     RECORD_DONE = 3
     RECORD_HOLD = 4
     RECORD_RELEASE = 5
+    RECORD_LEDGER = 6
 
 class Durability(IntEnum):
     DURABILITY_FSYNC = 0

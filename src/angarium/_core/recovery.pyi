@@ -4,13 +4,14 @@ from typing_extensions import disjoint_base
 
 from angarium._core.disk import Disk
 from angarium._core.journal import Segment
+from angarium._core.ledger import Ledger
 from angarium._core.schedule import MessageTable
 
 @disjoint_base
 class SegmentScan:
     """What reading one segment found."""
 
-    def __init__(self, segment: Segment, table: MessageTable, whole: bool) -> None: ...
+    def __init__(self, segment: Segment, table: MessageTable, whole: bool, ledger: Ledger | None = None) -> None: ...
     @property
     def used(self) -> int: ...
     @property
@@ -26,8 +27,8 @@ class SegmentScan:
     @property
     def torn(self) -> list[int]: ...
 
-def scan_segment(segment: Segment, table: MessageTable, whole: bool) -> SegmentScan:
-    """Read segment into table; OSError when the file cannot be read."""
+def scan_segment(segment: Segment, table: MessageTable, whole: bool, ledger: Ledger | None = None) -> SegmentScan:
+    """Read segment into table and ledger; OSError when the file cannot be read."""
 
 def read_in_flight(path: str, disk: Disk | None = None) -> list[int]:
     """Ids of the messages whose last octets may have left when the node went down; none when there is no such file."""

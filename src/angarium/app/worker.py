@@ -37,6 +37,7 @@ from angarium.delivery.route import RouteTable
 from angarium.ingress.listener import listen
 from angarium.outcome.recorder import Recorder
 from angarium.queue.backoff import expires_at, next_attempt_at
+from angarium.queue.ledger import LedgerWatch
 from angarium.queue.loader import Loader
 from angarium.queue.placement import shard_folder, shards_of
 from angarium.queue.recovery import RecoveryReport, open_shard
@@ -108,6 +109,7 @@ class Worker:
         self._first_spare(self.journals[0])
         self._wire()
         self._requeue()
+        self.ledger.publish_now()
         self._servers = await listen(self.config, self.reception, sockets)
         control = ControlServer(self)
         await control.start(self._spool / "run" / f"worker-{self.number}.sock")
@@ -142,6 +144,16 @@ class Worker:
                 log.warning("shard %d: %s", shard, line)
             self.counters.add(Slot.QUEUE_TORN_RECORDS, len(report.harmed))
             self.counters.add(Slot.QUEUE_RECOVERED, report.messages)
+            if report.lost_memory:
+                log.warning(
+                    "shard %d: %d recipients of class memory were lost with the process", shard, report.lost_memory
+                )
+            if report.missing:
+                log.error("shard %d: damage: %d recipients are missing from the queue", shard, report.missing)
+            if report.unexpected:
+                log.warning(
+                    "shard %d: %d recipients are queued of whom the ledger did not know", shard, report.unexpected
+                )
 
     def _retry_schedules(self) -> None:
         """Number the retry schedules, before recovery makes the first scheduled queue."""
@@ -226,6 +238,7 @@ class Worker:
             hostname=config.node.hostname,
             workers=self._workers,
         )
+        self.ledger = LedgerWatch(dispatcher, self.journals, self.counters)
         self.loader = Loader(dispatcher.journals, self._harmed)
         dispatcher.place = self.router.place
         dispatcher.load = self._load
@@ -293,6 +306,9 @@ class Worker:
             self.egress.sweep()
             self.counters.set(Slot.QUEUE_JOURNAL_OCTETS, sum(journal.octets_on_disk for journal in self.journals))
             self._publish_resolver()
+            for journal in self.journals:
+                self._checkpoint(journal)
+            self.ledger.check()
         if count % HEAL_TICKS == 0:
             for journal in self.journals:
                 self._heal(journal)
@@ -368,6 +384,12 @@ class Worker:
         finally:
             self._preparing = False
 
+    def _checkpoint(self, journal: Journal) -> None:
+        try:
+            journal.checkpoint_memory()
+        except OSError as failure:
+            log.debug("shard %d: no checkpoint of class memory: %s", journal.shard, failure)
+
     def _heal(self, journal: Journal) -> None:
         if journal.failed:
             try:
@@ -407,8 +429,10 @@ class Worker:
         await self.router.close()
         await self.resolver.close()
         for journal in self.journals:
+            self._checkpoint(journal)
             loop.remove_reader(journal.event_fd)
             journal.close()
+        self.ledger.publish_now()
         self.dispatcher.publish_gauges()
         self.events.close()
         log.info("worker %d: stopped with %d messages queued", self.number, len(self.dispatcher.table))

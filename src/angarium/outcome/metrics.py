@@ -156,6 +156,37 @@ METRICS: tuple[MetricSpec, ...] = (
     _gauge("queue_memory_bytes", Slot.QUEUE_MEMORY_OCTETS, "Octets of mail data held in memory."),
     _gauge("queue_journal_bytes", Slot.QUEUE_JOURNAL_OCTETS, "Octets of the journal's segments on disk."),
     _gauge("queue_failed_shards", Slot.QUEUE_SHARDS_FAILED, "Shards closed for intake after a failed write or sync."),
+    _counter(
+        "queue_ledger_recipients_total",
+        {
+            "accepted": Slot.QUEUE_LEDGER_ACCEPTED,
+            "delivered": Slot.QUEUE_LEDGER_DELIVERED,
+            "bounced": Slot.QUEUE_LEDGER_BOUNCED,
+            "expired": Slot.QUEUE_LEDGER_EXPIRED,
+        },
+        "Recipients since the spool was made: accepted, and how it ended for them; kept in the journal.",
+        "outcome",
+    ),
+    _counter(
+        "queue_ledger_dropped_recipients_total",
+        {
+            "operator_deleted": Slot.QUEUE_LEDGER_DELETED,
+            "damaged": Slot.QUEUE_LEDGER_DAMAGED,
+            "lost_memory": Slot.QUEUE_LEDGER_LOST_MEMORY,
+        },
+        "Recipients since the spool was made who left the queue in another way; kept in the journal.",
+        "reason",
+    ),
+    _gauge(
+        "queue_ledger_queued_recipients",
+        Slot.QUEUE_LEDGER_QUEUED,
+        "Recipients queued when the ledger was published: accepted less delivered, bounced, expired and dropped.",
+    ),
+    _gauge(
+        "queue_ledger_drift_recipients",
+        Slot.QUEUE_LEDGER_DRIFT,
+        "By how many recipients the ledger and the queue differ: 0, or there is a fault in the relay.",
+    ),
     _counter("queue_commits_total", Slot.QUEUE_COMMITS_TOTAL, "Groups of records written to a journal."),
     _counter("queue_commit_records_total", Slot.QUEUE_COMMIT_RECORDS, "Records in the groups written."),
     _counter("queue_journal_written_bytes_total", Slot.QUEUE_JOURNAL_WRITTEN_OCTETS, "Octets written to journals."),
@@ -298,8 +329,8 @@ def render_page() -> str:
         "# Metrics",
         "",
         "`GET /metrics` of the admin process, in the Prometheus text format or OpenMetrics. Values are summed over all",
-        "processes of the node. Counters survive the restart of a worker and start from zero with the relay. Labels",
-        "take only the values listed here.",
+        "processes of the node. Counters survive the restart of a worker and start from zero with the relay, but for",
+        "those of the ledger, which count from the day the spool was made. Labels take only the values listed here.",
         "",
         "This page is generated: `python -m angarium.outcome.metrics > docs/metrics.md`.",
     ]

@@ -19,6 +19,7 @@ from pathlib import Path
 from angarium._core.counters import Counters
 from angarium._core.disk import Disk
 from angarium._core.journal import Journal, Segment, Taker, read_segment_header
+from angarium._core.ledger import Ledger
 from angarium._core.record import RecordType
 from angarium._core.recovery import read_in_flight, scan_segment
 from angarium._core.schedule import MessageTable
@@ -36,6 +37,9 @@ class RecoveryReport:
     segments: int = 0
     harmed: list[str] = field(default_factory=list)
     in_doubt: list[int] = field(default_factory=list)
+    lost_memory: int = 0  # recipients of class memory that went with the process
+    missing: int = 0  # recipients that should have been queued: damage
+    unexpected: int = 0  # recipients that were not counted as queued, and are
 
 
 def open_shard(
@@ -54,10 +58,12 @@ def open_shard(
     disk = disk or Disk()
     alive, spares, report.harmed = _read_folder(disk, folder, shard, segment_octets)
     before = len(table)
+    recipients_before = table.recipients
+    ledger = Ledger()
     last_id = 0
     torn: list[int] = []
     for position, segment in enumerate(alive):
-        scan = scan_segment(segment, table, len(alive) - position <= _VERIFIED_SEGMENTS)
+        scan = scan_segment(segment, table, len(alive) - position <= _VERIFIED_SEGMENTS, ledger)
         segment.seal()
         last_id = max(last_id, scan.last_id)
         torn += scan.torn
@@ -65,6 +71,8 @@ def open_shard(
     report.harmed += _sync(disk, folder, alive[-_VERIFIED_SEGMENTS:])
     report.messages = len(table) - before
     report.segments = len(alive)
+    queued = table.recipients - recipients_before - ledger.counted
+    report.lost_memory, report.missing, report.unexpected = ledger.settle(queued)
     found = [table.get(number) for number in read_in_flight(str(folder / "in-flight"), disk)]
     in_doubt = [message for message in found if message is not None]
     report.in_doubt = [message.id for message in in_doubt]
@@ -82,6 +90,7 @@ def open_shard(
         sync_interval_s=sync_interval_s,
         in_doubt=in_doubt,
         disk=disk,
+        ledger=ledger,
     )
     if torn:
         for number in torn:

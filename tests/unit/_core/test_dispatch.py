@@ -899,10 +899,10 @@ def test_a_disk_that_fails_does_not_stop_what_is_in_memory(node: Node) -> None:
     for delivery in deliveries:
         node.dispatcher.delivered_by_hand(delivery, 250, b"ok")
     assert len(node.dispatcher.table) == 0
-    assert node.dispatcher.unrecorded == messages
+    assert [message for message, _ in node.dispatcher.unrecorded] == messages
     alive = segment.alive
     node.dispatcher.tick()
-    assert node.dispatcher.unrecorded == messages
+    assert [message for message, _ in node.dispatcher.unrecorded] == messages
     assert node.journals[0].heal()
     node.dispatcher.tick()
     assert node.dispatcher.unrecorded == []

@@ -123,7 +123,7 @@ def test_octets_written_are_counted(shard: Shard) -> None:
     message = shard.accept(b"x" * 1000)
     shard.journal.done(message)
     shard.flush()
-    header = len(segment_header(0, 1, 1, SEGMENT))
+    header = len(segment_header(0, 1, 1, SEGMENT, shard.journal.ledger))
     assert shard.count(Slot.QUEUE_JOURNAL_WRITTEN_OCTETS) == header + message.record_octets + 36
 
 
