@@ -15,6 +15,13 @@ Options.warning_errors = True
 TRACE = os.environ.get("ANGARIUM_TRACE") == "1"
 MACROS: list[tuple[str, str | None]] = [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")] if TRACE else []
 
+GENERATED = Path("build/cython/cext")
+for source in Path("cext").glob("*.pyx"):
+    # Cython does not see that a module's own declarations, which stand elsewhere, have changed
+    declarations, made = Path("src/angarium/_core", f"{source.stem}.pxd"), GENERATED / f"{source.stem}.c"
+    if declarations.exists() and made.exists() and declarations.stat().st_mtime > made.stat().st_mtime:
+        made.unlink()
+
 extensions = [
     Extension(
         f"angarium._core.{source.stem}",
