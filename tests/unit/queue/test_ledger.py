@@ -36,6 +36,7 @@ class Books:
         self.dispatcher = Dispatcher(self.shard.counters, EventLog(None, self.shard.counters))
         self.dispatcher.journals[0] = self.journal
         for message in list(self.shard.table):
+            self.shard.table.discard(message)
             self.dispatcher.table.insert(message)
         self.watch = LedgerWatch(self.dispatcher, [self.journal], self.shard.counters)
 
