@@ -372,6 +372,11 @@ cdef class ClientSession(Carrier):
             n += put(p + n, b" SMTPUTF8", 9)
         if self.capabilities & CAPABILITY_REQUIRETLS and message.flags & MESSAGE_REQUIRETLS:
             n += put(p + n, b" REQUIRETLS", 11)
+        if meta.priority and self.capabilities & CAPABILITY_PRIORITY:
+            n += put(p + n, b" MT-PRIORITY=", 13)
+            if meta.priority < 0:
+                n += put(p + n, b"-", 1)
+            n += put_decimal(p + n, meta.priority if meta.priority > 0 else -meta.priority)
         if self.capabilities & CAPABILITY_DSN:
             if meta.ret == RET_FULL:
                 n += put(p + n, b" RET=FULL", 9)

@@ -23,6 +23,7 @@ from angarium._core.octets cimport put_decimal
 from angarium._core.record cimport (
     DURABILITY_ASYNC,
     DURABILITY_FSYNC,
+    MESSAGE_BULK,
     TEXT_CLIENT,
     TEXT_GREETING,
     TEXT_LISTENER,
@@ -272,9 +273,31 @@ cdef class EventLog:
         self._put(protocol, strlen(protocol))
         self._put(b'"', 1)
         self._durability(message)
+        if message.flags & MESSAGE_BULK:
+            self._put(b',"traffic":"bulk"', 17)
+        if buffer.meta().priority < 0:
+            self._put(b',"priority":-', 13)
+            self._decimal(-buffer.meta().priority)
+        elif buffer.meta().priority > 0:
+            self._put(b',"priority":', 12)
+            self._decimal(buffer.meta().priority)
+        if buffer.meta().hold_until:
+            self._hold(buffer.meta().hold_until)
         self._put(b',"commit_s":', 12)
         self._seconds(seconds)
         return self._end()
+
+    cdef int _hold(self, uint64_t until) except -1:
+        """The release that the client asked for, as a time of RFC 3339."""
+        cdef char stamp[40]
+        cdef tm parts
+        cdef time_t second = until
+        cdef size_t n
+        gmtime_r(&second, &parts)
+        n = strftime(stamp, 40, "%Y-%m-%dT%H:%M:%SZ", &parts)
+        self._put(b',"hold_until":"', 15)
+        self._put(stamp, n)
+        return self._put(b'"', 1)
 
     cdef int _durability(self, Message message) except -1:
         if message.durability == DURABILITY_FSYNC:
@@ -350,7 +373,8 @@ cdef class EventLog:
         self._seconds(attempt_s)
         return self._end()
 
-    cdef int rejected(self, Text client, Text greeting, Text reverse_path, Text recipient, const char *reply) except -1:
+    cdef int rejected(self, Text client, Text greeting, Text tenant, Text reverse_path, Text recipient,
+                      const char *reply) except -1:
         """A command or a message was refused. `reply` is the whole reply line."""
         cdef size_t n = strlen(reply)
         if self._fd < 0:
@@ -360,6 +384,8 @@ cdef class EventLog:
         self._json(client.octets, client.length)
         self._put(b',"greeting":', 12)
         self._json(greeting.octets, greeting.length)
+        self._put(b',"tenant":', 10)
+        self._json(tenant.octets, tenant.length)
         self._put(b',"reverse_path":', 16)
         self._json(reverse_path.octets, reverse_path.length)
         self._put(b',"recipient":', 13)

@@ -19,6 +19,7 @@ would not make one well-formed field, so that a policy's text becomes neither ot
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from libc.stdint cimport uint8_t
@@ -127,6 +128,11 @@ cdef inline void _note(const char *data, const HeaderField *field, HeaderFacts *
         if not facts.has_message_id and equal_fold(name, b"message-id", 10):
             facts.has_message_id = True
             facts.message_id = _value_span(data, field)
+    elif field.name_length == 21:
+        if equal_fold(name, b"x-angarium-durability", 21):
+            if facts.durability_fields == 0:
+                facts.durability = _value_span(data, field)
+            facts.durability_fields += 1
     elif field.name_length == 12 and equal_fold(name, b"tls-required", 12):
         span = _value_span(data, field)
         facts.tls_required_no |= span.length == 2 and equal_fold(data + span.start, b"no", 2)
@@ -150,6 +156,29 @@ cdef void walk_header(const char *data, size_t n, HeaderFacts *facts) noexcept n
     facts.body = _finish(data, n, at, &facts.malformed)
 
 
+cdef size_t cut_fields(char *data, size_t n, const char *name, size_t name_length) noexcept nogil:
+    cdef HeaderField field
+    cdef size_t at = 0, kept = 0
+    while read_field(data, n, at, &field):
+        if not _is_named(data, &field, name, name_length):
+            if kept != at:
+                memmove(data + kept, data + at, field.end - at)
+            kept += field.end - at
+        at = field.end
+    if kept != at:
+        memmove(data + at - kept, data, kept)
+    return at - kept
+
+
+def without_fields(bytes mail_data not None, bytes name not None) -> bytes:
+    """mail_data without its header fields of that name (cut_fields, for tests and tools)."""
+    cdef bytes folded = name.lower()
+    cdef bytearray octets = bytearray(mail_data)
+    cdef size_t cut = cut_fields(PyByteArray_AS_STRING(octets), len(octets), PyBytes_AS_STRING(folded),
+                                 PyBytes_GET_SIZE(folded))
+    return bytes(octets[cut:])
+
+
 cdef bytes _slice(const char *data, Span span):
     return None if span.start == 0 else PyBytes_FromStringAndSize(data + span.start, span.length)
 
@@ -162,6 +191,7 @@ cdef class HeaderWalk:
     cdef readonly bytes message_id
     cdef readonly bytes from_
     cdef readonly bytes subject
+    cdef readonly bytes durability
 
     def __init__(self, bytes data not None):
         cdef const char *octets = PyBytes_AS_STRING(data)
@@ -169,6 +199,7 @@ cdef class HeaderWalk:
         self.message_id = _slice(octets, self._facts.message_id)
         self.from_ = _slice(octets, self._facts.from_)
         self.subject = _slice(octets, self._facts.subject)
+        self.durability = _slice(octets, self._facts.durability)
 
     @property
     def length(self):
@@ -185,6 +216,10 @@ cdef class HeaderWalk:
     @property
     def received(self):
         return self._facts.received
+
+    @property
+    def durability_fields(self):
+        return self._facts.durability_fields
 
     @property
     def malformed(self):

@@ -182,6 +182,12 @@ cdef class MailBuffer:
         memcpy(self.octets + self.begin, p, n)
         return 0
 
+    cdef int cut(self, size_t n) except -1:
+        """Let mail data begin n octets later (before the record's meta part is written)."""
+        self.begin += n
+        self.data_begin = self.begin
+        return 0
+
     def append(self, bytes data):
         """Add mail data."""
         cdef size_t n = PyBytes_GET_SIZE(data)
@@ -576,6 +582,17 @@ def make_accepted(dict envelope, bytes mail_data, uint64_t id) -> MailBuffer:
     return buffer
 
 
+cdef uint64_t age_begins_us(const AcceptedMeta *meta) noexcept nogil:
+    """From when on a message grows old: its reception, or the release that its client asked for.
+
+    Delays, warnings and expiry count from then: what was asked for is no delay (RFC 4865).
+    """
+    # a release beyond the range of microseconds is as far away as any
+    if meta.hold_until > <uint64_t>-1 // 1000000:
+        return <uint64_t>-1
+    return max(meta.received_us, meta.hold_until * 1000000)
+
+
 cdef int read_entry(Message message, const char *record) except -1:
     """Fill a new entry with what the meta part of its `accepted` record says."""
     cdef RecordHeader header
@@ -586,7 +603,8 @@ cdef int read_entry(Message message, const char *record) except -1:
     memcpy(&meta, record + sizeof(RecordHeader), sizeof(meta))
     memcpy(&length, path, 2)                 # the reverse-path is the first text
     message.id = header.id
-    message.received_us = meta.received_us
+    message.received_us = age_begins_us(&meta)
+    message.next_attempt = meta.hold_until
     message.record_octets = header.length
     message.durability = meta.durability
     message.body = meta.body

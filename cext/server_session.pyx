@@ -4,8 +4,10 @@ Job: read commands and mail data, answer each in order, hand complete messages t
 the intake says that the message is safe. The session is an asyncio BufferedProtocol: all sessions of a worker share one
 receive buffer, so an idle session holds no buffer at all.
 
+What policy grants the client is asked for once a connection (ClientTerms), and looked up by no command after that.
+
 What a session may do next is looked up in VERB_TABLE (dialogue state x verb). While an answer is outstanding (a commit,
-a TLS handshake, the next second of a client that is too fast) input is kept aside, up to STASH_LIMIT octets; then
+a TLS handshake, the next second of a client that is too fast, memory that is short) input is kept aside, up to STASH_LIMIT octets; then
 reading stops.
 
 Fails: what the client gets wrong is answered with the reply that command.pyx or this module names; too many errors,
@@ -15,7 +17,7 @@ nothing else: a message that was complete is ours already, whether or not the 25
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcpy, memmove, memset, strlen
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
@@ -24,6 +26,8 @@ from angarium._core.command cimport (
     OFFER_8BITMIME,
     OFFER_AUTH,
     OFFER_DSN,
+    OFFER_FUTURERELEASE,
+    OFFER_PRIORITY,
     OFFER_SIZE,
     OFFER_SMTPUTF8,
     VERB_AUTH,
@@ -53,15 +57,18 @@ from angarium._core.command cimport (
     parse_verb,
     refuse_verb,
 )
+from angarium._core.client_terms cimport ClientTerms
 from angarium._core.counters cimport Counters, Slot, address_key, slot_add, slot_observe, slot_sub
 from angarium._core.event_log cimport EventLog
-from angarium._core.header cimport HeaderFacts, walk_header
+from angarium._core.header cimport HeaderFacts, cut_fields, walk_header
 from angarium._core.journal cimport Receiver
 from angarium._core.mail_data cimport mail_data_ends_in_bare_cr, scan_chunk, scan_mail_data
-from angarium._core.octets cimport Span, is_alpha, is_digit
+from angarium._core.memory_budget cimport MEMORY_HARD, MemoryBudget
+from angarium._core.octets cimport Span, is_alpha, is_digit, put_decimal
 from angarium._core.record cimport (
     DURABILITY_ASYNC,
     DURABILITY_FSYNC,
+    DURABILITY_MEMORY,
     MESSAGE_EIGHT_BIT,
     MESSAGE_REQUIRETLS,
     MESSAGE_SMTPUTF8,
@@ -72,12 +79,12 @@ from angarium._core.record cimport (
     TEXT_LISTENER,
     TEXT_LOGIN,
     TEXT_REVERSE_PATH,
+    TEXT_TENANT,
     AcceptedMeta,
     EnvelopeTexts,
     MailBuffer,
     Message,
     Text,
-    buffered_octets,
     id_text,
     read_entry,
     write_accepted,
@@ -119,6 +126,7 @@ cdef enum:                       # why input is not read on
     WAIT_COMMIT
     WAIT_TLS
     WAIT_RATE
+    WAIT_MEMORY
 
 cdef enum:                       # where the dialogue stands
     DIALOGUE_NEW                 # no EHLO yet
@@ -179,6 +187,7 @@ fill_verb_table()
 cdef const char *R_OK = b"250 2.0.0 OK\r\n"
 cdef const char *R_SENDER_OK = b"250 2.1.0 Sender OK\r\n"
 cdef const char *R_RECIPIENT_OK = b"250 2.1.5 Recipient OK\r\n"
+cdef const char *R_HOLD_TOO_LONG = b"501 5.5.4 The release is further away than FUTURERELEASE allows\r\n"
 cdef const char *R_START_DATA = b"354 End data with <CR><LF>.<CR><LF>\r\n"
 cdef const char *R_BYE = b"221 2.0.0 Bye\r\n"
 cdef const char *R_VRFY = b"252 2.5.2 Cannot verify; send some mail and I will try\r\n"
@@ -297,7 +306,8 @@ cdef class ListenerProfile:
                  uint32_t hops=100, uint32_t transactions=0, uint64_t connections=10000,
                  uint32_t connections_per_client=1000,
                  double idle_timeout_s=300, double data_timeout_s=3600, bint authentication_required=False,
-                 authentication=None, tuple mechanisms=(), start_tls=None):
+                 authentication=None, tuple mechanisms=(), start_tls=None, uint64_t future_release_s=0,
+                 bytes priorities=None):
         self.hostname = hostname
         self.name = name
         self.client_policy = client_policy
@@ -318,15 +328,22 @@ cdef class ListenerProfile:
         self.authentication = authentication
         self.mechanisms = mechanisms
         self.start_tls = start_tls
+        self.future_release_s = future_release_s
+        self.priorities = priorities
         self._clients = {}
         self._greeting = b"220 " + hostname + b" ESMTP Angarium\r\n"
         limits = b"RCPTMAX=%d" % self.recipients
         if transactions:
             limits += b" MAILMAX=%d" % transactions
         lines = [b"PIPELINING", b"SIZE %d" % message_octets, b"8BITMIME", b"SMTPUTF8", b"CHUNKING", b"DSN",
-                 b"ENHANCEDSTATUSCODES",
-                 b"LIMITS " + limits]
+                 b"ENHANCEDSTATUSCODES"]
         offers = OFFER_SIZE | OFFER_8BITMIME | OFFER_SMTPUTF8 | OFFER_DSN
+        if priorities is not None:
+            lines.append((b"MT-PRIORITY " + priorities).rstrip())
+            offers |= OFFER_PRIORITY
+        if future_release_s:
+            offers |= OFFER_FUTURERELEASE        # its line has a time in it: _do_greeting writes it
+        lines.append(b"LIMITS " + limits)
         auth = [b"AUTH " + b" ".join(mechanisms)] if mechanisms else []
         # credentials never travel in plaintext: AUTH is offered under TLS only (RFC 4954 §4, RFC 8314)
         self._ehlo_plain = self._ehlo_lines(lines + ([b"STARTTLS"] if start_tls is not None else []))
@@ -343,11 +360,13 @@ cdef class ListenerProfile:
         """Ask client_policy again for every address (the configuration changed)."""
         self._clients.clear()
 
-    def policy_of(self, address: str) -> tuple[bool, bool]:
+    def policy_of(self, address: str) -> ClientTerms:
         """What client_policy says of an address; remembered."""
         known = self._clients.get(address)
         if known is None:
             known = self.client_policy(address)
+            if isinstance(known, tuple):
+                known = ClientTerms(may_relay=known[0], bare_newlines=known[1], durability=self.durability)
             if len(self._clients) >= MOST_CLIENTS:
                 self._clients.clear()
             self._clients[address] = known
@@ -355,11 +374,11 @@ cdef class ListenerProfile:
 
 
 cdef class Reception:
-    def __init__(self, Counters counters, EventLog events, Intake intake, uint64_t memory_octets=1 << 62):
+    def __init__(self, Counters counters, EventLog events, Intake intake, MemoryBudget memory=None):
         self.counters = counters
         self.events = events
         self.intake = intake
-        self.memory_octets = memory_octets
+        self.memory = MemoryBudget(counters) if memory is None else memory
         octets = PyByteArray_FromStringAndSize(NULL, RECEIVE_OCTETS)
         self._receive = PyByteArray_AS_STRING(octets)
         self._view = memoryview(octets)          # it keeps them where they are, and so does a transport that holds it
@@ -404,6 +423,27 @@ cdef class Reception:
                 session._abort(R_DATA_TIMEOUT)
             session = following
 
+    def pace(self):
+        """Let sessions go on that were made to wait for want of memory, when their time is over or there is some again.
+
+        Call it on every tick.
+        """
+        cdef ServerSession session = self._first
+        cdef ServerSession following
+        cdef double now
+        if not self._paced:
+            return
+        self._paced = False
+        now = monotonic()
+        while session is not None:
+            following = session._next
+            if session._waiting_for == WAIT_MEMORY:
+                if self.memory.state < MEMORY_HARD or now >= session._pause_until:
+                    session._end_pause(now)
+                else:
+                    self._paced = True
+            session = following
+
     def drain(self):
         """No new transactions: sessions between two transactions end now with 421, the others when theirs is over."""
         cdef ServerSession session = self._first
@@ -411,6 +451,8 @@ cdef class Reception:
         self.draining = True
         while session is not None:
             following = session._next
+            if session._waiting_for == WAIT_MEMORY:
+                session._end_pause(monotonic())
             session._leave_if_free()
             session = following
 
@@ -424,6 +466,7 @@ cdef class ServerSession(Receiver):
         self._greeting_name = b""
         self._login = b""
         self._client = b""
+        self._terms = NOBODY
         self._reverse_path = b""
         self._envid = b""
 
@@ -465,7 +508,7 @@ cdef class ServerSession(Receiver):
         elif reception.draining:
             self._abort(R_DRAINING)
         else:
-            self._may_relay, self._bare_newlines = self.profile.policy_of(address)
+            self._terms = self.profile.policy_of(address)
             transport.write(self.profile._greeting)
 
     def _note_tls(self, ssl_object):
@@ -501,7 +544,8 @@ cdef class ServerSession(Receiver):
         # the client has said all it will: answer what is outstanding, then close (under TLS there is no half of a
         # connection)
         self._eof = True
-        return not self.tls and (self._waiting_for == WAIT_COMMIT or self._waiting_for == WAIT_RATE)
+        return not self.tls and (self._waiting_for == WAIT_COMMIT or self._waiting_for == WAIT_RATE
+                                 or self._waiting_for == WAIT_MEMORY)
 
     def connection_lost(self, exception):
         self._mode = MODE_CLOSED
@@ -582,14 +626,15 @@ cdef class ServerSession(Receiver):
 
     cdef int _reject(self, const char *reply, int slot, const char *path, size_t path_length) except -1:
         """Refuse mail (not just a malformed command): counted by reason and logged."""
-        cdef Text client, greeting, reverse_path, recipient
+        cdef Text client, greeting, tenant, reverse_path, recipient
         slot_add(self.reception.counters.slots, slot, 1)
         set_text(&client, self._client)
         set_text(&greeting, self._greeting_name)
+        set_text(&tenant, self._terms.tenant)
         set_text(&reverse_path, self._reverse_path)
         recipient.octets = path
         recipient.length = path_length
-        self.reception.events.rejected(client, greeting, reverse_path, recipient, reply)
+        self.reception.events.rejected(client, greeting, tenant, reverse_path, recipient, reply)
         return self._reply(reply)
 
     cdef int _flush(self) except -1:
@@ -673,6 +718,24 @@ cdef class ServerSession(Receiver):
                 self._read_paused = False
                 self.transport.resume_reading()
         return 0
+
+    cdef int _pace(self, double seconds) except -1:
+        """Memory is short: nothing more is read from this client for so long (0: there is enough of it)."""
+        if seconds == 0 or self._mode == MODE_CLOSED:
+            return 0
+        slot_add(self.reception.counters.slots, Slot.INGRESS_PACED, 1)
+        self._waiting_for = WAIT_MEMORY
+        self._paused_at = monotonic()
+        self._pause_until = self._paused_at + seconds
+        self.reception._paced = True
+        self._pause_reading()
+        return 0
+
+    cdef int _end_pause(self, double now) except -1:
+        """The time that it was made to wait is not counted against the client."""
+        self._deadline = now + self.profile.idle_timeout_s
+        self._data_deadline += now - self._paused_at
+        return self._go_on()
 
     cdef int _leave_if_free(self) except -1:
         """The node shuts down: end the session if it stands between two transactions."""
@@ -812,10 +875,50 @@ cdef class ServerSession(Receiver):
             self._say(b"250-", 4)
             self._say(PyBytes_AS_STRING(self.profile.hostname), PyBytes_GET_SIZE(self.profile.hostname))
             self._say(b"\r\n", 2)
+            if self.profile.future_release_s and (self._terms.may_relay or self.profile.mechanisms):
+                self._say_future_release()
             rest = self.profile._ehlo_tls if self.tls else self.profile._ehlo_plain
             self._say(PyBytes_AS_STRING(rest), PyBytes_GET_SIZE(rest))
         slot_add(self.reception.counters.slots, Slot.INGRESS_REPLIES_2XX, 1)
         return 0
+
+    cdef int _say_future_release(self) except -1:
+        """The EHLO line of RFC 4865 §3: the longest interval, and the latest time, which is different each time."""
+        cdef char line[80]
+        cdef tm parts
+        cdef time_t latest = unix_us() // 1000000 + self.profile.future_release_s
+        cdef size_t n = put(line, 0, b"250-FUTURERELEASE ", 18)
+        n += put_decimal(line + n, self.profile.future_release_s)
+        gmtime_r(&latest, &parts)
+        n += strftime(line + n, 30, " %Y-%m-%dT%H:%M:%SZ\r\n", &parts)
+        return self._say(line, n)
+
+    cdef const char *_settle_hold(self) noexcept:
+        """When the message is to be released (RFC 4865), or the reply that refuses it. A time that is past is now."""
+        cdef uint64_t now = unix_us() // 1000000
+        cdef uint64_t until = self._mail.hold if self._mail.hold_is_until else now + self._mail.hold
+        if until > now + self.profile.future_release_s:
+            return R_HOLD_TOO_LONG
+        self._hold_until = until if until > now else 0
+        return NULL
+
+    cdef int _grant_priority(self) except -1:
+        """Answer MAIL. A priority over the highest one allowed is lowered to that, and the reply says so (RFC 6710 §4.1)."""
+        cdef char reply[100]
+        cdef size_t n
+        cdef int granted = self._mail.priority       # 0 unless the client says otherwise
+        if granted > self._terms.highest_priority:
+            granted = self._terms.highest_priority
+        self._priority = granted
+        if granted == self._mail.priority or self._offers() & OFFER_PRIORITY == 0 or not self._extended:
+            return self._reply(R_SENDER_OK)
+        n = put(reply, 0, b"250 2.3.6 ", 10)
+        if granted < 0:
+            n += put(reply, n, b"-", 1)
+        n += put_decimal(reply + n, granted if granted > 0 else -granted)
+        n += put(reply, n, b" is the highest priority here, and this message has it\r\n", 56)
+        reply[n] = 0
+        return self._reply(reply)
 
     cdef int _do_mail(self, const char *line, size_t n, size_t arguments) except -1:
         cdef Path path
@@ -829,17 +932,22 @@ cdef class ServerSession(Receiver):
         refusal = parse_mail(line, n, arguments, self._offers() if self._extended else 0, &path, &self._mail)
         if refusal != NULL:
             return self._misspelt(refusal)
+        if self._mail.has_hold:
+            refusal = self._settle_hold()
+            if refusal != NULL:
+                return self._misspelt(refusal)
         self._reverse_path = PyBytes_FromStringAndSize(line + path.mailbox.start, path.mailbox.length)
         if self._mail.has_size and self.profile.message_octets and self._mail.size > self.profile.message_octets:
             return self._reject(R_TOO_LARGE, Slot.INGRESS_REJECTED_SIZE, NULL, 0)
         refusal = self.reception.intake.refusal()
         if refusal != NULL:
             return self._reject(refusal, Slot.INGRESS_REJECTED_STORAGE, NULL, 0)
-        if buffered_octets() > self.reception.memory_octets:
+        if self.reception.memory.refuses():
             return self._reject(R_MEMORY_FULL, Slot.INGRESS_REJECTED_MEMORY_FULL, NULL, 0)
         self._envid = PyBytes_FromStringAndSize(line + self._mail.envid.start, self._mail.envid.length)
         self._dialogue = DIALOGUE_MAIL
-        return self._reply(R_SENDER_OK)
+        self._grant_priority()
+        return self._pace(self.reception.memory.pause_s())
 
     cdef int _do_rcpt(self, const char *line, size_t n, size_t arguments) except -1:
         cdef Path path
@@ -856,7 +964,7 @@ cdef class ServerSession(Receiver):
             return self._misspelt(refusal)
         mailbox = line + path.mailbox.start
         mailbox_length = path.mailbox.length
-        if not self._may_relay and not PyBytes_GET_SIZE(self._login):
+        if not self._terms.may_relay and not PyBytes_GET_SIZE(self._login):
             return self._reject(R_NO_RELAY, Slot.INGRESS_REJECTED_RELAY, mailbox, mailbox_length)
         if self._recipient_count >= self.profile.recipients:
             return self._reject(R_TOO_MANY_RECIPIENTS, Slot.INGRESS_REJECTED_RECIPIENTS, mailbox, mailbox_length)
@@ -909,7 +1017,7 @@ cdef class ServerSession(Receiver):
             return 0
         if self.profile.message_octets and self._scan.octets > self.profile.message_octets:
             self._refusal = R_TOO_LARGE
-        elif buffered_octets() > self.reception.memory_octets:
+        elif self.reception.memory.refuses():
             self._refusal = R_MEMORY_FULL
         else:
             return 0
@@ -931,6 +1039,8 @@ cdef class ServerSession(Receiver):
         if ended:
             self._mode = MODE_COMMAND
             self._end_of_data()
+        elif not self._discarding:
+            self._pace(self.reception.memory.pause_s())
         return consumed
 
     cdef int _do_bdat(self, const char *line, size_t n, size_t arguments) except -1:
@@ -965,6 +1075,8 @@ cdef class ServerSession(Receiver):
         self._chunk_left -= n
         if self._chunk_left == 0:
             self._end_of_chunk()
+        elif not self._discarding and not self._chunk_ignored:
+            self._pace(self.reception.memory.pause_s())
         return n
 
     cdef int _end_of_chunk(self) except -1:
@@ -996,7 +1108,7 @@ cdef class ServerSession(Receiver):
         """NULL when the complete mail data may pass, else the reply that refuses it."""
         if self._refusal != NULL:
             return self._refusal
-        if (self._scan.bare_cr or self._scan.bare_lf) and not self._bare_newlines:
+        if (self._scan.bare_cr or self._scan.bare_lf) and not self._terms.bare_newlines:
             return R_BARE_NEWLINE
         return NULL
 
@@ -1021,7 +1133,7 @@ cdef class ServerSession(Receiver):
                 refusal = R_LOOP
             elif facts.length > self.profile.header_octets:
                 refusal = R_HEADER_TOO_LARGE
-            elif buffered_octets() > self.reception.memory_octets:
+            elif self.reception.memory.refuses():
                 refusal = R_MEMORY_FULL
             else:
                 refusal = self.reception.intake.refusal()
@@ -1033,10 +1145,23 @@ cdef class ServerSession(Receiver):
         memset(&texts, 0, sizeof(texts))
         meta.received_us = unix_us()
         meta.recipients = self._recipient_count
-        meta.durability = self.profile.durability
+        meta.durability = self._terms.durability
+        if facts.durability_fields:
+            # an instruction to this relay: obeyed as far as the terms allow, and passed on to nobody
+            if facts.durability_fields == 1:
+                meta.durability = self._terms.durability_of(
+                    buffer.octets + buffer.data_begin + facts.durability.start, facts.durability.length)
+            buffer.cut(cut_fields(buffer.octets + buffer.data_begin, buffer.end - buffer.data_begin,
+                                  b"x-angarium-durability", 21))
+            facts.fields -= facts.durability_fields
+        if self._hold_until and meta.durability == DURABILITY_MEMORY:
+            meta.durability = DURABILITY_ASYNC   # its first attempt is far away
+        meta.hold_until = self._hold_until
+        meta.priority = <int8_t>self._priority
         meta.body = self._mail.body
         meta.ret = self._mail.ret
         meta.trace_fields = 1
+        meta.flags = self._terms.flags
         if self._mail.smtputf8:
             meta.flags |= MESSAGE_SMTPUTF8
         if self._mail.requiretls:
@@ -1051,6 +1176,7 @@ cdef class ServerSession(Receiver):
         set_text(&texts.texts[TEXT_CLIENT], self._client)
         set_text(&texts.texts[TEXT_GREETING], self._greeting_name)
         set_text(&texts.texts[TEXT_LOGIN], self._login)
+        set_text(&texts.texts[TEXT_TENANT], self._terms.tenant)
         id = self.reception.intake.next_id()
         self._write_trace(id, meta.received_us, facts.malformed and facts.fields == 0)
         write_accepted(buffer, id, &meta, &texts, self._recipients, self._recipients_length)
@@ -1116,6 +1242,8 @@ cdef class ServerSession(Receiver):
         self._recipient_count = 0
         self._discarding = False
         self._refusal = NULL
+        self._hold_until = 0
+        self._priority = 0
         memset(&self._mail, 0, sizeof(self._mail))
 
     cdef const char *_protocol(self) noexcept:
@@ -1162,6 +1290,12 @@ cdef class ServerSession(Receiver):
                 n += put(field, n, b"\r\n\tfor <", 8)
                 n += put(field, n, self._recipients + 2, path_length)
                 n += put(field, n, b">", 1)
+        if self._mail.has_priority:
+            # RFC 6710: what it was given, not what was asked for
+            n += put(field, n, b"\r\n\tPRIORITY ", 12)
+            if self._priority < 0:
+                n += put(field, n, b"-", 1)
+            n += put_decimal(field + n, self._priority if self._priority > 0 else -self._priority)
         length = self.reception.date(received_us)
         n += put(field, n, b"; ", 2)
         n += put(field, n, self.reception._date, length)
@@ -1264,6 +1398,9 @@ cdef class ServerSession(Receiver):
         self._login = answer.encode("utf-8")
         slot_add(slots, Slot.INGRESS_AUTH_OK, 1)
         return self._reply(R_AUTH_OK)
+
+
+cdef ClientTerms NOBODY = ClientTerms()      # until policy has been asked
 
 
 cdef inline void set_text(Text *text, bytes octets) noexcept:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from angarium._core.header import HeaderSection, HeaderWalk
+from angarium._core.header import HeaderSection, HeaderWalk, without_fields
 from tests.reference import header as reference
 
 KNOWN = [
@@ -18,6 +18,8 @@ KNOWN = [
     b"Subject",
     b"Message-Id",
     b"TLS-Required",
+    b"X-Angarium-Durability",
+    b"x-angarium-DURABILITY",
 ]
 known = st.sampled_from(KNOWN)
 names = st.one_of(known, st.sampled_from([b"X", b"Fron", b"", b"A B", b"\xff", b"a:b"]))
@@ -50,6 +52,11 @@ def test_the_walk_agrees_with_the_model(data: bytes) -> None:
     expected = reference.facts(data)
     walk = HeaderWalk(data)
     assert {name: getattr(walk, name) for name in expected} == expected
+
+
+@given(st.one_of(mail, texts), st.one_of(names, st.just(b"X-Angarium-Durability")))
+def test_fields_are_cut_out_as_the_model_says(data: bytes, name: bytes) -> None:
+    assert without_fields(data, name) == reference.without(data, name)
 
 
 def edit(

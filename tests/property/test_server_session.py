@@ -28,11 +28,12 @@ verbs = st.sampled_from(
         *(b"EHLO c.example", b"HELO c.example", b"EHLO", b"LHLO x", b"STARTTLS"),
         *(b"MAIL FROM:<a@b.example>", b"MAIL FROM:<>", b"MAIL FROM:<\xc3\xa9@b.example> SMTPUTF8"),
         *(b"MAIL FROM:<a@b.example> SIZE=50", b"MAIL FROM:<a@b.example> SIZE=5000"),
+        *(b"MAIL FROM:<a@b.example> HOLDFOR=60 MT-PRIORITY=7", b"MAIL FROM:<a@b.example> HOLDFOR=61"),
         *(b"RCPT TO:<c@d.example>", b"RCPT TO:<e@f.example> NOTIFY=NEVER", b"RCPT TO:<>", b"RCPT TO:<Postmaster>"),
         *(b"DATA", b"BDAT 5", b"BDAT 5 LAST", b"BDAT 0 LAST", b"BDAT 2000", b"BDAT", b"BDAT 99999999999999999999"),
         *(b"RSET", b"NOOP", b"QUIT", b"VRFY x", b"EXPN x", b"HELP"),
         *(b"AUTH PLAIN", b"AUTH PLAIN AHVzZXIAc2VjcmV0", b"AUTH LOGIN", b"*"),
-        *(b".", b"..", b"Subject: x", b"x: y", b"", b"12345", b"\0"),
+        *(b".", b"..", b"X-Angarium-Durability: memory", b"Subject: x", b"x: y", b"", b"12345", b"\0"),
     ]
 )
 line_end = st.sampled_from([b"\r\n"] * 12 + [b"\n", b"\r", b"", b"\r\r\n"])
@@ -73,6 +74,9 @@ def start(commit: str, counters: Counters, *, tls: bool = False) -> tuple[Server
         errors=8,
         commands_per_second=0,
         recipients=3,
+        future_release_s=60,
+        priorities=b"MIXER",
+        terms={"tenant": b"shop", "durability": 1, "durability_floor": 2, "highest_priority": 5},
     )
     return server, server.connect(tls=tls)
 
@@ -89,7 +93,7 @@ def codes(replies: bytes) -> list[int]:
 
 
 def without_ids(replies: bytes) -> bytes:
-    return re.sub(rb"queued as \w{13}", b"queued as ID", replies)
+    return re.sub(rb"queued as \w{13}", b"queued as ID", re.sub(rb"\d{4}-\d\d-\d\dT[\d:]{8}Z", b"TIME", replies))
 
 
 @settings(max_examples=400, deadline=None)

@@ -63,10 +63,19 @@ def facts(data: bytes) -> dict[str, object]:
             for name in ("date", "message-id", "from", "sender", "to", "cc", "bcc")
         },
         "tls_required_no": any(value.lower() == b"no" for value in by_name.get(b"tls-required", [])),
+        "durability_fields": len(by_name.get(b"x-angarium-durability", [])),
+        "durability": by_name.get(b"x-angarium-durability", [None])[0],
         "message_id": by_name.get(b"message-id", [None])[0],
         "from_": by_name.get(b"from", [None])[0],
         "subject": by_name.get(b"subject", [None])[0],
     }
+
+
+def without(data: bytes, name: bytes) -> bytes:
+    """data without its fields of that name."""
+    section = walk(data)
+    kept = [octets for octets in section.fields if name_and_value(octets)[0].lower() != name.lower()]
+    return b"".join(kept) + data[section.length :]
 
 
 VALUE = re.compile(rb"(?:[^\0\r\n]*)(?:\r\n[ \t]+[^\0\r\n \t][^\0\r\n]*)*", re.DOTALL)

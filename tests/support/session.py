@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from angarium._core.client_session import Capability, ClientSession, Egress, Phase
+from angarium._core.client_terms import ClientTerms
 from angarium._core.counters import Counters, Slab, Slot, client_key
 from angarium._core.dispatch import Delivery, Dispatcher, ReadyQueue
 from angarium._core.event_log import EventLog
+from angarium._core.memory_budget import MemoryBudget
 from angarium._core.record import Message, RecipientState, make_accepted, new_message
 from angarium._core.server_session import CallbackIntake, Committed, ListenerProfile, Reception, ServerSession
 
@@ -161,7 +163,10 @@ class Taken:
 
 
 class Server:
-    """A Reception whose commits the test owns. `commit`: "later" (`run` does it), "sync" (within accept), "held"."""
+    """A Reception whose commits the test owns. `commit`: "later" (`run` does it), "sync" (within accept), "held".
+
+    `terms`: of ClientTerms, what they are beside may_relay, bare_newlines and durability.
+    """
 
     def __init__(
         self,
@@ -174,6 +179,7 @@ class Server:
         memory_octets: int = 1 << 62,
         counters: Counters | None = None,
         events: EventLog | None = None,
+        terms: dict[str, Any] | None = None,
         **profile: Any,
     ) -> None:
         self.commit = commit
@@ -185,11 +191,15 @@ class Server:
         self.handshakes: list[ServerSession] = []
         self.asked: list[str] = []
 
-        def policy(address: str) -> tuple[bool, bool]:
-            self.asked.append(address)
-            return may_relay, bare_newlines
+        granted = {"may_relay": may_relay, "bare_newlines": bare_newlines, "durability": profile.get("durability", 0)}
+        granted |= terms or {}
 
-        self.reception = Reception(self.counters, self.events, CallbackIntake(self._deliver), memory_octets)
+        def policy(address: str) -> ClientTerms:
+            self.asked.append(address)
+            return ClientTerms(**granted)
+
+        self.memory = MemoryBudget(self.counters, memory_octets)
+        self.reception = Reception(self.counters, self.events, CallbackIntake(self._deliver), self.memory)
         self.profile = ListenerProfile(
             hostname=HOSTNAME,
             name=b"relay",

@@ -16,6 +16,7 @@ cpdef enum Capability:
     CAPABILITY_SIZE = 16
     CAPABILITY_DSN = 32
     CAPABILITY_REQUIRETLS = 64
+    CAPABILITY_PRIORITY = 128        # MT-PRIORITY, RFC 6710
 
 
 cpdef enum Phase:                # where in a transaction something happened

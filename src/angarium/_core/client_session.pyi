@@ -20,6 +20,7 @@ class Capability(IntEnum):
     CAPABILITY_SIZE = 16
     CAPABILITY_DSN = 32
     CAPABILITY_REQUIRETLS = 64
+    CAPABILITY_PRIORITY = 128
 
 class Phase(IntEnum):
     PHASE_CONNECT = 0

@@ -49,6 +49,13 @@ cpdef enum Slot:
     QUEUE_SHARDS_FAILED              # closed for intake after a failed write or sync
     QUEUE_LEDGER_QUEUED              # recipients of whom the journal does not say that it is over
     QUEUE_LEDGER_DRIFT               # by how many the ledger and the queue differ
+    QUEUE_MEMORY_STATE_BELOW         # 1 for the one state of a process's memory (MemoryState), in its order
+    QUEUE_MEMORY_STATE_SOFT
+    QUEUE_MEMORY_STATE_HARD
+    QUEUE_MEMORY_STATE_REFUSING
+    QUEUE_MEMORY_MARK_SOFT           # octets of the node; written by the first process only
+    QUEUE_MEMORY_MARK_HARD
+    QUEUE_MEMORY_MARK_BUDGET
     # delivery
     DELIVERY_CONNECTIONS
     DELIVERY_READY                   # messages that may go now
@@ -71,6 +78,7 @@ cpdef enum Slot:
     INGRESS_REPLIES_4XX
     INGRESS_REPLIES_5XX
     INGRESS_THROTTLED            # sessions made to wait for sending commands too fast
+    INGRESS_PACED                # sessions made to wait for want of memory
     # ingress: messages answered 250, by durability class
     INGRESS_MESSAGES_FSYNC
     INGRESS_MESSAGES_ASYNC
@@ -94,6 +102,10 @@ cpdef enum Slot:
     QUEUE_JOURNAL_WRITTEN_OCTETS  # handed to the kernel
     QUEUE_SEGMENTS_CREATED
     QUEUE_SEGMENTS_RECYCLED
+    # queue: memory marks passed upwards, in the order of MemoryState
+    QUEUE_MEMORY_ENTERED_SOFT
+    QUEUE_MEMORY_ENTERED_HARD
+    QUEUE_MEMORY_ENTERED_REFUSING
     # queue: recovery and ends without delivery
     QUEUE_RECOVERED                  # messages found at start
     QUEUE_TORN_RECORDS

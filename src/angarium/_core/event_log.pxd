@@ -23,7 +23,8 @@ cdef class EventLog:
     cdef int attempt(self, const char *event, Message message, MailBuffer buffer, int recipient,
                      bytes next_hop, bytes site,
                      Reply *reply, bytes text, double attempt_s) except -1
-    cdef int rejected(self, Text client, Text greeting, Text reverse_path, Text recipient, const char *reply) except -1
+    cdef int rejected(self, Text client, Text greeting, Text tenant, Text reverse_path, Text recipient,
+                      const char *reply) except -1
     cdef int _room(self, size_t n) except -1
     cdef int _put(self, const char *octets, size_t n) except -1
     cdef int _json(self, const char *octets, size_t n) except -1
@@ -31,4 +32,5 @@ cdef class EventLog:
     cdef int _decimal(self, uint64_t value) except -1
     cdef int _begin(self, const char *event) except -1
     cdef int _end(self) except -1
+    cdef int _hold(self, uint64_t until) except -1
     cdef int _durability(self, Message message) except -1

@@ -13,6 +13,8 @@ cdef struct HeaderFacts:
     bint malformed           # a line that is no field came before the empty line; the body begins there
     bint has_date, has_message_id, has_from, has_sender, has_to, has_cc, has_bcc
     bint tls_required_no     # "TLS-Required: No", RFC 8689 §5
+    uint32_t durability_fields   # "X-Angarium-Durability:", an instruction to this relay
+    Span durability          # value of the first of them, trimmed
     Span message_id          # value, trimmed
     Span from_               # value of the first From field, trimmed, folds included
     Span subject             # value of the first Subject field, trimmed, folds included
@@ -26,6 +28,10 @@ cdef struct HeaderField:
 
 
 cdef void walk_header(const char *data, size_t n, HeaderFacts *facts) noexcept nogil
+
+# Takes every field of that name (in lower case) out of the header section at data[:n]. What stands in front of them is
+# moved up: mail data begins at data + the number of octets that is returned.
+cdef size_t cut_fields(char *data, size_t n, const char *name, size_t name_length) noexcept nogil
 
 # Reads the field that begins at data[start], continuation lines included, and returns True; False when no field begins
 # there (field->end is not set then).

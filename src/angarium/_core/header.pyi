@@ -39,6 +39,13 @@ class HeaderWalk:
     def from_(self) -> bytes | None: ...
     @property
     def subject(self) -> bytes | None: ...
+    @property
+    def durability_fields(self) -> int: ...
+    @property
+    def durability(self) -> bytes | None: ...
+
+def without_fields(mail_data: bytes, name: bytes) -> bytes:
+    """mail_data without its header fields of that name."""
 
 @final
 class HeaderSection:

@@ -127,6 +127,7 @@ cdef class MailBuffer:
 
     cdef int reserve(self, size_t n) except -1
     cdef int prepend(self, const char *p, size_t n) except -1
+    cdef int cut(self, size_t n) except -1
     cdef int make_room_in_front(self, size_t n) except -1
     cdef AcceptedMeta *meta(self) noexcept nogil
     cdef Text text(self, int which) noexcept nogil
@@ -150,8 +151,8 @@ cdef class Message:
     It has no methods in C, which would cost a pointer each.
     """
     cdef readonly uint64_t id
-    cdef readonly uint64_t received_us
-    cdef readonly double next_attempt        # unix seconds; 0 while it is not scheduled
+    cdef readonly uint64_t received_us       # or the release that the client asked for (RFC 4865): its age counts from it
+    cdef readonly double next_attempt        # unix seconds; 0 while it is not scheduled and none was asked for
     cdef public object segment               # journal.Segment that holds the record, None for class memory
     cdef public MailBuffer buffer            # None: the mail data is on disk only
     cdef uint8_t *states                     # RecipientState per recipient

@@ -2,11 +2,13 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from angarium._core.client_terms cimport ClientTerms
 from angarium._core.command cimport MailParameters
 from angarium._core.counters cimport Counters
 from angarium._core.event_log cimport EventLog
 from angarium._core.journal cimport Receiver
 from angarium._core.mail_data cimport MailDataScan
+from angarium._core.memory_budget cimport MemoryBudget
 from angarium._core.record cimport MailBuffer, Message, Text
 
 
@@ -35,10 +37,12 @@ cdef class ListenerProfile:
     cdef readonly double idle_timeout_s
     cdef readonly double data_timeout_s          # from the start of one message's data to its end
     cdef readonly bint authentication_required
-    cdef readonly object client_policy           # address text -> (may relay, may send bare newlines)
+    cdef readonly object client_policy           # address text -> ClientTerms
     cdef readonly object authentication          # mechanism -> exchange or None; None: AUTH is not offered
     cdef readonly tuple mechanisms
     cdef readonly object start_tls               # session -> None; None: STARTTLS is not offered
+    cdef readonly uint64_t future_release_s      # RFC 4865, the longest one may ask for; 0: not offered
+    cdef readonly bytes priorities               # RFC 6710, name of the priority profile or b""; None: not offered
     cdef dict _clients                           # what client_policy said, bounded
     cdef bytes _greeting
     cdef bytes _ehlo_plain                       # rest of the EHLO reply behind its first line
@@ -52,10 +56,11 @@ cdef class Reception:
     cdef readonly Counters counters
     cdef readonly EventLog events
     cdef readonly Intake intake
-    cdef public uint64_t memory_octets           # hard mark: over it no mail is taken
+    cdef readonly MemoryBudget memory            # of the node
     cdef public bint draining                    # new commands get 421
     cdef object _view                            # memoryview of _receive
     cdef char *_receive
+    cdef bint _paced                             # some session may be waiting for memory
     cdef ServerSession _first                    # doubly linked list of the open sessions
     cdef readonly uint32_t sessions
     cdef int64_t _date_second
@@ -75,8 +80,7 @@ cdef class ServerSession(Receiver):
     cdef bytes _client                           # address as text
     cdef uint64_t _client_key
     cdef bint _counted
-    cdef bint _may_relay
-    cdef bint _bare_newlines                     # repaired instead of refused
+    cdef ClientTerms _terms                      # what policy grants this client
     cdef readonly bint closed
     cdef bint _eof
     cdef readonly bint tls
@@ -97,6 +101,8 @@ cdef class ServerSession(Receiver):
     cdef uint32_t _rate_count
     cdef double _deadline
     cdef double _data_deadline
+    cdef double _paused_at                       # while it waits for memory
+    cdef double _pause_until
     # replies not yet written
     cdef char *_out
     cdef size_t _out_length, _out_capacity
@@ -109,6 +115,8 @@ cdef class ServerSession(Receiver):
     cdef bytes _reverse_path
     cdef bytes _envid
     cdef MailParameters _mail
+    cdef uint64_t _hold_until                    # unix seconds, 0: none (RFC 4865)
+    cdef int _priority                           # as granted (RFC 6710)
     cdef char *_recipients                       # as the journal's record wants them
     cdef size_t _recipients_length, _recipients_capacity
     cdef uint16_t _recipient_count
@@ -133,6 +141,9 @@ cdef class ServerSession(Receiver):
     cdef int _auth_step(self, const char *line, size_t n) except -1
     cdef int _auth_answer(self, bytes response) except -1
     cdef int _do_start_tls(self, const char *line, size_t n, size_t arguments) except -1
+    cdef int _say_future_release(self) except -1
+    cdef const char *_settle_hold(self) noexcept
+    cdef int _grant_priority(self) except -1
     cdef int _misspelt(self, const char *reply) except -1
     cdef int _start_data(self) except -1
     cdef size_t _take_data(self, const char *p, size_t n) except? 0
@@ -151,6 +162,8 @@ cdef class ServerSession(Receiver):
     cdef int _flush(self) except -1
     cdef int _keep(self, const char *p, size_t n) except -1
     cdef int _go_on(self) except -1
+    cdef int _pace(self, double seconds) except -1
+    cdef int _end_pause(self, double now) except -1
     cdef int _leave_if_free(self) except -1
     cdef int _abort(self, const char *reply) except -1
     cdef int _finish(self) except -1

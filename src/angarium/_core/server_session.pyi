@@ -6,9 +6,11 @@ from typing import Any, Never, Protocol
 
 from typing_extensions import disjoint_base
 
+from angarium._core.client_terms import ClientTerms
 from angarium._core.counters import Counters
 from angarium._core.event_log import EventLog
 from angarium._core.journal import Receiver
+from angarium._core.memory_budget import MemoryBudget
 from angarium._core.record import Message
 
 class _Exchange(Protocol):
@@ -39,7 +41,7 @@ class ListenerProfile:
         *args: Never,
         hostname: bytes,
         name: bytes,
-        client_policy: Callable[[str], tuple[bool, bool]],
+        client_policy: Callable[[str], ClientTerms | tuple[bool, bool]],
         durability: int = ...,
         message_octets: int = ...,
         header_octets: int = 256000,
@@ -57,10 +59,14 @@ class ListenerProfile:
         authentication: Callable[[bytes], _Exchange | None] | None = None,
         mechanisms: tuple[bytes, ...] = (),
         start_tls: Callable[[ServerSession], None] | None = None,
+        future_release_s: int = 0,
+        priorities: bytes | None = None,
     ) -> None:
-        """client_policy: address -> (may relay, may send bare newlines); authentication: mechanism -> exchange or None.
+        """client_policy: address -> ClientTerms, or (may relay, may send bare newlines) where nothing else is granted.
 
-        message_octets, errors and transactions: 0 means no limit.
+        authentication: mechanism -> exchange or None. message_octets, errors and transactions: 0 means no limit.
+        future_release_s: the longest that FUTURERELEASE allows, 0: it is not offered. priorities: the name of the
+        profile that MT-PRIORITY is offered with, b"" for none, None: it is not offered.
         """
     @property
     def hostname(self) -> bytes: ...
@@ -95,25 +101,33 @@ class ListenerProfile:
     @property
     def authentication_required(self) -> bool: ...
     @property
-    def client_policy(self) -> Callable[[str], tuple[bool, bool]]: ...
+    def client_policy(self) -> Callable[[str], ClientTerms | tuple[bool, bool]]: ...
     @property
     def authentication(self) -> Callable[[bytes], _Exchange | None] | None: ...
     @property
     def mechanisms(self) -> tuple[bytes, ...]: ...
     @property
     def start_tls(self) -> Callable[[ServerSession], None] | None: ...
+    @property
+    def future_release_s(self) -> int: ...
+    @property
+    def priorities(self) -> bytes | None: ...
     def forget_clients(self) -> None:
         """Ask client_policy again for every address (the configuration changed)."""
-    def policy_of(self, address: str) -> tuple[bool, bool]:
+    def policy_of(self, address: str) -> ClientTerms:
         """What client_policy says of an address; remembered."""
 
 @disjoint_base
 class Reception:
     """What the sessions of one worker share: receive buffer, clock, counters, intake."""
 
-    memory_octets: int
     draining: bool
-    def __init__(self, counters: Counters, events: EventLog, intake: Intake, memory_octets: int = ...) -> None: ...
+    def __init__(
+        self, counters: Counters, events: EventLog, intake: Intake, memory: MemoryBudget | None = None
+    ) -> None:
+        """memory: of the node; None: no limit."""
+    @property
+    def memory(self) -> MemoryBudget: ...
     @property
     def counters(self) -> Counters: ...
     @property
@@ -126,6 +140,8 @@ class Reception:
         """A protocol for a new connection."""
     def sweep(self) -> None:
         """End what has been silent for too long, let throttled sessions go on. Call it about once a second."""
+    def pace(self) -> None:
+        """Let sessions go on that wait for memory, when their time is over or there is some again. Call it on every tick."""
     def drain(self) -> None:
         """No new transactions: sessions between two transactions end now with 421, the others when theirs is over."""
 

@@ -24,7 +24,8 @@ from angarium._core.client_session import Egress
 from angarium._core.counters import Counters, Slab, Slot
 from angarium._core.dispatch import Dispatcher, JournalIntake
 from angarium._core.event_log import EventLog
-from angarium._core.record import MessageState, keep_heap, memory_octets
+from angarium._core.memory_budget import MemoryBudget, MemoryState
+from angarium._core.record import MessageState, keep_heap
 from angarium._core.server_session import Reception
 from angarium.app.bouncer import Bouncer
 from angarium.app.control import ControlServer
@@ -182,9 +183,14 @@ class Worker:
         config, clock = self.config, self._clock
         dispatcher = self.dispatcher
         self.intake = JournalIntake(dispatcher, self.journals)
-        budget = memory_budget_octets(config) // self._workers
-        dispatcher.memory_soft_octets = budget // 2
-        self.reception = Reception(self.counters, self.events, self.intake, memory_octets=budget)
+        self.memory = MemoryBudget(
+            self.counters,
+            memory_budget_octets(config),
+            soft=config.queue.memory_soft_mark,
+            hard=config.queue.memory_hard_mark,
+        )
+        dispatcher.memory_soft_octets = self.memory.soft_left_octets
+        self.reception = Reception(self.counters, self.events, self.intake, self.memory)
         timeouts = config.delivery.timeouts
         self.egress = Egress(
             self.counters,
@@ -290,7 +296,10 @@ class Worker:
 
     def _beat(self, count: int) -> None:
         dispatcher = self.dispatcher
+        self.memory.refresh()
+        dispatcher.memory_soft_octets = self.memory.soft_left_octets
         dispatcher.tick()
+        self.reception.pace()
         for journal in self.journals:
             journal.flush()
         if count % self._flush_ticks == 0:
@@ -444,7 +453,7 @@ class Worker:
             return False, "draining"
         if not self.intake.accepting:
             return False, "no journal takes records"
-        if memory_octets() > self.reception.memory_octets:
+        if self.memory.state == MemoryState.MEMORY_REFUSING:
             return False, "the memory budget is used up"
         return True, ""
 

@@ -21,16 +21,19 @@ from typing import TYPE_CHECKING
 
 from angarium.config.address import covers_everything, parse_host
 from angarium.config.next_hop import SHAPES, SUPPORTED
+from angarium.config.problem import nearest
 from angarium.config.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from angarium.config.locate import KeyPath
-    from angarium.config.model import Config, Limits, Listener, Route
+    from angarium.config.address import Network
+    from angarium.config.model import Classes, Config, Limits, Listener, Route
     from angarium.config.problem import Findings
 
 __all__ = ["check_all", "check_nothing_leaves"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}")
 
 _WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104  (compared with, not bound)
 
@@ -43,8 +46,10 @@ def check_all(config: Config, findings: Findings) -> None:
     _check_node(config, findings)
     _check_admin(config, findings)
     _check_tls(config, findings)
+    _check_tenants(config, findings)
     _check_listeners(config, findings)
     _check_limits(config, findings)
+    _check_memory_marks(config, findings)
     _check_retry(config, findings)
     _check_routes(config, findings)
     if config.sandbox:
@@ -175,8 +180,63 @@ def _check_listener(config: Config, listener: Listener, path: KeyPath, findings:
             findings.error((*path, "bare_newline"), message)
         if listener.bare_newline == "refuse" and listener.repair_networks:
             findings.error((*path, "repair_networks"), 'has no effect unless bare_newline = "repair"')
+    _check_tenancy(config, listener, path, findings)
+    if listener.priority_profile is not None and not _PROFILE.fullmatch(listener.priority_profile):
+        message = f'"{listener.priority_profile}" is not a profile such as "MIXER": letters, digits, "-", at most 32'
+        findings.error((*path, "priority_profile"), message)
     if listener.limits is not None and findings.sound((*path, "limits")):
         _check_message_limits(listener.limits, config.limits, path, findings)
+
+
+def _check_tenants(config: Config, findings: Findings) -> None:
+    """Names, and whether a tenant can have mail at all."""
+    names: dict[str, int] = {}
+    chosen = {listener.tenant for listener in config.listener}
+    networks: dict[Network, str] = {}
+    for index, tenant in enumerate(config.tenant):
+        path = findings.element(("tenant",), index)
+        if not _NAME.fullmatch(tenant.name):
+            message = f'"{tenant.name}" is not a name: letters, digits, ".", "_" and "-", at most 64'
+            findings.error((*path, "name"), message)
+        if names.setdefault(tenant.name, index) != index:
+            findings.error((*path, "name"), f'another tenant is named "{tenant.name}" too')
+        if not tenant.networks and tenant.name not in chosen and findings.sound((*path, "networks"), ("listener",)):
+            findings.warn(path, f'no mail is of tenant "{tenant.name}": it has no networks, and no listener names it')
+        for number, network in enumerate(tenant.networks):
+            if networks.setdefault(network, tenant.name) != tenant.name:
+                where = findings.element((*path, "networks"), number)
+                findings.warn(where, f'{network} is of tenant "{networks[network]}" already, and the first match wins')
+
+
+def _check_tenancy(config: Config, listener: Listener, path: KeyPath, findings: Findings) -> None:
+    """The listener's tenant exists, and every class that mail can have here is one that it may have."""
+    names = [tenant.name for tenant in config.tenant]
+    if listener.tenant is not None and listener.tenant not in names and findings.whole(("tenant",)):
+        findings.error((*path, "tenant"), f'there is no tenant "{listener.tenant}"', nearest(listener.tenant, names))
+    keys = ("durability", "durability_floor", "durability_ceiling")
+    if not findings.sound(("queue", "durability"), *((*path, key) for key in keys)):
+        return
+    classes = config.classes_of(listener, None)
+    if not classes.ordered:
+        written = next((key for key in reversed(keys) if getattr(listener, key) is not None), "durability")
+        findings.error((*path, written), _disorder(classes))
+        return
+    for index, tenant in enumerate(config.tenant):
+        where = findings.element(("tenant",), index)
+        reached = tenant.networks or listener.tenant == tenant.name
+        if not reached or not findings.sound(*((*where, key) for key in keys)):
+            continue
+        classes = config.classes_of(listener, tenant)
+        if not classes.ordered:
+            written = next((key for key in reversed(keys) if getattr(tenant, key) is not None), "name")
+            findings.error((*where, written), f'on listener "{listener.name}": {_disorder(classes)}')
+
+
+def _disorder(classes: Classes) -> str:
+    return (
+        f"the class {classes.own} does not stand between the strongest one allowed, {classes.ceiling}, and the weakest, "
+        f"{classes.floor}"
+    )
 
 
 def _check_role(config: Config, listener: Listener, path: KeyPath, findings: Findings) -> None:
@@ -233,6 +293,14 @@ def _check_message_limits(limits: Limits, inherited: Limits | None, path: KeyPat
             "count on (RFC 5321 §4.5.3.1.7)"
         )
         findings.warn((*path, "limits", "message_size"), message)
+
+
+def _check_memory_marks(config: Config, findings: Findings) -> None:
+    queue = config.queue
+    if findings.sound(("queue", "memory_soft_mark"), ("queue", "memory_hard_mark")):
+        if queue.memory_soft_mark >= queue.memory_hard_mark:
+            message = f"{queue.memory_soft_mark:g} is not below the hard mark, {queue.memory_hard_mark:g}"
+            findings.error(("queue", "memory_soft_mark"), message)
 
 
 def _check_retry(config: Config, findings: Findings) -> None:

@@ -8,7 +8,6 @@ required key, or whose required key is not usable, has no value: the tuple that 
 
 from __future__ import annotations
 
-import difflib
 import types
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
@@ -18,7 +17,7 @@ from msgspec.structs import fields
 from angarium.config.address import DnsServer, ListenAddress, Network
 from angarium.config.model import Config, Section
 from angarium.config.next_hop import NextHop
-from angarium.config.problem import key_text
+from angarium.config.problem import key_text, nearest
 from angarium.config.units import MemoryBudget, Unit, format_duration, format_size, parse_duration, parse_size
 from angarium.mail.pattern import AddressPattern
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from angarium.config.locate import KeyPath
     from angarium.config.problem import Findings
 
-__all__ = ["Converter", "nearest"]
+__all__ = ["Converter"]
 
 # What a float holds exactly; not a number and infinity are beyond it too.
 _LARGEST_NUMBER = 2**53
@@ -49,14 +48,6 @@ _EXPECTED = {
 
 class _Unusable(Exception):
     """A value that is none. The problem has been reported, or is the message."""
-
-
-def nearest(word: str, valid: list[str]) -> str | None:
-    """The valid name that was most likely meant."""
-    by_fold = {name.lower(): name for name in valid}
-    near = difflib.get_close_matches(word.lower().replace("-", "_"), by_fold, n=1)
-    near = near or difflib.get_close_matches(word.lower(), by_fold, n=1)
-    return by_fold[near[0]] if near else None
 
 
 def _describe(value: object) -> str:

@@ -2,7 +2,7 @@
 
 One Struct for each table of the TOML file. The attribute is the key with its unit behind it: `idle_timeout = "5m"` is
 `idle_timeout_s == 300.0`, `message_size = "50MB"` is `message_size_octets == 50_000_000`; keys without a unit have the
-same name. Defaults stand here and nowhere else; docs/configuration.md explains each key.
+same name; `class_` is `class`, which Python keeps for itself. Defaults stand here and nowhere else; docs/configuration.md explains each key.
 
 `angarium.config.load` makes a Config from a file. `dump` and `load_dump` carry one from the supervisor to its workers.
 """
@@ -18,7 +18,9 @@ from angarium.config.units import Count, Duration, FilePath, MemoryBudget, Posit
 from angarium.mail.pattern import AddressPattern
 
 __all__ = [
+    "DURABILITIES",
     "Admin",
+    "Classes",
     "Config",
     "Delivery",
     "Dns",
@@ -31,6 +33,7 @@ __all__ = [
     "Retry",
     "Route",
     "Section",
+    "Tenant",
     "Timeouts",
     "Tls",
     "dump",
@@ -39,11 +42,12 @@ __all__ = [
 ]
 
 Durability = Literal["fsync", "async", "memory"]
+DURABILITIES: tuple[Durability, ...] = ("fsync", "async", "memory")  # the strongest first
 
 
 def toml_key(attribute: str) -> str:
     """The key of an attribute: its name without the unit."""
-    return attribute.removesuffix("_s").removesuffix("_octets")
+    return attribute.removesuffix("_s").removesuffix("_octets").removesuffix("_")
 
 
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=toml_key):
@@ -103,6 +107,23 @@ class Limits(Section, frozen=True):
     errors: Count = 20  # of one session
     idle_timeout_s: PositiveDuration = 300.0  # §4.5.3.2.7
     data_timeout_s: PositiveDuration = 3600.0  # from the start of one message's data to its end
+    future_release_s: Duration = 7 * 86400.0  # the longest hold a client may ask for (RFC 4865); 0: not offered
+
+
+Priority = Annotated[int, Meta(ge=-9, le=9)]  # RFC 6710 §3.1
+
+
+class Tenant(Section, frozen=True):
+    """Whose mail it is: what shares and classes it has. None: as the listener says."""
+
+    name: str
+    networks: tuple[Network, ...] = ()
+    class_: Literal["transactional", "bulk"] = "transactional"
+    weight: Annotated[int, Meta(ge=1, le=1000)] = 1  # share of a busy next hop, against that of the other tenants
+    durability: Durability | None = None
+    durability_floor: Durability | None = None
+    durability_ceiling: Durability | None = None
+    highest_priority: Priority | None = None
 
 
 class Listener(Section, frozen=True):
@@ -115,7 +136,13 @@ class Listener(Section, frozen=True):
     auth: Literal["none", "any"] = "none"  # any: every log-in is accepted; in the sandbox only
     relay_networks: tuple[Network, ...] = ()
     allow_open_relay: bool = False
+    tenant: str | None = None  # of the clients that are in no tenant's networks
     durability: Durability | None = None  # None: the queue's
+    durability_floor: Durability | None = None  # the weakest class a message may ask for; None: the class itself
+    durability_ceiling: Durability | None = None  # the strongest; None: fsync
+    mt_priority: bool = True  # RFC 6710 is offered
+    priority_profile: str | None = None  # its priority assignment policy, named in EHLO
+    highest_priority: Priority = 9
     bare_newline: Literal["refuse", "repair"] = "refuse"
     repair_networks: tuple[Network, ...] = ()  # the legacy clients whose bare CR and LF are repaired
     limits: Limits | None = None  # None: the node's; never partial, the loader fills what is not set from the node's
@@ -139,6 +166,8 @@ class Queue(Section, frozen=True):
     sync_interval_s: PositiveDuration = 1.0  # class async: the longest time between 250 and the disk
     shards: Annotated[int, Meta(ge=1, le=256)] | Literal["auto"] = "auto"
     memory_budget: MemoryBudget = MemoryBudget(percent=25.0)
+    memory_soft_mark: Annotated[float, Meta(gt=0, le=1)] = 0.5  # share of the budget: data of what waits is dropped
+    memory_hard_mark: Annotated[float, Meta(gt=0, le=1)] = 0.85  # intake is slowed
     segment_size_octets: Annotated[Size, Meta(ge=1 << 20, le=1 << 32)] = 64_000_000
     retry: Retry = field(default_factory=Retry)
 
@@ -178,6 +207,20 @@ class Route(Section, frozen=True):
     retry: Retry | None = None  # None: the queue's; never partial, the loader fills what is not set from the queue's
 
 
+class Classes(Struct, frozen=True):
+    """The durability class of mail that asks for none, and the weakest and strongest it may ask for."""
+
+    own: Durability
+    floor: Durability
+    ceiling: Durability
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the class stands between the two."""
+        strength = DURABILITIES.index
+        return strength(self.ceiling) <= strength(self.own) <= strength(self.floor)
+
+
 class Config(Section, frozen=True):
     """Everything."""
 
@@ -190,6 +233,7 @@ class Config(Section, frozen=True):
     limits: Limits = field(default_factory=Limits)
     queue: Queue = field(default_factory=Queue)
     delivery: Delivery = field(default_factory=Delivery)
+    tenant: tuple[Tenant, ...] = ()
     route: tuple[Route, ...] = ()
     sandbox: bool = False  # nothing may leave the machine
 
@@ -200,6 +244,27 @@ class Config(Section, frozen=True):
     def durability_of(self, listener: Listener) -> Durability:
         """The class of what this listener accepts."""
         return listener.durability or self.queue.durability
+
+
+    def tenant_named(self, name: str | None) -> Tenant | None:
+        """The tenant of that name; None when there is none."""
+        return next((tenant for tenant in self.tenant if tenant.name == name), None)
+
+    def classes_of(self, listener: Listener, tenant: Tenant | None) -> Classes:
+        """The durability classes of a tenant's mail on this listener: what the tenant does not say, the listener does.
+
+        A class that the tenant or the listener sets is the weakest that its messages may ask for, unless a floor is
+        set beside it.
+        """
+        own = self.durability_of(listener)
+        floor = listener.durability_floor or own
+        ceiling = listener.durability_ceiling or "fsync"
+        if tenant is not None:
+            if tenant.durability is not None:
+                own = floor = tenant.durability
+            floor = tenant.durability_floor or floor
+            ceiling = tenant.durability_ceiling or ceiling
+        return Classes(own=own, floor=floor, ceiling=ceiling)
 
 
 def dump(config: Config) -> bytes:

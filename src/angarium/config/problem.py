@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
@@ -9,7 +10,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from angarium.config.locate import KeyPath
 
-__all__ = ["ConfigErrors", "Finding", "Findings", "Problem", "Severity", "key_text"]
+__all__ = ["ConfigErrors", "Finding", "Findings", "Problem", "Severity", "key_text", "nearest"]
 
 Severity = Literal["error", "warning"]
 
@@ -20,6 +21,14 @@ def key_text(path: KeyPath) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
+
+
+def nearest(word: str, valid: list[str]) -> str | None:
+    """The valid name that was most likely meant."""
+    by_fold = {name.lower(): name for name in valid}
+    near = difflib.get_close_matches(word.lower().replace("-", "_"), by_fold, n=1)
+    near = near or difflib.get_close_matches(word.lower(), by_fold, n=1)
+    return by_fold[near[0]] if near else None
 
 
 class Problem(Struct, frozen=True):

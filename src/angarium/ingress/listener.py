@@ -13,10 +13,10 @@ import asyncio
 import ssl
 from typing import TYPE_CHECKING
 
-from angarium._core.record import Durability
 from angarium._core.server_session import ListenerProfile
+from angarium.config.model import DURABILITIES
 from angarium.ingress.authentication import any_login
-from angarium.policy.relaying import client_policy
+from angarium.policy.tenancy import client_terms
 
 if TYPE_CHECKING:
     import socket
@@ -26,12 +26,6 @@ if TYPE_CHECKING:
 
 BACKLOG = 1024
 HANDSHAKE_TIMEOUT_S = 60.0
-
-DURABILITIES = {
-    "fsync": Durability.DURABILITY_FSYNC,
-    "async": Durability.DURABILITY_ASYNC,
-    "memory": Durability.DURABILITY_MEMORY,
-}
 
 
 def server_context(tls: Tls) -> ssl.SSLContext:
@@ -79,8 +73,8 @@ def make_profile(config: Config, listener: Listener, context: ssl.SSLContext | N
     return ListenerProfile(
         hostname=config.node.hostname.encode("ascii"),
         name=listener.name.encode("utf-8"),
-        client_policy=client_policy(listener),
-        durability=DURABILITIES[config.durability_of(listener)],
+        client_policy=client_terms(config, listener),
+        durability=DURABILITIES.index(config.durability_of(listener)),
         message_octets=limits.message_size_octets,
         header_octets=limits.header_size_octets,
         recipients=limits.recipients,
@@ -97,6 +91,8 @@ def make_profile(config: Config, listener: Listener, context: ssl.SSLContext | N
         authentication=any_login if any_log_in else None,
         mechanisms=(b"PLAIN", b"LOGIN") if any_log_in else (),
         start_tls=TlsUpgrade(context) if listener.tls == "starttls" and context is not None else None,
+        future_release_s=int(limits.future_release_s),
+        priorities=(listener.priority_profile or "").encode("ascii") if listener.mt_priority else None,
     )
 
 

@@ -64,8 +64,8 @@ def _counter(name: str, slots: Slot | Mapping[str, Slot], text: str, label: str 
     return _metric(Kind.COUNTER, name, slots, text, label)
 
 
-def _gauge(name: str, slot: Slot, text: str) -> MetricSpec:
-    return _metric(Kind.GAUGE, name, slot, text)
+def _gauge(name: str, slots: Slot | Mapping[str, Slot], text: str, label: str = "") -> MetricSpec:
+    return _metric(Kind.GAUGE, name, slots, text, label)
 
 
 def _histogram(name: str, slot: Slot, text: str) -> MetricSpec:
@@ -115,6 +115,9 @@ METRICS: tuple[MetricSpec, ...] = (
     _counter(
         "ingress_throttled_total", Slot.INGRESS_THROTTLED, "Times a session had to wait for sending commands too fast."
     ),
+    _counter(
+        "ingress_paced_total", Slot.INGRESS_PACED, "Times a session had to wait because memory was over its hard mark."
+    ),
     # ingress: messages
     _counter(
         "ingress_messages_total",
@@ -153,7 +156,39 @@ METRICS: tuple[MetricSpec, ...] = (
     _gauge("queue_messages", Slot.QUEUE_MESSAGES, "Messages queued."),
     _gauge("queue_recipients", Slot.QUEUE_RECIPIENTS, "Recipients of the messages queued that are not final."),
     _gauge("queue_mail_data_bytes", Slot.QUEUE_OCTETS, "Octets of the messages queued, in memory or not."),
-    _gauge("queue_memory_bytes", Slot.QUEUE_MEMORY_OCTETS, "Octets of mail data held in memory."),
+    _gauge("queue_memory_bytes", Slot.QUEUE_MEMORY_OCTETS, "Octets of memory behind mail data."),
+    _gauge(
+        "queue_memory_mark_bytes",
+        {
+            "soft": Slot.QUEUE_MEMORY_MARK_SOFT,
+            "hard": Slot.QUEUE_MEMORY_MARK_HARD,
+            "budget": Slot.QUEUE_MEMORY_MARK_BUDGET,
+        },
+        "Octets of memory behind mail data over which data of what waits is dropped from memory, intake is slowed, and "
+        "mail is refused.",
+        "mark",
+    ),
+    _gauge(
+        "queue_memory_state",
+        {
+            "below": Slot.QUEUE_MEMORY_STATE_BELOW,
+            "soft": Slot.QUEUE_MEMORY_STATE_SOFT,
+            "hard": Slot.QUEUE_MEMORY_STATE_HARD,
+            "refusing": Slot.QUEUE_MEMORY_STATE_REFUSING,
+        },
+        "Workers by the state of the node's memory as they see it.",
+        "state",
+    ),
+    _counter(
+        "queue_memory_passed_marks_total",
+        {
+            "soft": Slot.QUEUE_MEMORY_ENTERED_SOFT,
+            "hard": Slot.QUEUE_MEMORY_ENTERED_HARD,
+            "budget": Slot.QUEUE_MEMORY_ENTERED_REFUSING,
+        },
+        "Times that a worker saw the node's memory pass a mark upwards.",
+        "mark",
+    ),
     _gauge("queue_journal_bytes", Slot.QUEUE_JOURNAL_OCTETS, "Octets of the journal's segments on disk."),
     _gauge("queue_failed_shards", Slot.QUEUE_SHARDS_FAILED, "Shards closed for intake after a failed write or sync."),
     _counter(

@@ -21,6 +21,7 @@ def capabilities_of(extensions: dict[str, str]) -> int:
         ("size", Capability.CAPABILITY_SIZE),
         ("dsn", Capability.CAPABILITY_DSN),
         ("requiretls", Capability.CAPABILITY_REQUIRETLS),
+        ("mt-priority", Capability.CAPABILITY_PRIORITY),
     ):
         if keyword in extensions:
             offered |= bit

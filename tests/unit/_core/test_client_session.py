@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PIPELINING = Capability.CAPABILITY_PIPELINING
+PRIORITY = Capability.CAPABILITY_PRIORITY
 CHUNKING = PIPELINING | Capability.CAPABILITY_CHUNKING
 ENVELOPE = b"MAIL FROM:<s@example.org>\r\nRCPT TO:<%b@example.net>\r\n"
 HELLO_TEXT = "host.example[192.0.2.25]:25"
@@ -107,6 +108,31 @@ def test_an_envelope_larger_than_the_scratch_memory(queue: Queue) -> None:
     assert host.heard() == wanted
     host.say(b"250 ok\r\n" * 501 + b"354 go\r\n250 ok\r\n")
     assert queue.outcome("a") == dict.fromkeys(range(500), "delivered")
+
+
+@pytest.mark.parametrize(
+    ("priority", "capabilities", "parameter"),
+    [
+        (9, PRIORITY, b" MT-PRIORITY=9"),
+        (1, PRIORITY, b" MT-PRIORITY=1"),
+        (-1, PRIORITY, b" MT-PRIORITY=-1"),
+        (-9, PRIORITY, b" MT-PRIORITY=-9"),
+        (0, PRIORITY, b""),
+        (9, 0, b""),
+    ],
+)
+def test_the_priority_goes_to_hosts_that_know_priorities(
+    queue: Queue, priority: int, capabilities: int, parameter: bytes
+) -> None:
+    queue.mail("a", [b"a@example.net"], priority=priority)
+    host = queue.connect(PIPELINING | capabilities)
+    assert host.heard().startswith(b"MAIL FROM:<s@example.org>" + parameter + b"\r\nRCPT")
+
+
+def test_no_next_hop_is_asked_to_hold_what_was_held_here(queue: Queue) -> None:
+    queue.mail("a", [b"a@example.net"], hold_until=1_000_000_000)
+    host = queue.connect(255 & ~Capability.CAPABILITY_CHUNKING)
+    assert b"HOLD" not in host.heard()
 
 
 # ---------------------------------------------------------------- several connections

@@ -505,6 +505,17 @@ def test_mail_whose_way_is_not_known_finds_it_one_first_then_more(node: Node) ->
     assert len(node.dispatcher.schedule) == 4
 
 
+def test_a_message_waits_for_the_release_that_was_asked_for(node: Node) -> None:
+    release = int(time.time()) + 3600
+    held, past = node.accept(hold_until=release), node.accept(hold_until=release - 7200)
+    assert node.placed == [past]
+    assert (held.state, held.next_attempt) == (MessageState.MESSAGE_SCHEDULED, release)
+    # expiry, warnings and the age in events count from the release
+    assert held.received_us == release * 1_000_000
+    assert past.received_us < time.time_ns() // 1000
+    assert node.dispatcher.tick() == 0
+
+
 def test_mail_data_leaves_the_memory_when_it_is_short(node: Node) -> None:
     queue = node.queue(limit=0)
     node.dispatcher.remember(b"example.net", queue)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import socket
+import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +15,7 @@ import pytest
 from angarium._core.counters import Slab, Slot, client_key
 from angarium._core.event_log import EventLog
 from angarium._core.record import memory_octets
-from angarium._core.server_session import repair_newlines
+from angarium._core.server_session import ListenerProfile, repair_newlines
 from tests.support.session import FakeSsl, FakeTransport, Server, connections_of
 
 if TYPE_CHECKING:
@@ -208,13 +211,75 @@ def test_no_transaction_begins_while_memory_is_short() -> None:
     for one in (holder, client):
         one.say(HELLO)
     holder.say(ENVELOPE + b"DATA\r\nx: y\r\n.\r\n")
-    server.reception.memory_octets = 1
+    server.memory.resize(1)
     assert client.say(ENVELOPE) == (
         b"452 4.3.1 Out of memory for mail; try again later\r\n503 5.5.1 Send MAIL first\r\n"
     )
-    server.reception.memory_octets = 1 << 20
+    server.memory.resize(1 << 20)
     assert codes(client.say(ENVELOPE)) == [250, 250]
     assert server.value(Slot.INGRESS_REJECTED_MEMORY_FULL) == 1
+
+
+# ---------------------------------------------------------------- releases, priorities, tenants
+
+
+def test_a_hold_is_kept_in_the_record_and_age_counts_from_its_end() -> None:
+    server = Server(commit="sync", future_release_s=86400)
+    client = server.connect()
+    before = int(time.time())
+    client.say(b"EHLO c\r\n" + MESSAGE.replace(b">\r\nRCPT", b"> HOLDFOR=3600\r\nRCPT"))
+    until = datetime.fromtimestamp(before + 7200, UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+    client.say(MESSAGE.replace(b">\r\nRCPT", b"> HOLDUNTIL=" + until + b"\r\nRCPT"))
+    client.say(MESSAGE)
+    after = int(time.time())
+    held_for, held_until, free = server.accepted
+    assert before + 3600 <= held_for.envelope["hold_until"] <= after + 3600
+    assert held_until.envelope["hold_until"] == before + 7200
+    assert free.envelope["hold_until"] == 0
+    for taken in server.accepted:
+        assert before <= taken.envelope["received_us"] * 1e-6 <= after + 1
+        assert taken.message.received_us == max(taken.envelope["received_us"], taken.envelope["hold_until"] * 1_000_000)
+
+
+def test_ehlo_says_how_far_away_a_release_may_be() -> None:
+    client = Server(future_release_s=86400).connect()
+    before = int(time.time())
+    said = re.search(rb"250-FUTURERELEASE 86400 (\S+)\r\n", client.say(b"EHLO c\r\n"))
+    assert said
+    latest = datetime.fromisoformat(said[1].decode()).timestamp()
+    assert before + 86400 <= latest <= time.time() + 86400
+    # what is said may be asked for
+    assert codes(client.say(b"MAIL FROM:<> HOLDUNTIL=" + said[1] + b"\r\n")) == [250]
+
+
+def test_the_event_names_tenant_traffic_priority_and_release(tmp_path: Path) -> None:
+    counters = Slab.create(1).region(0)
+    log = EventLog(str(tmp_path / "events.jsonl"), counters)
+    server = Server(
+        commit="sync", counters=counters, events=log, future_release_s=86400, priorities=b"",
+        terms={"tenant": b"news", "bulk": True},
+    )  # fmt: skip
+    client = server.connect()
+    client.say(b"EHLO c\r\n" + MESSAGE.replace(b">\r\nRCPT", b"> HOLDFOR=60 MT-PRIORITY=-3\r\nRCPT"))
+    client.say(MESSAGE.replace(b">\r\nRCPT", b"> MT-PRIORITY=9\r\nRCPT"))
+    client.say(b"MAIL FROM:<> SIZE=99999999999\r\n")
+    log.flush()
+    first, second, refused = (json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines())
+    assert (first["tenant"], first["traffic"], first["priority"]) == ("news", "bulk", -3)
+    held_until = datetime.fromisoformat(first["hold_until"]).timestamp()
+    assert held_until == server.accepted[0].envelope["hold_until"]
+    assert (second["priority"], "hold_until" in second) == (9, False)
+    assert (refused["event"], refused["tenant"]) == ("rejection", "news")
+
+
+def test_a_pair_is_terms_enough() -> None:
+    server = Server(durability=1)
+    profile = ListenerProfile(
+        hostname=b"relay.example.org", name=b"relay", client_policy=lambda address: (True, False), durability=2
+    )
+    terms = profile.policy_of("192.0.2.1")
+    assert (terms.may_relay, terms.bare_newlines, terms.durability, terms.tenant) == (True, False, 2, b"")
+    assert server.profile.policy_of("192.0.2.1").durability == 1
 
 
 # ---------------------------------------------------------------- several clients

@@ -3,12 +3,13 @@
 Directives:
 
     @profile KEY=VALUE ...   of ListenerProfile or tests.support.session.Server, before the first line; may_relay=no,
-                             tls=yes, auth=PLAIN,LOGIN, client=ADDRESS, implicit_tls=yes
+                             tls=yes, auth=PLAIN,LOGIN, client=ADDRESS, implicit_tls=yes, priorities=NAME
+    @terms KEY=VALUE ...     of ClientTerms, before the first line
     @commit error=N          the next commit fails with that errno; raise=N: the intake takes nothing
     @tls                     the client's part of the TLS handshake, which succeeds
     @tls_failed              ... which fails
     @sweep, @drain           Reception.sweep, Reception.drain
-    @memory N                Reception.memory_octets from now on
+    @memory N                the memory budget from now on
     @disconnect, @eof        the client is gone, or has said all it will
     @message N KEY=VALUE ... at the end: the N-th message that the intake was given; M lines behind it are its mail data
     @counter NAME=N          at the end: a counter
@@ -62,6 +63,8 @@ def profile_of(options: dict[str, str], play: Play) -> None:
             play.implicit_tls = TRUTH[value]
         elif key == "auth":
             play.profile[key] = tuple(value.encode().split(b","))
+        elif key == "priorities":
+            play.profile[key] = value.encode() if value != key else b""
         else:
             play.profile[key] = TRUTH[value] if value in TRUTH else int(value)
 
@@ -80,6 +83,11 @@ def prepare(dialogue: Dialogue) -> Play:
             play.messages[message] = (play.messages[message][0], step.octets)
         elif step.words[0] == "profile":
             profile_of(step.options(), play)
+        elif step.words[0] == "terms":
+            play.profile["terms"] = {
+                key: TRUTH[value] if value in TRUTH else value.encode() if key == "tenant" else int(value)
+                for key, value in step.options().items()
+            }
         elif step.words[0] == "message":
             message = int(step.words[1])
             options = step.options()
@@ -118,7 +126,7 @@ def act(step: Step, server: Server, client: ServerDialogue) -> None:
         case "drain":
             server.reception.drain()
         case "memory":
-            server.reception.memory_octets = int(step.words[1])
+            server.memory.resize(int(step.words[1]))
         case "disconnect":
             client.transport.lose()
         case "eof":

@@ -55,6 +55,91 @@ def listener(**keys: str) -> str:
     return "[[listener]]\n" + "".join(f"{key} = {value}\n" for key, value in (usual | keys).items())
 
 
+def tenant(**keys: str) -> str:
+    """A tenant with a network, and these keys besides or instead."""
+    usual = {"name": '"shop"', "networks": '["10.1.0.0/16"]'}
+    return "[[tenant]]\n" + "".join(f"{key} = {value}\n" for key, value in (usual | keys).items())
+
+
+def test_a_tenant_s_keys() -> None:
+    keys = {"class": '"bulk"', "weight": "7", "durability": '"async"', "durability_floor": '"memory"'}
+    (found,) = config_of(NODE + LISTENER + tenant(**keys, durability_ceiling='"async"', highest_priority="-3")).tenant
+    assert (found.class_, found.weight, found.durability, found.highest_priority) == ("bulk", 7, "async", -3)
+    assert (found.durability_floor, found.durability_ceiling) == ("memory", "async")
+    assert "10.1.2.3" in found.networks[0]
+
+
+def test_a_listener_s_tenant_must_be_there() -> None:
+    text = NODE + listener(tenant='"shob"') + tenant()
+    assert errors_of(text) == ['9:1 listener[0].tenant: there is no tenant "shob" [shop]']
+
+
+def test_tenants_have_names_of_their_own() -> None:
+    text = NODE + LISTENER + tenant() + tenant(networks='["10.2.0.0/16"]') + tenant(name='"a b"')
+    assert errors_of(text) == [
+        '13:1 tenant[1].name: another tenant is named "shop" too',
+        '16:1 tenant[2].name: "a b" is not a name: letters, digits, ".", "_" and "-", at most 64',
+        '17:13 tenant[2].networks[0]: 10.1.0.0/16 is of tenant "shop" already, and the first match wins',
+    ]
+
+
+def test_a_tenant_without_mail_is_a_warning() -> None:
+    text = NODE + LISTENER + tenant(networks="[]")
+    assert warnings_of(text) == [
+        '9:1 tenant[0]: no mail is of tenant "shop": it has no networks, and no listener names it'
+    ]
+    assert config_of(NODE + listener(tenant='"shop"') + tenant(networks="[]")).tenant[0].name == "shop"
+
+
+@pytest.mark.parametrize(
+    ("keys", "key"),
+    [
+        ({"durability": '"async"', "durability_floor": '"fsync"'}, "durability_floor"),
+        ({"durability": '"fsync"', "durability_ceiling": '"async"'}, "durability_ceiling"),
+        ({"durability_ceiling": '"memory"'}, "durability_ceiling"),
+        ({"durability": '"memory"', "durability_floor": '"async"', "durability_ceiling": '"fsync"'}, "durability_ceil"),
+    ],
+)
+def test_a_class_that_is_not_allowed_is_an_error(keys: dict[str, str], key: str) -> None:
+    (error,) = errors_of(NODE + listener(**keys))
+    assert f"listener[0].{key}" in error
+    assert "does not stand between the strongest one allowed" in error
+    (error,) = errors_of(NODE + LISTENER + tenant(**keys))
+    assert f"tenant[0].{key}" in error
+    assert 'on listener "relay"' in error
+
+
+def test_a_tenant_s_floor_is_checked_where_its_mail_comes_in() -> None:
+    strict = listener(tenant='"shop"', durability='"async"', durability_floor='"memory"', durability_ceiling='"async"')
+    assert config_of(NODE + strict + tenant(networks="[]", durability='"memory"')).tenant[0].durability == "memory"
+    (error,) = errors_of(NODE + strict + tenant(networks="[]", durability='"fsync"'))
+    assert 'tenant[0].durability: on listener "x": the class fsync does not stand between' in error
+
+
+@pytest.mark.parametrize("name", ['"MIXER"', '"STANAG4406"', '"x-1"'])
+def test_a_priority_profile(name: str) -> None:
+    assert config_of(NODE + listener(priority_profile=name)).listener[0].priority_profile == name.strip('"')
+
+
+@pytest.mark.parametrize("name", ['"A B"', '"-x"', '"ä"', f'"{"x" * 33}"', '"x\\r\\n250 evil"'])
+def test_what_is_no_priority_profile(name: str) -> None:
+    (error,) = errors_of(NODE + listener(priority_profile=name))
+    assert "is not a profile such as" in error
+
+
+@pytest.mark.parametrize("value", ["10", "-10", "1.5", '"high"'])
+def test_priorities_are_from_9_below_to_9_above(value: str) -> None:
+    assert len(errors_of(NODE + listener(highest_priority=value))) == 1
+
+
+def test_memory_marks_stand_in_order() -> None:
+    queue = config_of(NODE + LISTENER + "[queue]\nmemory_soft_mark = 0.2\nmemory_hard_mark = 0.9\n").queue
+    assert (queue.memory_soft_mark, queue.memory_hard_mark) == (0.2, 0.9)
+    (error,) = errors_of(NODE + LISTENER + "[queue]\nmemory_soft_mark = 0.9\n")
+    assert "queue.memory_soft_mark: 0.9 is not below the hard mark, 0.85" in error
+    assert len(errors_of(NODE + LISTENER + "[queue]\nmemory_hard_mark = 1.5\n")) == 1
+
+
 def test_a_configuration_with_everything() -> None:
     config = config_of(
         NODE

@@ -8,7 +8,7 @@ import pytest
 
 from angarium._core.journal import segment_header
 from angarium._core.outcome_record import encode_outcome
-from angarium._core.record import MessageState, RecordType, format_id, load_message
+from angarium._core.record import MessageState, RecordType, format_id, load_message, make_accepted, new_message
 from tests.reference.record import ACCEPTED, DONE, encode_record
 from tests.support.journal import Shard, files
 
@@ -65,6 +65,24 @@ def test_everything_that_is_known_of_a_message_comes_back(shard: Shard) -> None:
     assert found.buffer is None
     assert load_message(again.journal.read_record(found)).mail_data() == b"mail data"
     assert (again.report.messages, again.report.segments) == (1, 1)
+
+
+def test_a_message_that_is_to_wait_waits_after_a_restart_too(shard: Shard) -> None:
+    release = 1_900_000_000
+    envelope = {"recipients": [(b"a@example.net", 0, b"")], "received_us": 1_800_000_000_000_000, "hold_until": release}
+    messages = [new_message(make_accepted(envelope, b"mail", shard.journal.new_id())) for _ in range(2)]
+    for message in messages:
+        shard.journal.append(message, shard.receiver)
+    shard.settle()
+    # one has had its time, and an attempt behind it
+    shard.journal.append_record(
+        RecordType.RECORD_OUTCOME, messages[1].id, encode_outcome(1, release + 60.0, [(0, 2, 451, b"later")])
+    )
+    shard.journal.close()
+    table = open_shard(shard.folder).table
+    found = [table.get(message.id) for message in messages]
+    assert [message.next_attempt for message in found if message] == [release, release + 60]
+    assert [message.received_us for message in found if message] == [release * 1_000_000] * 2
 
 
 def test_a_recipient_in_doubt_keeps_the_message_in_doubt(shard: Shard) -> None:
