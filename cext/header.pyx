@@ -128,14 +128,15 @@ cdef inline void _note(const char *data, const HeaderField *field, HeaderFacts *
         if not facts.has_message_id and equal_fold(name, b"message-id", 10):
             facts.has_message_id = True
             facts.message_id = _value_span(data, field)
+    elif field.name_length == 12:
+        if equal_fold(name, b"tls-required", 12):
+            span = _value_span(data, field)
+            facts.tls_required_no |= span.length == 2 and equal_fold(data + span.start, b"no", 2)
     elif field.name_length == 21:
         if equal_fold(name, b"x-angarium-durability", 21):
             if facts.durability_fields == 0:
                 facts.durability = _value_span(data, field)
             facts.durability_fields += 1
-    elif field.name_length == 12 and equal_fold(name, b"tls-required", 12):
-        span = _value_span(data, field)
-        facts.tls_required_no |= span.length == 2 and equal_fold(data + span.start, b"no", 2)
 
 
 cdef inline size_t _finish(const char *data, size_t n, size_t at, bint *malformed) noexcept nogil:

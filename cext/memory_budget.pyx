@@ -4,9 +4,9 @@ Job: N workers share one budget. Each publishes in the shared slab what it holds
 and reads the sum of what all hold; between two ticks it adds its own changes to what the others held at the last one.
 So a look at the budget is an addition and a comparison, and costs no system call and no lock.
 
-Three marks, in octets of the node: the soft one (mail data of what waits is dropped from memory, by the dispatcher), the
-hard one (intake is slowed: `pause_s`), and the budget itself (no mail is taken: `refuses`). A state is entered at once
-when its mark is passed, and left by `refresh` when less than LEAVE_AT of that mark is held, so that nothing flaps.
+Three marks, in octets of the node: the soft one (mail data of what waits is dropped from memory, by the dispatcher),
+the hard one (intake is slowed: `pause_s`), and the budget itself (no mail is taken: `refuses`). A state is entered at
+once when its mark is passed, and left by `refresh` when less than LEAVE_AT of that mark is held, so that nothing flaps.
 
 Output: gauges for the state of each process (one of four is 1), the marks (written by the first process of the slab,
 for all hold the same), and counters of how often each mark was passed.
@@ -113,10 +113,12 @@ cdef class MemoryBudget:
         cdef uint64_t total = self.total()
         cdef uint64_t hard = self._marks[<int>MEMORY_HARD]
         cdef uint64_t most = self._marks[<int>MEMORY_REFUSING]
+        cdef double share
         if total > hard:
             self._rise(total)
         if self.state < MEMORY_HARD:
             return 0
         if total <= hard or most == hard:
             return SHORTEST_PAUSE_S
-        return SHORTEST_PAUSE_S + (LONGEST_PAUSE_S - SHORTEST_PAUSE_S) * min(1.0, <double>(total - hard) / (most - hard))
+        share = min(1.0, <double>(total - hard) / (most - hard))
+        return SHORTEST_PAUSE_S + (LONGEST_PAUSE_S - SHORTEST_PAUSE_S) * share

@@ -7,8 +7,8 @@ receive buffer, so an idle session holds no buffer at all.
 What policy grants the client is asked for once a connection (ClientTerms), and looked up by no command after that.
 
 What a session may do next is looked up in VERB_TABLE (dialogue state x verb). While an answer is outstanding (a commit,
-a TLS handshake, the next second of a client that is too fast, memory that is short) input is kept aside, up to STASH_LIMIT octets; then
-reading stops.
+a TLS handshake, the next second of a client that is too fast, memory that is short) input is kept aside, up to
+STASH_LIMIT octets; then reading stops.
 
 Fails: what the client gets wrong is answered with the reply that command.pyx or this module names; too many errors,
 silence, or a node that drains end the session with 421. A client that is gone loses its unfinished transaction and
@@ -903,7 +903,7 @@ cdef class ServerSession(Receiver):
         return NULL
 
     cdef int _grant_priority(self) except -1:
-        """Answer MAIL. A priority over the highest one allowed is lowered to that, and the reply says so (RFC 6710 §4.1)."""
+        """Answer MAIL. A priority over the highest one is lowered to it, and the reply says so (RFC 6710 §4.1)."""
         cdef char reply[100]
         cdef size_t n
         cdef int granted = self._mail.priority       # 0 unless the client says otherwise

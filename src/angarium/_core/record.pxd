@@ -151,7 +151,7 @@ cdef class Message:
     It has no methods in C, which would cost a pointer each.
     """
     cdef readonly uint64_t id
-    cdef readonly uint64_t received_us       # or the release that the client asked for (RFC 4865): its age counts from it
+    cdef readonly uint64_t received_us       # or the release that the client asked for (RFC 4865): age counts from it
     cdef readonly double next_attempt        # unix seconds; 0 while it is not scheduled and none was asked for
     cdef public object segment               # journal.Segment that holds the record, None for class memory
     cdef public MailBuffer buffer            # None: the mail data is on disk only

@@ -141,7 +141,7 @@ class Reception:
     def sweep(self) -> None:
         """End what has been silent for too long, let throttled sessions go on. Call it about once a second."""
     def pace(self) -> None:
-        """Let sessions go on that wait for memory, when their time is over or there is some again. Call it on every tick."""
+        """Let sessions that wait for memory go on, when their time is over or there is some. Call it on every tick."""
     def drain(self) -> None:
         """No new transactions: sessions between two transactions end now with 421, the others when theirs is over."""
 

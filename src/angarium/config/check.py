@@ -25,8 +25,8 @@ from angarium.config.problem import nearest
 from angarium.config.units import format_duration, format_size
 
 if TYPE_CHECKING:
-    from angarium.config.locate import KeyPath
     from angarium.config.address import Network
+    from angarium.config.locate import KeyPath
     from angarium.config.model import Classes, Config, Limits, Listener, Route
     from angarium.config.problem import Findings
 
@@ -234,8 +234,8 @@ def _check_tenancy(config: Config, listener: Listener, path: KeyPath, findings: 
 
 def _disorder(classes: Classes) -> str:
     return (
-        f"the class {classes.own} does not stand between the strongest one allowed, {classes.ceiling}, and the weakest, "
-        f"{classes.floor}"
+        f"the class {classes.own} does not stand between the strongest one allowed, {classes.ceiling}, and the "
+        f"weakest, {classes.floor}"
     )
 
 
@@ -297,10 +297,10 @@ def _check_message_limits(limits: Limits, inherited: Limits | None, path: KeyPat
 
 def _check_memory_marks(config: Config, findings: Findings) -> None:
     queue = config.queue
-    if findings.sound(("queue", "memory_soft_mark"), ("queue", "memory_hard_mark")):
-        if queue.memory_soft_mark >= queue.memory_hard_mark:
-            message = f"{queue.memory_soft_mark:g} is not below the hard mark, {queue.memory_hard_mark:g}"
-            findings.error(("queue", "memory_soft_mark"), message)
+    sound = findings.sound(("queue", "memory_soft_mark"), ("queue", "memory_hard_mark"))
+    if sound and queue.memory_soft_mark >= queue.memory_hard_mark:
+        message = f"{queue.memory_soft_mark:g} is not below the hard mark, {queue.memory_hard_mark:g}"
+        findings.error(("queue", "memory_soft_mark"), message)
 
 
 def _check_retry(config: Config, findings: Findings) -> None:

@@ -2,7 +2,7 @@
 
 One Struct for each table of the TOML file. The attribute is the key with its unit behind it: `idle_timeout = "5m"` is
 `idle_timeout_s == 300.0`, `message_size = "50MB"` is `message_size_octets == 50_000_000`; keys without a unit have the
-same name; `class_` is `class`, which Python keeps for itself. Defaults stand here and nowhere else; docs/configuration.md explains each key.
+same name; `class_` is `class`. Defaults stand here and nowhere else; docs/configuration.md explains each key.
 
 `angarium.config.load` makes a Config from a file. `dump` and `load_dump` carry one from the supervisor to its workers.
 """
@@ -244,7 +244,6 @@ class Config(Section, frozen=True):
     def durability_of(self, listener: Listener) -> Durability:
         """The class of what this listener accepts."""
         return listener.durability or self.queue.durability
-
 
     def tenant_named(self, name: str | None) -> Tenant | None:
         """The tenant of that name; None when there is none."""

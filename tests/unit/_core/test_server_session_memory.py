@@ -1,5 +1,6 @@
-"""What a client meets at the marks of the memory budget: slowed at the hard one, refused beyond the budget, and let go on
-by itself when there is memory again. `elsewhere` is what another process of the node holds: the tests' means to press."""
+"""What a client meets at the marks of the memory budget: slowed at the hard one, refused beyond the budget, and let go
+on by itself when there is memory again. `elsewhere` is what another process of the node holds: the means to press.
+"""
 
 from __future__ import annotations
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from angarium._core.client_terms import ClientTerms
 from angarium._core.record import Durability, MessageFlag
 from angarium.config.load import examine_text
-from angarium.config.model import Config
 from angarium.policy.tenancy import client_terms, tenant_of
+
+if TYPE_CHECKING:
+    from angarium._core.client_terms import ClientTerms
+    from angarium.config.model import Config
 
 TEXT = """
 [node]
