@@ -5,8 +5,9 @@ and reads the sum of what all hold; between two ticks it adds its own changes to
 So a look at the budget is an addition and a comparison, and costs no system call and no lock.
 
 Three marks, in octets of the node: the soft one (mail data of what waits is dropped from memory, by the dispatcher),
-the hard one (intake is slowed: `pause_s`), and the budget itself (no mail is taken: `refuses`). A state is entered at
-once when its mark is passed, and left by `refresh` when less than LEAVE_AT of that mark is held, so that nothing flaps.
+the hard one (intake is slowed: `pause_s`), and the budget itself (no new mail is taken: `refuses`). A state is entered at
+once when its mark is passed, and left by `refresh` when no more than LEAVE_AT of that mark is held, so that nothing
+flaps. All processes enter it when one has: the state, too, is the node's.
 
 Output: gauges for the state of each process (one of four is 1), the marks (written by the first process of the slab,
 for all hold the same), and counters of how often each mark was passed.
@@ -79,11 +80,16 @@ cdef class MemoryBudget:
         total = self.counters.node_total(Slot.QUEUE_MEMORY_OCTETS)
         self.elsewhere_octets = total - own if total > own else 0
         total = self.elsewhere_octets + own
-        while self.state > MEMORY_BELOW and total <= <uint64_t>(self._marks[self.state] * LEAVE_AT):
+        while self.state > MEMORY_BELOW and total <= self._leave_at(self.state):
             self.state -= 1
+        self._publish()
         self._rise(total)
-        for state in range(4):
-            slot_set(slots, <int>Slot.QUEUE_MEMORY_STATE_BELOW + state, self.state == state)
+        # a mark that another process saw passed was passed for all, until all have left it
+        for state in range(<int>MEMORY_REFUSING, self.state, -1):
+            if total > self._leave_at(state) and self.counters.node_total(<int>Slot.QUEUE_MEMORY_STATE_BELOW + state):
+                self._enter(state)
+                break
+        self._publish()
         if self.counters.index == 0:
             slot_set(slots, Slot.QUEUE_MEMORY_MARK_SOFT, self._marks[<int>MEMORY_SOFT])
             slot_set(slots, Slot.QUEUE_MEMORY_MARK_HARD, self._marks[<int>MEMORY_HARD])
@@ -94,19 +100,40 @@ cdef class MemoryBudget:
         """Octets that the node holds, as far as is known here."""
         return self.elsewhere_octets + buffered_octets()
 
+    cdef uint64_t _leave_at(self, int state) noexcept:
+        """Octets at which a state is left."""
+        return <uint64_t>(self._marks[state] * LEAVE_AT)
+
+    cdef int _publish(self) noexcept:
+        cdef int state
+        for state in range(4):
+            slot_set(self.counters.slots, <int>Slot.QUEUE_MEMORY_STATE_BELOW + state, self.state == state)
+        return 0
+
+    cdef int _enter(self, int state) noexcept:
+        """Enter every state up to this one."""
+        while self.state < state:
+            self.state += 1
+            slot_add(self.counters.slots, <int>Slot.QUEUE_MEMORY_ENTERED_SOFT + self.state - 1, 1)
+        return 0
+
     cdef int _rise(self, uint64_t total) noexcept:
         """Enter every state whose mark is passed."""
         while self.state < MEMORY_REFUSING and total > self._marks[self.state + 1]:
-            self.state += 1
-            slot_add(self.counters.slots, <int>Slot.QUEUE_MEMORY_ENTERED_SOFT + self.state - 1, 1)
-        return self.state
+            self._enter(self.state + 1)
+        return 0
 
-    cdef bint refuses(self) noexcept:
-        """Whether no mail is taken now."""
+    cdef bint full(self) noexcept:
+        """Whether more is held than the budget: what is coming in has no room, however much of it is here."""
         cdef uint64_t total = self.total()
         if total > self._marks[<int>MEMORY_REFUSING]:
             self._rise(total)
-        return self.state == MEMORY_REFUSING
+            return True
+        return False
+
+    cdef bint refuses(self) noexcept:
+        """Whether no new mail is taken: until there is some room again, and not only the last octet of it."""
+        return self.full() or self.state == MEMORY_REFUSING
 
     cdef double pause_s(self) noexcept:
         """How long a client that hands in mail has to wait now, in seconds; 0: not at all."""

@@ -1017,7 +1017,7 @@ cdef class ServerSession(Receiver):
             return 0
         if self.profile.message_octets and self._scan.octets > self.profile.message_octets:
             self._refusal = R_TOO_LARGE
-        elif self.reception.memory.refuses():
+        elif self.reception.memory.full():
             self._refusal = R_MEMORY_FULL
         else:
             return 0
@@ -1133,7 +1133,7 @@ cdef class ServerSession(Receiver):
                 refusal = R_LOOP
             elif facts.length > self.profile.header_octets:
                 refusal = R_HEADER_TOO_LARGE
-            elif self.reception.memory.refuses():
+            elif self.reception.memory.full():
                 refusal = R_MEMORY_FULL
             else:
                 refusal = self.reception.intake.refusal()

@@ -9,7 +9,7 @@ cpdef enum MemoryState:          # by the highest mark that was passed and not y
     MEMORY_BELOW = 0
     MEMORY_SOFT = 1              # mail data of what waits is dropped from memory
     MEMORY_HARD = 2              # intake is slowed
-    MEMORY_REFUSING = 3          # no mail is taken
+    MEMORY_REFUSING = 3          # no new mail is taken
 
 
 cdef class MemoryBudget:
@@ -21,6 +21,10 @@ cdef class MemoryBudget:
     cdef readonly uint64_t elsewhere_octets      # what the other processes of the node held when `refresh` was called
 
     cdef uint64_t total(self) noexcept
+    cdef uint64_t _leave_at(self, int state) noexcept
+    cdef int _publish(self) noexcept
+    cdef int _enter(self, int state) noexcept
     cdef int _rise(self, uint64_t total) noexcept
+    cdef bint full(self) noexcept
     cdef bint refuses(self) noexcept
     cdef double pause_s(self) noexcept

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 WALK_SLOTS = 2048
 MOST_LISTED = 10_000
 LONGEST_REQUEST = 65536
+FUTURE_S = 1.0  # what waits for less is as good as ready
 
 
 class Filter(msgspec.Struct, forbid_unknown_fields=True, rename={"sender": "from"}):
@@ -65,7 +67,11 @@ def state_of(message: Message) -> str:
         return "held"
     if message.in_doubt:
         return "in_doubt"
-    return "scheduled" if message.state == MessageState.MESSAGE_SCHEDULED and message.attempts else "ready"
+    if message.state == MessageState.MESSAGE_SCHEDULED and (
+        message.attempts or message.next_attempt > time.time() + FUTURE_S
+    ):
+        return "scheduled"
+    return "ready"  # also what has been put off for a moment because the ready queues are full
 
 
 class ControlServer:

@@ -84,6 +84,25 @@ def test_all_processes_share_the_budget() -> None:
     assert budgets[0].soft_left_octets == 40 * MIB
 
 
+def test_what_one_process_saw_is_the_state_of_all_until_all_have_left_it() -> None:
+    budgets = [MemoryBudget(counters, 100 * MIB) for counters in regions(2)]
+    refusing, hard = MemoryState.MEMORY_REFUSING, MemoryState.MEMORY_HARD
+    held = hold(101 * MIB)
+    assert budgets[0].refresh() == refusing
+    del held
+    # the other one looks when there is room again, but not yet nine tenths of the budget
+    held = hold(95 * MIB)
+    budgets[1].counters.set(Slot.QUEUE_MEMORY_OCTETS, 0)
+    budgets[0].counters.set(Slot.QUEUE_MEMORY_OCTETS, 0)
+    assert budgets[1].refresh() == refusing
+    del held
+    held = hold(89 * MIB)
+    budgets[1].counters.set(Slot.QUEUE_MEMORY_OCTETS, 0)
+    assert budgets[0].refresh() == hard
+    budgets[0].counters.set(Slot.QUEUE_MEMORY_OCTETS, 0)
+    assert budgets[1].refresh() == hard
+
+
 def test_a_process_that_died_holds_nothing() -> None:
     first, second = regions(2)
     second.set(Slot.QUEUE_MEMORY_OCTETS, 200 * MIB)

@@ -153,13 +153,22 @@ def test_over_the_budget_nothing_is_taken_until_there_is_memory_again(server: Pr
     assert second.say(ENVELOPE) == FULL + b"503 5.5.1 Send MAIL first\r\n"
     assert first.say(b"more\r\n.\r\n") == FULL
     assert third.say(b"BDAT 3\r\nabc") == FULL
-    # refused until it is less than nine tenths of the budget
+    # new mail is refused until less than nine tenths of the budget is held
     assert server.elsewhere(95) == MemoryState.MEMORY_REFUSING
     assert second.say(ENVELOPE[:30]) == FULL
     assert server.elsewhere(70) == MemoryState.MEMORY_SOFT
     assert codes(second.say(MESSAGE)) == [250, 250, 354, 250]
     assert codes(first.say(MESSAGE)) == [250, 250, 354, 250]
     assert server.value(Slot.INGRESS_REJECTED_MEMORY_FULL) == 4
+
+
+def test_what_came_in_before_and_has_room_may_end(server: Pressed) -> None:
+    first, second = server.ready(), server.ready()
+    first.say(ENVELOPE + b"DATA\r\nx: y\r\n")
+    assert server.elsewhere(101) == MemoryState.MEMORY_REFUSING
+    assert server.elsewhere(95) == MemoryState.MEMORY_REFUSING
+    assert second.say(ENVELOPE[:30]) == FULL
+    assert codes(first.say(b".\r\n")) == [250]
 
 
 def test_what_was_received_of_a_refused_message_is_given_back(server: Pressed) -> None:
