@@ -5,8 +5,8 @@ and reads the sum of what all hold; between two ticks it adds its own changes to
 So a look at the budget is an addition and a comparison, and costs no system call and no lock.
 
 Three marks, in octets of the node: the soft one (mail data of what waits is dropped from memory, by the dispatcher),
-the hard one (intake is slowed: `pause_s`), and the budget itself (no new mail is taken: `refuses`). A state is entered at
-once when its mark is passed, and left by `refresh` when no more than LEAVE_AT of that mark is held, so that nothing
+the hard one (intake is slowed: `pause_s`), and the budget itself (no new mail is taken: `refuses`). A state is entered
+at once when its mark is passed, and left by `refresh` when no more than LEAVE_AT of that mark is held, so that nothing
 flaps. All processes enter it when one has: the state, too, is the node's.
 
 Output: gauges for the state of each process (one of four is 1), the marks (written by the first process of the slab,

@@ -21,6 +21,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+from angarium._core.client_terms import ClientTerms
 from angarium._core.counters import Slab, Slot
 from angarium._core.event_log import EventLog
 from angarium._core.server_session import CallbackIntake, ListenerProfile, Reception
@@ -32,6 +33,7 @@ SIZE_LIMIT = 2000
 RECIPIENTS = 3
 _REPLY = re.compile(rb"[2-5]\d\d[ -][\x20-\x7e]*")
 _QUEUED = re.compile(rb"(250 2\.0\.0 queued as )\S{13}")
+_MOMENT = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _TRACE = re.compile(rb"\AReceived: [^\r\n]*(?:\r\n[ \t][^\r\n]*)*\r\n(?:\r\n)?")
 
 
@@ -75,11 +77,15 @@ class Server:
         self.profile = ListenerProfile(
             hostname=b"relay.test",
             name=b"fuzz",
-            client_policy=lambda address: (True, False),
+            client_policy=lambda address: ClientTerms(
+                may_relay=True, tenant=b"fuzz", bulk=True, durability_floor=2, highest_priority=4
+            ),
             message_octets=SIZE_LIMIT,
             recipients=RECIPIENTS,
             errors=20,
             commands_per_second=1 << 30,
+            future_release_s=3600,
+            priorities=b"",
         )
 
     def _keep(self, message: Any, done: Callable[[int], None]) -> None:
@@ -102,7 +108,8 @@ class Server:
                 session.feed(piece)
         session.connection_lost(None)
         assert self.counters.value(Slot.INGRESS_CONNECTIONS) == 0
-        return transport.written, self.kept
+        # the latest release that EHLO allows is another one a second later
+        return _MOMENT.sub(b"TIME", transport.written), self.kept
 
 
 def pieces_of(octets: bytes, cuts: Iterable[int]) -> list[bytes]:

@@ -14,6 +14,8 @@ LINES = st.sampled_from(
     [
         b"EHLO client.test", b"HELO client.test", b"MAIL FROM:<a@client.test>", b"MAIL FROM:<>",
         b"MAIL FROM:<a@b> SIZE=99999", b"MAIL FROM:<a@client.test> BODY=8BITMIME SMTPUTF8",
+        b"MAIL FROM:<a@b> HOLDFOR=5 MT-PRIORITY=9", b"MAIL FROM:<> HOLDUNTIL=2030-01-01T00:00:00Z MT-PRIORITY=-9",
+        b"X-Angarium-Durability: memory", b"x-angarium-durability:\r\n\tasync",
         b"RCPT TO:<b@next.test>", b"RCPT TO:<Postmaster>", b"RCPT TO:<", b"DATA", b".", b"..", b"RSET",
         b"NOOP", b"QUIT", b"VRFY x", b"HELP", b"EXPN x", b"STARTTLS", b"AUTH PLAIN AAAA", b"BDAT 0",
         b"BDAT 0 LAST", b"BDAT 7", b"BDAT 12 LAST", b"BDAT 2500 LAST", b"BDAT -1", b"Subject: x", b"",

@@ -16,7 +16,9 @@ from angarium._core.counters import Slab, Slot
 from angarium._core.dispatch import Delivery, Dispatcher, JournalIntake, ReadyQueue
 from angarium._core.event_log import EventLog
 from angarium._core.journal import CallbackReceiver, Journal
+from angarium._core.memory_budget import MemoryBudget, MemoryState
 from angarium._core.record import (
+    MailBuffer,
     Message,
     MessageFlag,
     MessageState,
@@ -994,6 +996,27 @@ def test_no_journal_takes_mail(node: Node, cause: str, reply: bytes) -> None:
     session.feed(b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\nx: y\r\n.\r\n")
     node.settle()
     assert transport.take().endswith(b" durability=fsync\r\n")
+    transport.lose()
+
+
+def test_mail_of_the_node_s_own_is_taken_when_that_of_clients_is_not(node: Node) -> None:
+    profile = ListenerProfile(hostname=b"relay.example.org", name=b"relay", client_policy=lambda address: (True, False))
+    memory = MemoryBudget(node.counters, 1 << 20)
+    reception = Reception(node.counters, node.dispatcher.events, node.intake, memory)
+    session = reception.session(profile)
+    transport = FakeTransport(session)
+    session.connection_made(transport)  # type: ignore[arg-type]
+    ballast = MailBuffer(2 << 20)
+    assert memory.refresh() == MemoryState.MEMORY_REFUSING
+    session.feed(b"HELO c\r\nMAIL FROM:<a@b.example>\r\n")
+    assert transport.take().endswith(b"452 4.3.1 Out of memory for mail; try again later\r\n")
+    notification = node.accept()
+    assert node.told == [0]
+    assert node.placed == [notification]
+    del ballast
+    assert memory.refresh() == MemoryState.MEMORY_BELOW
+    session.feed(b"MAIL FROM:<a@b.example>\r\n")
+    assert transport.take() == b"250 2.1.0 Sender OK\r\n"
     transport.lose()
 
 

@@ -101,6 +101,7 @@ def test_what_one_process_saw_is_the_state_of_all_until_all_have_left_it() -> No
     assert budgets[0].refresh() == hard
     budgets[0].counters.set(Slot.QUEUE_MEMORY_OCTETS, 0)
     assert budgets[1].refresh() == hard
+    del held
 
 
 def test_a_process_that_died_holds_nothing() -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from angarium._core.record import Durability, MessageFlag
+from angarium.config.address import Network
 from angarium.config.load import examine_text
-from angarium.policy.tenancy import client_terms, tenant_of
+from angarium.config.model import Tenant
+from angarium.policy.tenancy import TenantIndex, client_terms
 
 if TYPE_CHECKING:
     from angarium._core.client_terms import ClientTerms
@@ -82,8 +87,6 @@ def terms_of(config: Config, listener: int, address: str) -> ClientTerms:
 )
 def test_whose_client_it_is(config: Config, listener: int, address: str, tenant: bytes) -> None:
     assert terms_of(config, listener, address).tenant == tenant
-    found = tenant_of(config, config.listener[listener], address)
-    assert (found.name.encode() if found else b"") == tenant
 
 
 def test_who_may_relay_is_as_before(config: Config) -> None:
@@ -123,3 +126,40 @@ def test_the_weight_is_there_for_the_scheduler(config: Config) -> None:
     assert config.tenant_named("second") is config.tenant[1]
     assert config.tenant_named("nobody") is None
     assert config.tenant_named(None) is None
+
+
+def test_clients_with_the_same_terms_share_them(config: Config) -> None:
+    terms = client_terms(config, config.listener[0])
+    assert terms("10.2.0.1") is terms("10.2.0.2")
+    assert terms("10.2.0.1") is not terms("2001:db8:1::1")
+
+
+networks = st.one_of(
+    st.tuples(st.integers(0, 15), st.integers(28, 32)).map(
+        lambda made: str(ipaddress.ip_network((0x0A000000 | made[0], made[1]), strict=False))
+    ),
+    st.tuples(st.integers(0, 15), st.integers(124, 128)).map(
+        lambda made: str(ipaddress.ip_network(((0x20010DB8 << 96) | made[0], made[1]), strict=False))
+    ),
+)
+addresses = st.one_of(
+    st.integers(0, 15).map(lambda number: f"10.0.0.{number}"),
+    st.integers(0, 15).map(lambda number: f"::ffff:10.0.0.{number}"),
+    st.integers(0, 15).map(lambda number: f"2001:db8::{number:x}"),
+    st.sampled_from(["", "x", "10.0.0", "fe80::1%eth0"]),
+)
+
+
+@given(st.lists(st.lists(networks, max_size=4), max_size=5), addresses)
+def test_the_index_finds_what_a_walk_would(tenants: list[list[str]], address: str) -> None:
+    made = tuple(
+        Tenant(name=f"t{number}", networks=tuple(map(Network.parse, of_one))) for number, of_one in enumerate(tenants)
+    )
+
+    def has(tenant: Tenant) -> bool:
+        try:
+            return any(address in network for network in tenant.networks)
+        except ValueError:
+            return False
+
+    assert TenantIndex(made).find(address) == next(filter(has, made), None)
