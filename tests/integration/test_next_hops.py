@@ -6,7 +6,9 @@ sender's own domain is discarded, so that notifications of failure do not come b
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -488,3 +490,51 @@ def test_a_next_hop_that_does_not_answer_is_left(tmp_path_factory: pytest.TempPa
                 relay.wait_event("delivery", id=queue_id)
                 sink.close_connections()
             relay.wait_empty()
+
+
+def test_a_host_may_greet_late_and_one_that_does_not_connect_is_given_up_early(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """The timeouts of TCP and of the greeting are two (RFC 5321 §4.5.3.2.1): neither stands in for the other."""
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as full,
+        contextlib.ExitStack() as stack,
+        SinkServer() as late,
+    ):
+        # a full backlog drops what comes on top: nobody answers, nobody refuses
+        for _ in range(2):
+            filling = stack.enter_context(socket.socket())
+            filling.setblocking(False)
+            filling.connect_ex(full.getsockname())
+        config = {
+            "delivery": {"timeouts": {"connect": "500ms", "greeting": "60s"}},
+            "route": [
+                {"recipients": ["full.test"], "next_hop": f"smtp://127.0.0.1:{full.getsockname()[1]}"},
+                {"recipients": ["*"], "next_hop": late.url},
+            ],
+        }
+        late.hold("CONNECT")
+        with Relay(tmp_path_factory.mktemp("late"), config) as relay:
+            waiting = relay.send("a@late.test")
+            late.wait(lambda: late.connections == 1, "a connection to the host that greets late")
+            given_up = relay.wait_event("deferral", id=relay.send("a@full.test"))
+            assert given_up["reply"]["text"].endswith(": timed out connecting")
+            late.release()
+            relay.wait_event("delivery", id=waiting)
+            assert relay.events("deferral", id=waiting) == []
+            assert late.connections == 1
+
+
+@pytest.mark.parametrize("verb", ["CONNECT", "EHLO"])
+def test_a_host_that_connects_and_says_nothing_is_given_up(tmp_path_factory: pytest.TempPathFactory, verb: str) -> None:
+    timeouts = {"connect": "60s", "greeting": "60s", "ehlo": "60s"}
+    timeouts["greeting" if verb == "CONNECT" else "ehlo"] = "500ms"
+    with SinkServer(esmtp=False) as silent:  # it knows EHLO as little as any other word, and can be held at it
+        config = {"delivery": {"timeouts": timeouts}, "route": [{"recipients": ["*"], "next_hop": silent.url}]}
+        silent.hold(verb)
+        with Relay(tmp_path_factory.mktemp("silent"), config) as relay:
+            queue_id = relay.send("a@silent.test")
+            reply = relay.wait_event("deferral", id=queue_id)["reply"]
+            assert (reply["code"], reply["enhanced"]) == (451, "4.4.1" if verb == "CONNECT" else "4.4.2")
+            silent.release()
+            relay.wait_event("delivery", id=queue_id)

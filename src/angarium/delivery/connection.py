@@ -1,4 +1,7 @@
-"""Open a connection to a next hop: TCP, greeting, EHLO, STARTTLS by aiosmtplib; then its transport is ours.
+"""Open a connection to a next hop: TCP by us, greeting, EHLO, STARTTLS by aiosmtplib; then its transport is ours.
+
+Each of the three has a timeout of its own (RFC 5321 §4.5.3.2.1): a host may take minutes to greet, while an address
+where nothing answers is given up within seconds and the next one is tried.
 
 Input: a Target: hosts in the order in which to try them. Output: an open ClientSession that has taken the queue's next
 delivery.
@@ -84,7 +87,8 @@ class Connector:
         self._clock = clock
         self._hostname = hostname
         self._connect_timeout_s = connect_timeout_s
-        self._dialogue_timeout_s = max(greeting_timeout_s, ehlo_timeout_s)
+        self._greeting_timeout_s = greeting_timeout_s
+        self._ehlo_timeout_s = ehlo_timeout_s
         self._transactions = transactions_per_connection
         self._settle = settle
         self._loopback_only = loopback_only
@@ -171,18 +175,18 @@ class Connector:
             return await self._set_up(queue, host, "none", where)
 
     async def _set_up(self, queue: ReadyQueue, host: Host, tls: str, where: str) -> ClientSession:
+        connected = await self._reach(host, where)
         client = aiosmtplib.SMTP(
-            hostname=host.address,
-            port=host.port,
+            sock=connected,
             local_hostname=self._hostname,
-            timeout=self._connect_timeout_s,
+            timeout=self._greeting_timeout_s,
             start_tls=False,
             use_tls=False,
         )
-        phase = Phase.PHASE_CONNECT
+        phase = Phase.PHASE_GREETING
         try:
             await client.connect()
-            client.timeout = self._dialogue_timeout_s
+            client.timeout = self._ehlo_timeout_s
             phase = Phase.PHASE_EHLO
             with contextlib.suppress(aiosmtplib.SMTPHeloError):
                 await client.ehlo()
@@ -194,6 +198,12 @@ class Connector:
         except aiosmtplib.SMTPResponseException as refusal:
             client.close()
             raise ConnectFailure(phase, f"{where}: {refusal.message}", refusal.code) from refusal
+        except aiosmtplib.SMTPConnectError as failure:
+            # it ends before the greeting, or the greeting is none; aiosmtplib would name a socket by "None"
+            client.close()
+            late = isinstance(failure, aiosmtplib.SMTPConnectTimeoutError)
+            what = "timed out waiting for the greeting" if late else f"no greeting: {failure.__cause__ or failure}"
+            raise ConnectFailure(phase, f"{where}: {what}") from failure
         except (aiosmtplib.SMTPException, OSError, ssl.SSLError, ValueError) as failure:
             client.close()
             raise ConnectFailure(phase, f"{where}: {failure}") from failure
@@ -201,6 +211,25 @@ class Connector:
             client.close()
             raise
         return self._adopt(queue, client, where)
+
+    async def _reach(self, host: Host, where: str) -> socket.socket:
+        """A socket that is connected to the host."""
+        family = socket.AF_INET6 if ":" in host.address else socket.AF_INET
+        opening = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        opening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # uvloop does so for its own sockets only
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                await asyncio.get_running_loop().sock_connect(opening, (host.address, host.port))
+        except TimeoutError as failure:
+            opening.close()
+            raise ConnectFailure(Phase.PHASE_CONNECT, f"{where}: timed out connecting") from failure
+        except OSError as failure:
+            opening.close()
+            raise ConnectFailure(Phase.PHASE_CONNECT, f"{where}: {failure.strerror or failure}") from failure
+        except asyncio.CancelledError:
+            opening.close()
+            raise
+        return opening
 
     async def _secure(self, client: aiosmtplib.SMTP, tls: str, host: Host) -> None:
         """STARTTLS as the policy asks."""
