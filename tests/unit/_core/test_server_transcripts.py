@@ -18,11 +18,14 @@ Directives:
 from __future__ import annotations
 
 import gc
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from angarium._core.command import REPLIES
 from angarium._core.counters import Slot
 from angarium._core.record import memory_octets
 from tests.support.session import Server, ServerDialogue
@@ -31,6 +34,14 @@ from tests.support.transcript import Dialogue, Step, dialogues_of, matches
 DIALOGUES = dialogues_of("server")
 COMMITS = ("later", "sync")
 TRUTH = {"yes": True, "no": False}
+SESSION = Path(__file__).parents[3] / "cext" / "server_session.pyx"
+# What a parameter's value has wrong is not looked at before its extension is offered.
+EXTENSIONS = {
+    "REQUIRETLS": b"REQUIRETLS",
+    "MT-PRIORITY": b"MT-PRIORITY",
+    "HOLDFOR": b"FUTURERELEASE",
+    "HOLDUNTIL": b"FUTURERELEASE",
+}
 
 
 @dataclass
@@ -232,3 +243,24 @@ def test_nothing_is_left_in_memory() -> None:
         play_it(dialogue, "later")
     gc.collect()
     assert memory_octets() == before
+
+
+def test_every_reply_is_in_a_dialogue() -> None:
+    said = {
+        line
+        for dialogue in DIALOGUES
+        for step in dialogue.steps
+        if step.kind == "S"
+        for line in step.octets.split(b"\r\n")
+    }
+    offered = {line[4:].split(b" ")[0] for line in said if line.startswith(b"250")}
+    possible = {
+        reply.removesuffix(b"\r\n")
+        for reply in REPLIES
+        if reply.endswith(b" is not offered here\r\n")
+        or all(keyword.encode() not in reply or word in offered for keyword, word in EXTENSIONS.items())
+    }
+    own = re.findall(r'b"(\d{3}[ -][^"]+?)\\r\\n"', SESSION.read_text())
+    assert len(possible) > 80
+    assert len(own) > 40
+    assert (possible | {reply.encode() for reply in own}) - said == set()
