@@ -12,7 +12,6 @@ Everything else that waits for it goes back to its scheduled queue untouched. A 
 the answer to all that was ready."""
 
 import asyncio
-import contextlib
 import ipaddress
 import logging
 import socket
@@ -26,6 +25,7 @@ import aiosmtplib
 from angarium._core.client_session import ClientSession, Egress, Phase
 from angarium._core.counters import Counters, Slot
 from angarium._core.dispatch import Delivery, ReadyQueue
+from angarium._core.reply import ReplyError, ReplyParser
 from angarium.clock import Clock
 from angarium.smtp.extensions import capabilities_of, limit_of, lowest, number
 
@@ -56,13 +56,28 @@ class Target:
 
 
 class ConnectFailure(Exception):
-    """A host could not be used. code 0: no reply was seen."""
+    """A host could not be used. code 0: no reply was seen, or what was seen is none."""
 
-    def __init__(self, phase: int, text: str, code: int = 0) -> None:
+    def __init__(self, phase: int, text: str, code: int = 0, enhanced: tuple[int, int, int] | None = None) -> None:
         super().__init__(text)
         self.phase = phase
         self.text = text
         self.code = code
+        self.enhanced = enhanced
+
+    @classmethod
+    def of_reply(cls, phase: int, where: str, refusal: aiosmtplib.SMTPResponseException) -> "ConnectFailure":
+        """What a host replied: code, enhanced status and text apart, as the compiled session would read it."""
+        lines = refusal.message.splitlines() or [""]
+        octets = b"".join(
+            b"%d%c%s\r\n" % (refusal.code, b" -"[number < len(lines)], line.encode("utf-8", "replace"))
+            for number, line in enumerate(lines, 1)
+        )
+        try:
+            ((code, enhanced, text),) = ReplyParser().parse(octets)
+        except (ReplyError, ValueError):
+            return cls(phase, f"{where}: {refusal.message.strip()}")
+        return cls(phase, f"{where}: {text.decode('utf-8', 'replace')}", code, enhanced)
 
 
 class Connector:
@@ -146,7 +161,9 @@ class Connector:
             delivery = queue.take()
             if delivery is None:
                 break
-            delivery.results = [(index, failure.code, None, text, failure.phase) for index in delivery.indices()]
+            delivery.results = [
+                (index, failure.code, failure.enhanced, text, failure.phase) for index in delivery.indices()
+            ]
             self._settle(delivery)
         rest_s = min(PROBE_FIRST_S * 2.0 ** max(0, queue.failures - 1), PROBE_LONGEST_S)
         queue.dispatcher.events.event(
@@ -188,16 +205,18 @@ class Connector:
             await client.connect()
             client.timeout = self._ehlo_timeout_s
             phase = Phase.PHASE_EHLO
-            with contextlib.suppress(aiosmtplib.SMTPHeloError):
+            try:
                 await client.ehlo()
-            if client.is_ehlo_or_helo_needed:
+            except aiosmtplib.SMTPHeloError as refusal:
+                if refusal.code < 500:
+                    raise  # not now; only a host that does not know EHLO is asked with HELO (RFC 5321 §3.2)
                 await client.helo()
             if tls != "none":
                 phase = Phase.PHASE_TLS
                 await self._secure(client, tls, host)
         except aiosmtplib.SMTPResponseException as refusal:
             client.close()
-            raise ConnectFailure(phase, f"{where}: {refusal.message}", refusal.code) from refusal
+            raise ConnectFailure.of_reply(phase, where, refusal) from refusal
         except aiosmtplib.SMTPConnectError as failure:
             # it ends before the greeting, or the greeting is none; aiosmtplib would name a socket by "None"
             client.close()

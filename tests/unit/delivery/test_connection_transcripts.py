@@ -1,0 +1,194 @@
+"""How a connection begins: the dialogues of tests/transcripts/connection, with hosts on loopback that the test plays.
+
+S lines are what a host says, C lines what it must have heard. Directives:
+
+    @policy WORD     delivery.tls, before anything else; "opportunistic" unless it is there
+    @hosts N         the next hop has N hosts, to be tried in this order
+    @accept [N]      a connection comes to host N (1 unless it is there)
+    @secure          the host's side of the TLS handshake, with a certificate that nobody has signed
+    @refused_handshake  the same, and the client does not like it
+    @garble          it answers the handshake with something else, and closes
+    @lost            the host closes the connection
+    @gone            the client has closed it
+    @outcome ...     what is settled of the message: state, status, text
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trustme
+import uvloop
+
+from angarium._core.client_session import Egress
+from angarium._core.counters import Slab, Slot
+from angarium._core.dispatch import Delivery, Dispatcher, ReadyQueue
+from angarium._core.event_log import EventLog
+from angarium._core.journal import CallbackTaker, Journal
+from angarium._core.record import make_accepted, new_message
+from angarium.delivery.connection import Connector, Host, Target
+from angarium.outcome.classify import classify
+from tests.support.clock import FakeClock
+from tests.support.transcript import Dialogue, Step, dialogues_of, matches, unescape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+DIALOGUES = dialogues_of("connection")
+PATIENCE_S = 10
+
+
+@pytest.fixture(scope="module")
+def journal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journal]:
+    folder: Path = tmp_path_factory.mktemp("shard")
+    journal = Journal(str(folder), 0, 1 << 20, Slab.create(1).region(0), CallbackTaker(lambda message: None))
+    yield journal
+    journal.close()
+
+
+@pytest.fixture(scope="module")
+def certificate() -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("elsewhere.test").configure_cert(context)
+    return context
+
+
+class Player:
+    """Plays one dialogue."""
+
+    def __init__(self, dialogue: Dialogue, journal: Journal, certificate: ssl.SSLContext) -> None:
+        self.dialogue = dialogue
+        self.certificate = certificate
+        self.counters = Slab.create(1).region(0)
+        self.dispatcher = Dispatcher(self.counters, EventLog(None, self.counters))
+        self.dispatcher.journals[journal.shard] = journal
+        self.dispatcher.settle = self._settle
+        self.dispatcher.reconsider = lambda message: None
+        self.egress = Egress(self.counters)
+        self.connector = Connector(
+            self.egress,
+            self.counters,
+            FakeClock(),
+            hostname="relay.test",
+            connect_timeout_s=PATIENCE_S,
+            greeting_timeout_s=PATIENCE_S,
+            ehlo_timeout_s=PATIENCE_S,
+            transactions_per_connection=0,
+            settle=self._settle,
+            loopback_only=True,
+        )
+        self.settled: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
+        self.streams: list[asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]]] = []
+        self.servers: list[asyncio.Server] = []
+        self.writers: list[asyncio.StreamWriter] = []
+        self.policy = "opportunistic"
+        self.hosts = 1
+
+    async def play(self) -> None:
+        steps = list(self.dialogue.steps)
+        while steps and steps[0].kind == "@" and steps[0].words[0] in {"policy", "hosts"}:
+            step = steps.pop(0)
+            if step.words[0] == "policy":
+                self.policy = step.words[1]
+            else:
+                self.hosts = int(step.words[1])
+        try:
+            await self._listen()
+            self._send()
+            for step in steps:
+                try:
+                    async with asyncio.timeout(PATIENCE_S):
+                        await self._step(step)
+                except TimeoutError:
+                    pytest.fail(f"{self.dialogue.file}.txt:{step.line}: nothing came of it")
+        finally:
+            await self.connector.close()
+            for writer in self.writers:
+                writer.transport.abort()
+            for server in self.servers:
+                server.close()
+                await server.wait_closed()
+        assert self.settled.empty()
+        assert self.counters.value(Slot.DELIVERY_CONNECTIONS) == self.egress.sessions
+
+    async def _listen(self) -> None:
+        port = 0
+        for number in range(self.hosts):
+            streams: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
+
+            def accept(
+                reader: asyncio.StreamReader,
+                writer: asyncio.StreamWriter,
+                streams: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = streams,
+            ) -> None:
+                self.writers.append(writer)
+                streams.put_nowait((reader, writer))
+
+            server = await asyncio.start_server(accept, f"127.0.0.{number + 1}", port)
+            port = server.sockets[0].getsockname()[1]
+            self.servers.append(server)
+            self.streams.append(streams)
+        target = Target(
+            tuple(Host(f"mx{number + 1}.test", f"127.0.0.{number + 1}", port) for number in range(self.hosts)),
+            tls=self.policy,
+        )
+        self.port = port
+        self.queue = ReadyQueue(
+            self.dispatcher, b"smtp://mx.test", b"mx.test", target, limit=1, connect=self.connector.connect
+        )
+
+    def _send(self) -> None:
+        envelope = {"reverse_path": b"s@example.org", "recipients": [(b"b@example.net", 0, b"")], "received_us": 1}
+        self.dispatcher.place = lambda message: self.dispatcher.send(message, self.queue, [0])
+        self.dispatcher.adopt(new_message(make_accepted(envelope, b"Subject: test\r\n\r\nhello\r\n", 1 << 22)))
+
+    def _settle(self, delivery: Delivery) -> None:
+        assert delivery.results is not None
+        (result,) = delivery.results
+        self.settled.put_nowait(result)
+
+    async def _step(self, step: Step) -> None:
+        if step.kind == "S":
+            self.writer.write(step.octets)
+            await self.writer.drain()
+            return
+        if step.kind == "C":
+            heard = await self.reader.readexactly(len(step.octets))
+            assert heard == step.octets, f"{self.dialogue.file}.txt:{step.line}: {heard!r}"
+            return
+        match step.words[0]:
+            case "accept":
+                number = int(step.words[1]) if step.words[1:] else 1
+                self.reader, self.writer = await self.streams[number - 1].get()
+            case "secure":
+                await self.writer.start_tls(self.certificate)
+            case "refused_handshake":
+                with pytest.raises((ssl.SSLError, ConnectionError)):
+                    await self.writer.start_tls(self.certificate)
+            case "garble":
+                assert (await self.reader.readexactly(1)) == b"\x16"
+                self.writer.write(b"500 what is that?\r\n")
+                self.writer.close()
+            case "lost":
+                self.writer.close()
+            case "gone":
+                assert await self.reader.read() == b"", "the client says more"
+            case "outcome":
+                _, code, enhanced, text, phase = await self.settled.get()
+                outcome = classify(code, enhanced, text, phase)
+                came = f"{outcome.state.name.lower()} {outcome.status} {text.decode()}"
+                wanted = " ".join(step.words[1:]).replace("PORT", str(self.port))
+                where = f"{self.dialogue.file}.txt:{step.line}: {came}"
+                assert matches(unescape(wanted.encode()), came.encode()), where
+            case word:
+                raise ValueError(f"line {step.line}: @{word}")
+
+
+@pytest.mark.parametrize("dialogue", DIALOGUES, ids=str)
+def test_as_it_is_written(dialogue: Dialogue, journal: Journal, certificate: ssl.SSLContext) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # the loop whose transports change protocols
+        runner.run(Player(dialogue, journal, certificate).play())
