@@ -121,6 +121,20 @@ def test_some_delivered_some_deferred_some_failed(road: Road) -> None:
     assert sink.count(f"RCPT TO:<{never}>") == sink.count(f"RCPT TO:<{good}>") == 1
 
 
+def test_more_recipients_than_a_host_takes_at_a_time_follow_at_once(road: Road) -> None:
+    """RFC 5321 §4.5.3.1.10: 452 behind recipients that were taken is no deferral."""
+    domain, sink = road.hop()
+    sink.answer = lambda step: "452 4.5.3 Too many" if step.verb == "RCPT" and len(step.mail.recipients) == 5 else None
+    recipients = [f"r{number:02}@{domain}" for number in range(12)]
+    with sink:
+        queue_id = road.relay.send(recipients)
+        road.relay.wait_event("delivery", id=queue_id, count=12)
+        road.wait_done(queue_id)
+        assert [len(mail.recipients) for mail in sink.mails] == [5, 5, 2]
+        assert sorted(recipient for mail in sink.mails for recipient in mail.recipients) == recipients
+    assert {event["attempts"] for event in road.relay.events("delivery", id=queue_id)} == {1}
+
+
 def test_every_recipient_refused(road: Road) -> None:
     domain, sink = road.hop(answer=lambda step: "550 5.7.1 Not you" if step.verb == "RCPT" else None)
     with sink:

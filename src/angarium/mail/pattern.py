@@ -22,6 +22,7 @@ from msgspec import Struct
 __all__ = ["AddressPattern", "ascii_domain"]
 
 _LABEL = re.compile(rb"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_LOCAL = re.compile(r'"(\\.|[^"\\])*"|[^\s"(),:;<>@\[\\\]]+')  # RFC 5321 §4.1.2, dots anywhere
 _LITERAL = re.compile(rb"\[[0-9a-z:.-]+\]")
 
 
@@ -61,6 +62,8 @@ class AddressPattern(Struct, frozen=True):
         if at:
             if "*" in local or not local:
                 raise ValueError(f'"{text}": for every address at a domain write "{domain or "example.org"}"')
+            if not _LOCAL.fullmatch(local):
+                raise ValueError(f'"{text}": "{local}" is not a local part; what is no plain text is quoted')
             if domain.startswith("*"):
                 raise ValueError(f'"{text}": one local part cannot be matched at many domains')
             return cls(kind="address", local=cls._fold(local.encode()), domain=_check_domain(text, domain))

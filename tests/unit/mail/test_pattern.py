@@ -56,6 +56,10 @@ def test_a_domain_that_is_none_matches_only_the_star() -> None:
         ("@example.org", 'write "example.org"'),
         ("user@*.example.org", "many domains"),
         ("user@", "not a domain"),
+        ("a@b@example.org", '"a@b" is not a local part'),
+        ("a b@example.org", '"a b" is not a local part'),
+        ('"a"b"@example.org', "is not a local part"),
+        ("<a@example.org", '"<a" is not a local part'),
         ("ex*mple.org", "a star stands alone or in front"),
         ("*.", "not a domain"),
         ("example..org", "not a domain"),
@@ -71,6 +75,8 @@ def test_what_is_no_pattern(text: str, reason: str) -> None:
         AddressPattern.parse(text)
 
 
-@pytest.mark.parametrize("text", ["*", "example.org", "*.example.org", "user@example.org", '"a b"@example.org'])
+@pytest.mark.parametrize(
+    "text", ["*", "example.org", "*.example.org", "user@example.org", '"a b"@example.org', '"a@b"@x.org']
+)
 def test_a_pattern_is_shown_as_it_is_written(text: str) -> None:
     assert str(AddressPattern.parse(text)) == text
