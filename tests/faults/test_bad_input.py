@@ -394,6 +394,37 @@ def test_a_flood_of_connections_is_turned_away_beyond_the_limit(target: Target) 
         client.expect(221, "QUIT")
 
 
+def test_handshakes_count_for_the_limits_and_silent_ones_end(target: Target) -> None:
+    """Whoever connects to the TLS port and never says a word holds one of its client's places, and not for long."""
+    extra = 40
+    failures = 'angarium_ingress_tls_handshakes_total{result="failed"}'
+    refusals = 'angarium_ingress_refused_connections_total{limit="client"}'
+    before = target.relay.metrics()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(target.connect(target.tls_port)) for _ in range(PER_CLIENT + extra)]
+        target.relay.wait(
+            lambda: target.relay.metrics()[refusals] == before[refusals] + extra, "those beyond the limit to be refused"
+        )
+        with target.connect() as plain:  # the limit is one, whatever the port
+            assert plain.recv(4096).startswith(b"421 4.7.0 ")
+        assert all(sock.recv(4096) == b"" for sock in clients), "a silent client was answered"
+    wait_until(lambda: target.open_connections() == 0, "silent handshakes to end")
+    assert target.relay.metrics()[failures] == before[failures] + PER_CLIENT
+
+
+def test_a_session_over_tls_counts_once(target: Target, authority: trustme.CA) -> None:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    with contextlib.ExitStack() as stack:
+        for number in range(1, PER_CLIENT // 10):
+            sock = stack.enter_context(target.connect(target.tls_port))
+            secured = stack.enter_context(context.wrap_socket(sock, server_hostname="relay.test"))
+            assert secured.recv(4096).startswith(b"220 ")
+            assert target.open_connections() == number
+            secured.sendall(b"EHLO client.test\r\n")
+            assert b"250 LIMITS RCPTMAX" in secured.recv(4096)
+
+
 def test_connections_reset_at_once(target: Target) -> None:
     for number in range(300):
         sock = target.connect()

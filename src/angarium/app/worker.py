@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from angarium._core.record import Message
     from angarium._core.server_session import ListenerProfile
     from angarium.config.model import Config, Retry
+    from angarium.ingress.implicit_tls import ImplicitTlsServer
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class Worker:
         self.started = self._clock.monotonic()
         self.draining = False
         self._stop = asyncio.Event()
-        self._servers: list[tuple[asyncio.Server, ListenerProfile]] = []
+        self._servers: list[tuple[asyncio.Server | ImplicitTlsServer, ListenerProfile]] = []
         self._flush_ticks = max(1, round(config.events.flush_interval_s / TICK_S))
         self._preparing = False
         self._spare_missed = False

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 from angarium._core.server_session import ListenerProfile
 from angarium.config.model import DURABILITIES
 from angarium.ingress.authentication import any_login
+from angarium.ingress.implicit_tls import ImplicitTlsServer
 from angarium.policy.tenancy import client_terms
 
 if TYPE_CHECKING:
     import socket
 
     from angarium._core.server_session import Reception, ServerSession
-    from angarium.config.model import Config, Listener, Tls
+    from angarium.config.model import Config, Limits, Listener, Tls
 
 BACKLOG = 1024
 HANDSHAKE_TIMEOUT_S = 60.0
@@ -39,8 +40,9 @@ def server_context(tls: Tls) -> ssl.SSLContext:
 class TlsUpgrade:
     """STARTTLS for the sessions of one listener."""
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: ssl.SSLContext, timeout_s: float) -> None:
         self._context = context
+        self._timeout_s = timeout_s
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __call__(self, session: ServerSession) -> None:
@@ -58,12 +60,17 @@ class TlsUpgrade:
                 session,
                 self._context,
                 server_side=True,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+                ssl_handshake_timeout=self._timeout_s,
             )
         except (OSError, ssl.SSLError):  # ConnectionError and TimeoutError are OSErrors
             session.tls_failed()
             return
         session.tls_established(transport)
+
+
+def _handshake_timeout_s(limits: Limits) -> float:
+    """Who says nothing is idle, whether TLS has begun or not."""
+    return min(HANDSHAKE_TIMEOUT_S, limits.idle_timeout_s)
 
 
 def make_profile(config: Config, listener: Listener, context: ssl.SSLContext | None) -> ListenerProfile:
@@ -90,7 +97,9 @@ def make_profile(config: Config, listener: Listener, context: ssl.SSLContext | N
         authentication_required=listener.role == "submission",
         authentication=any_login if any_log_in else None,
         mechanisms=(b"PLAIN", b"LOGIN") if any_log_in else (),
-        start_tls=TlsUpgrade(context) if listener.tls == "starttls" and context is not None else None,
+        start_tls=TlsUpgrade(context, _handshake_timeout_s(limits))
+        if listener.tls == "starttls" and context is not None
+        else None,
         future_release_s=int(limits.future_release_s),
         priorities=(listener.priority_profile or "").encode("ascii") if listener.mt_priority else None,
     )
@@ -98,24 +107,30 @@ def make_profile(config: Config, listener: Listener, context: ssl.SSLContext | N
 
 async def listen(
     config: Config, reception: Reception, sockets: list[socket.socket]
-) -> list[tuple[asyncio.Server, ListenerProfile]]:
+) -> list[tuple[asyncio.Server | ImplicitTlsServer, ListenerProfile]]:
     """Serve each listener of the configuration on its socket, in the configuration's order."""
     loop = asyncio.get_running_loop()
     context = server_context(config.tls) if config.tls is not None else None
-    servers = []
+    servers: list[tuple[asyncio.Server | ImplicitTlsServer, ListenerProfile]] = []
     for listener, sock in zip(config.listener, sockets, strict=True):
         profile = make_profile(config, listener, context)
-        implicit = context if listener.tls == "implicit" else None
 
         def session(profile: ListenerProfile = profile) -> ServerSession:
             return reception.session(profile)
 
-        server = await loop.create_server(
-            session,
-            sock=sock,
-            backlog=BACKLOG,
-            ssl=implicit,
-            ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S if implicit else None,
-        )
-        servers.append((server, profile))
+        if listener.tls == "implicit" and context is not None:
+            limits = config.limits_of(listener)
+            implicit = ImplicitTlsServer(
+                sock,
+                session,
+                reception.counters,
+                context,
+                backlog=BACKLOG,
+                connections=limits.connections,
+                connections_per_client=limits.connections_per_client,
+                handshake_timeout_s=_handshake_timeout_s(limits),
+            )
+            servers.append((implicit, profile))
+        else:
+            servers.append((await loop.create_server(session, sock=sock, backlog=BACKLOG), profile))
     return servers
