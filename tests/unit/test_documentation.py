@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from angarium._core.server_session import CallbackIntake, ListenerProfile, Recep
 from angarium.cli.main import COMMANDS
 from angarium.config.load import examine_text
 from angarium.config.model import Limits
+from bench.load import figures
 from tests.support.peers import SinkServer
 from tests.support.ports import free_port
 from tests.support.relay import Relay
@@ -76,6 +78,41 @@ def test_what_the_readme_says_is_missing_is_missing() -> None:
 def test_the_readme_keeps_a_place_for_the_figures() -> None:
     page = text_of("README.md")
     assert page.count("<!-- figures:begin -->") == page.count("<!-- figures:end -->") == 1
+
+
+SIZES = {"1 KiB": 1 << 10, "10 KiB": 10 << 10, "100 KiB": 100 << 10}
+MODES = {"kept": "reuse", "one each": "new"}
+
+
+def results_of_the_readme(block: str) -> list[dict[str, Any]]:
+    """The results that the figures' block links to, each with both relays in it."""
+    linked = [ROOT / link.replace(".md", ".json") for link in re.findall(r"\]\((bench/results/[^)]+\.md)\)", block)]
+    results = [json.loads(path.read_text()) for path in linked]
+    return [result for result in results if {run.get("relay") for run in result["runs"]} >= {"angarium", "postfix"}]
+
+
+def test_the_readme_s_figures_are_those_of_the_results_it_links_to() -> None:
+    block = text_of("README.md").split("<!-- figures:begin -->")[1].split("<!-- figures:end -->")[0]
+    results = results_of_the_readme(block)
+    scenarios = [cells for cells in rows(block) if re.match(r"[0-9]+ KiB, ", cells[0])]
+    assert len(scenarios) >= 5
+    for scenario, rate, cpu, peer_rate, peer_cpu, times, share in scenarios:
+        size, sessions, connections = scenario.split(", ")
+        key = (SIZES[size], int(sessions), MODES[connections])
+        (result,) = [result for result in results if figures.good_runs(result, "angarium", key)]
+        shown = []
+        for relay in ("angarium", "postfix"):
+            for name, unit in (("end_to_end_rate", "/s"), ("relay_cpu_us", " µs")):
+                value = figures.figure(result, relay, key, name)
+                assert value is not None
+                shown.append(f"{value.median:,.0f}{unit}")
+        assert [rate, cpu, peer_rate, peer_cpu] == shown, scenario
+        faster = figures.ratio(result, key, "angarium", "postfix", "end_to_end_rate")
+        cheaper = figures.ratio(result, key, "postfix", "angarium", "relay_cpu_us")
+        assert faster is not None
+        assert cheaper is not None
+        assert times == f"{faster.median:.1f}× ({faster.least:.1f}–{faster.most:.1f})", scenario
+        assert share == f"1/{cheaper.median:.0f}", scenario
 
 
 # ---------------------------------------------------------------- links and names
