@@ -131,7 +131,7 @@ class Supervisor:
         (self._spool / "run").mkdir(mode=0o700, exist_ok=True)
         self._slab = Slab.create(self._workers + 1)  # one for the supervisor
         for number in range(self._workers):
-            sockets = [bind(listener.listen, shared=True) for listener in self.config.listener]
+            sockets = [bind(listener.listen, shared=True, first=number == 0) for listener in self.config.listener]
             self._children.append(Child("worker", number, sockets))
         if self._sink is not None:
             self._children.append(Child("sink", self._workers, [bind(self._sink)]))
@@ -357,26 +357,40 @@ class Supervisor:
                 child.process.wait()
 
 
-def bind(address: ListenAddress, *, shared: bool = False) -> socket.socket:
-    """A listening socket;
+def bind(address: ListenAddress, *, shared: bool = False, first: bool = True) -> socket.socket:
+    """A listening socket.
 
-    with `shared`, others may listen on the same address and the kernel spreads connections over them.
+    With `shared` there will be several on this address, and the kernel spreads connections over them. The `first` one
+    is bound as if it were alone: or a second relay of the same user would join in unnoticed, and take half of the mail.
     """
     if address.path:
-        Path(address.path).unlink(missing_ok=True)
+        _make_room(address)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         target: str | tuple[str, int] = address.path
     else:
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
+        if shared and not first:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         target = (address.host, address.port)
     try:
         sock.bind(target)
+        if shared and first:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.listen(BACKLOG)
     except OSError as failure:
         sock.close()
         raise StartFailure(f"cannot listen on {address}: {failure.strerror}") from failure
     return sock
+
+
+def _make_room(address: ListenAddress) -> None:
+    """Remove the socket that a relay left behind; one that somebody listens on, and any other file, stays."""
+    path = Path(address.path)
+    if not path.is_socket():
+        return  # nothing there, or bind will say that it is in the way
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        if probe.connect_ex(address.path) == 0:
+            raise StartFailure(f"cannot listen on {address}: Address already in use")
+    path.unlink(missing_ok=True)

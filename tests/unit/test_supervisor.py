@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from angarium import supervisor
+from angarium.config.address import ListenAddress
 from angarium.config.load import examine_text
-from angarium.supervisor import StartFailure, Supervisor
+from angarium.supervisor import StartFailure, Supervisor, bind
 
 if TYPE_CHECKING:
     from angarium.config.model import Config
@@ -70,3 +71,26 @@ def test_a_port_in_use_is_said(tmp_path: Path) -> None:
         listener = msgspec.structs.replace(config.listener[0], listen=address)
         with pytest.raises(StartFailure, match=r"cannot listen on 127\.0\.0\.1:\d+"):
             Supervisor(msgspec.structs.replace(config, listener=(listener,))).run()
+
+
+def test_a_port_that_another_relay_shares_among_its_workers_is_in_use() -> None:
+    """SO_REUSEPORT would let a second relay of the same user join in, and the kernel give it half of the mail."""
+    with bind(ListenAddress("127.0.0.1", 0), shared=True) as first:
+        address = ListenAddress("127.0.0.1", first.getsockname()[1])
+        with bind(address, shared=True, first=False) as second:  # of its own there may be several
+            assert second.getsockname() == first.getsockname()
+            with pytest.raises(StartFailure, match=r"cannot listen on 127\.0\.0\.1:\d+: Address already in use"):
+                bind(address, shared=True)
+    bind(address, shared=True).close()
+
+
+def test_a_unix_socket_is_taken_over_from_the_dead_only(tmp_path: Path) -> None:
+    address = ListenAddress(path=str(tmp_path / "admin.sock"))
+    with bind(address), pytest.raises(StartFailure, match=r"admin\.sock: Address already in use"):
+        bind(address)
+    bind(address).close()
+    file = tmp_path / "precious"
+    file.write_text("mail")
+    with pytest.raises(StartFailure, match="Address already in use"):
+        bind(ListenAddress(path=str(file)))
+    assert file.read_text() == "mail"
