@@ -7,6 +7,7 @@ SMTP_PORT ?= 2525
 SUBMISSION_PORT ?= 2587
 SUBMISSIONS_PORT ?= 2465
 HTTP_PORT ?= 8025
+SINK_PORT ?= 2526
 CORE_SOURCES := setup.py pyproject.toml constraints.txt $(wildcard cext/*.pyx cext/*.h src/angarium/_core/*.pxd)
 
 .PHONY: help setup run test lint format bench bench-micro bench-load torture clean peers
@@ -32,7 +33,7 @@ $(VENV)/.built: $(VENV)/.deps $(CORE_SOURCES)
 
 run: setup       ## the relay in sandbox mode: nothing leaves this machine
 	$(BIN)/angarium serve --sandbox --spool $(SANDBOX) --smtp-port $(SMTP_PORT) --submission-port $(SUBMISSION_PORT) \
-	    --submissions-port $(SUBMISSIONS_PORT) --http-port $(HTTP_PORT)
+	    --submissions-port $(SUBMISSIONS_PORT) --http-port $(HTTP_PORT) --sink-port $(SINK_PORT)
 
 peers:           ## install the peer programs that tests talk to (Debian, root); elsewhere those tests skip
 	.ci/install-peers

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.peers import SinkServer, Step
+from tests.support.peers import SinkServer, Step, require
 from tests.support.relay import Relay, SandboxRelay, run_command, to_toml
 
 if TYPE_CHECKING:
@@ -173,6 +176,29 @@ def test_the_sandbox_shows_what_arrived(tmp_path: Path) -> None:
         assert json.loads(relay.get("/api/openapi.json")[1])["paths"]
 
 
+def test_what_the_sandbox_says_to_try_works_as_it_stands(tmp_path: Path) -> None:
+    require("swaks")
+    with Relay.sandbox(tmp_path) as relay:
+        assert isinstance(relay, SandboxRelay)
+        lines = relay.wait(
+            lambda: re.search(r"\. Try:\n\n(.*)\n\nand look at http", relay.stderr, re.S), "what to try next"
+        )
+        path = os.pathsep.join((f"{sys.base_prefix}/bin", os.defpath))  # not where this checkout's angarium is
+        done = subprocess.run(
+            ["bash", "-e", "-c", lines[1].replace("\n  ", "\n")[2:]],
+            env={"PATH": path, "HOME": str(tmp_path)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        relay.wait(lambda: relay.api("sandbox/messages")["total"] == 3, "three messages")
+        subjects = {message["subject"] for message in relay.api("sandbox/messages")["messages"]}
+        assert "hello" in subjects
+
+
 # ------------------------------------------------------------------ how it starts and stops
 
 
@@ -195,6 +221,13 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
             done = run_command("serve", "--config", str(relay.config_file))
         assert done.returncode == 1
         assert done.stderr == f"angarium: cannot listen on 127.0.0.1:{getattr(relay, which)}: Address already in use\n"
+
+
+def test_a_sandbox_that_has_no_place(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run_command("serve", "--sandbox", "--spool", str(tmp_path / "file" / "spool"))
+    assert done.returncode == 1
+    assert done.stderr == f"angarium: the spool {tmp_path}/file/spool cannot be used: Not a directory\n"
 
 
 def test_a_spool_that_is_in_use(tmp_path: Path) -> None:

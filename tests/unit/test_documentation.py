@@ -14,6 +14,7 @@ from angarium._core.counters import Slab
 from angarium._core.event_log import EventLog
 from angarium._core.server_session import CallbackIntake, ListenerProfile, Reception
 from angarium.cli.main import COMMANDS
+from angarium.cli.serve import serve
 from angarium.config.load import examine_text
 from angarium.config.model import Limits
 from bench.load import figures
@@ -78,6 +79,16 @@ def test_what_the_readme_says_is_missing_is_missing() -> None:
 def test_the_readme_keeps_a_place_for_the_figures() -> None:
     page = text_of("README.md")
     assert page.count("<!-- figures:begin -->") == page.count("<!-- figures:end -->") == 1
+
+
+def test_make_run_can_set_every_port() -> None:
+    options = {name for option in serve.params for name in option.opts if name.endswith("-port")}
+    assert len(options) >= 5
+    said = next(line for line in text_of("README.md").splitlines() if line.startswith("| `make run` |"))
+    for option in options:
+        variable = option.removeprefix("--").replace("-", "_").upper()
+        assert f"{option} $({variable})" in text_of("Makefile")
+        assert f"`{variable}`" in said
 
 
 SIZES = {"1 KiB": 1 << 10, "10 KiB": 10 << 10, "100 KiB": 100 << 10}

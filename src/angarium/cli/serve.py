@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,7 +67,10 @@ def serve(
             from angarium.app.certificate import ensure_certificate
 
             spool = spool.absolute()
-            certificate, key = ensure_certificate(spool / "tls")
+            try:
+                certificate, key = ensure_certificate(spool / "tls")
+            except OSError as failure:
+                fail(f"the spool {spool} cannot be used: {failure.strerror}")
             settings = sandbox_config(
                 spool=spool,
                 smtp_port=smtp_port,
@@ -97,6 +102,15 @@ def serve(
     sys.exit(status)
 
 
+def program() -> str:
+    """What a shell in this folder calls this program."""
+    if shutil.which("angarium") is not None:
+        return "angarium"
+    if sys.argv[0].endswith(".py"):
+        return f"{shlex.quote(sys.executable)} -m angarium.cli.main"
+    return shlex.quote(sys.argv[0])
+
+
 def announce(config: object, sandbox: bool) -> None:
     """Say where to find what; in the sandbox, what to try next."""
     from angarium.config.model import Config
@@ -118,7 +132,8 @@ def announce(config: object, sandbox: bool) -> None:
                 "",
                 f"  swaks --server 127.0.0.1:{port} --from me@example.org --to you@example.com",
                 "",
-                f"  angarium send --server 127.0.0.1:{port} --from me@example.org --to you@example.com message.eml",
+                f"  printf 'Subject: hello\\n\\nIt works.\\n' | {program()} send --server 127.0.0.1:{port}"
+                " --from me@example.org --to you@example.com",
                 "",
                 "  python3 - <<'END'",
                 "  import smtplib",
