@@ -120,6 +120,28 @@ async def test_what_is_in_doubt_stays_so_through_a_second_crash(node: Node, hop:
     assert len(node.events("in_doubt")) == events, "delivered, and still in doubt"
 
 
+@pytest.mark.parametrize("durability", ["async", "memory"])
+async def test_what_was_deferred_outlives_a_kill_in_every_class(
+    tmp_path: Path, hop: NextHop, ledger: Ledger, durability: str
+) -> None:
+    """Class async is in the kernel's hands before its 250, class memory when its first attempt has failed."""
+    node = Node(tmp_path, hop.port, {"queue": {"durability": durability}})
+    try:
+        await hop.crash()
+        await node.up()
+        first = await asyncio.to_thread(node.send, "to@next.test", b"X-Token: one\r\n\r\nHello.\r\n")
+        await node.until(lambda: node.events("deferral", id=first), "a deferral")
+        await node.until(lambda: node.summary()["by_state"]["scheduled"] == 1, "it to wait for its next attempt")
+        await node.kill_everything()
+        await hop.start()
+        await node.up()
+        await node.settled()
+        assert ledger.arrivals == {"one": [first]}
+        assert {event["durability"] for event in node.events("delivery", id=first)} == {durability}
+    finally:
+        await node.close()
+
+
 async def test_the_other_worker_goes_on_and_the_dead_one_comes_back(node: Node, hop: NextHop, ledger: Ledger) -> None:
     await node.up()
     senders = Senders(ledger, node.smtp_port, connections=8, transactions=10)
