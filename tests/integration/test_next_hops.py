@@ -539,6 +539,28 @@ def test_a_host_may_greet_late_and_one_that_does_not_connect_is_given_up_early(
             assert late.connections == 1
 
 
+def test_hosts_that_do_not_greet_hold_nobody_else_up(
+    tmp_path_factory: pytest.TempPathFactory, sink: SinkServer
+) -> None:
+    silent = 300  # more than connections are opened at a time
+    with socket.create_server(("0.0.0.0", 0), backlog=silent) as server:  # the kernel connects, and nobody speaks
+        port = server.getsockname()[1]
+        config = {
+            "delivery": {"timeouts": {"greeting": "5m"}},
+            "route": [
+                *(
+                    {"recipients": [f"silent{number}.test"], "next_hop": f"smtp://127.0.{number // 250 + 1}.{number % 250 + 1}:{port}"}
+                    for number in range(1, silent + 1)
+                ),
+                {"recipients": ["*"], "next_hop": sink.url},
+            ],
+        }
+        with Relay(tmp_path_factory.mktemp("tarpits"), config) as relay:
+            waiting = [relay.send(f"a@silent{number}.test") for number in range(1, silent + 1)]
+            relay.wait_event("delivery", id=relay.send("a@quick.test"))
+            assert {message["id"] for message in relay.queued()} == set(waiting)
+
+
 @pytest.mark.parametrize("verb", ["CONNECT", "EHLO"])
 def test_a_host_that_connects_and_says_nothing_is_given_up(tmp_path_factory: pytest.TempPathFactory, verb: str) -> None:
     timeouts = {"connect": "60s", "greeting": "60s", "ehlo": "60s"}

@@ -34,8 +34,9 @@ log = logging.getLogger(__name__)
 PROBE_FIRST_S = 1.0
 PROBE_LONGEST_S = 60.0
 PERMANENT = 5  # first digit of a reply that is for good
-MOST_OPENING = 256  # connections being opened by one worker at a time
+MOST_OPENING = 256  # TCP connections being opened by one worker at a time
 MOST_PROBING = 32  # of them to next hops that could not be reached before: they may take long, and others must not wait
+MOST_GREETED = 4096  # being greeted: hosts may take minutes for it, and must not hold up all others
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ class Connector:
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(MOST_OPENING)
         self._probes = asyncio.Semaphore(MOST_PROBING)
+        self._greeted = asyncio.Semaphore(MOST_GREETED)
         self._contexts: dict[bool, ssl.SSLContext] = {}
 
     def connect(self, queue: ReadyQueue) -> None:
@@ -130,7 +132,7 @@ class Connector:
             Phase.PHASE_CONNECT, f"{target.hosts[0].name if target.hosts else 'the next hop'}: no address"
         )
         try:
-            async with self._probes if queue.failures else self._slots:
+            async with self._greeted:
                 for host in [known for named in target.hosts for known in await _addresses(named)]:
                     try:
                         session = await self._open_host(queue, target, host)
@@ -192,7 +194,7 @@ class Connector:
             return await self._set_up(queue, host, "none", where)
 
     async def _set_up(self, queue: ReadyQueue, host: Host, tls: str, where: str) -> ClientSession:
-        connected = await self._reach(host, where)
+        connected = await self._reach(host, where, self._probes if queue.failures else self._slots)
         client = aiosmtplib.SMTP(
             sock=connected,
             local_hostname=self._hostname,
@@ -231,13 +233,13 @@ class Connector:
             raise
         return self._adopt(queue, client, where)
 
-    async def _reach(self, host: Host, where: str) -> socket.socket:
+    async def _reach(self, host: Host, where: str, slots: asyncio.Semaphore) -> socket.socket:
         """A socket that is connected to the host."""
         family = socket.AF_INET6 if ":" in host.address else socket.AF_INET
         opening = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         opening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # uvloop does so for its own sockets only
         try:
-            async with asyncio.timeout(self._connect_timeout_s):
+            async with slots, asyncio.timeout(self._connect_timeout_s):
                 await asyncio.get_running_loop().sock_connect(opening, (host.address, host.port))
         except TimeoutError as failure:
             opening.close()
