@@ -131,27 +131,26 @@ class Connector:
         failure = ConnectFailure(
             Phase.PHASE_CONNECT, f"{target.hosts[0].name if target.hosts else 'the next hop'}: no address"
         )
+        session: ClientSession | None = None
         try:
             async with self._greeted:
                 for host in [known for named in target.hosts for known in await _addresses(named)]:
                     try:
                         session = await self._open_host(queue, target, host)
+                        break
                     except ConnectFailure as why:
                         failure = why
                         self._counters.add(Slot.DELIVERY_CONNECTIONS_FAILED, 1)
-                        continue
-                    queue.failures = 0
-                    queue.blocked_until = 0.0
-                    queue.reason = None
-                    self._counters.add(Slot.DELIVERY_CONNECTIONS_OPENED, 1)
-                    queue.connecting -= 1
-                    session.start()
-                    return
-        except asyncio.CancelledError:
+        finally:
             queue.connecting -= 1
-            raise
-        queue.connecting -= 1
-        self._fail(queue, failure)
+        if session is None:
+            self._fail(queue, failure)
+            return
+        queue.failures = 0
+        queue.blocked_until = 0.0
+        queue.reason = None
+        self._counters.add(Slot.DELIVERY_CONNECTIONS_OPENED, 1)
+        session.start()
 
     def _fail(self, queue: ReadyQueue, failure: ConnectFailure) -> None:
         if queue.open:
@@ -303,7 +302,7 @@ async def _addresses(host: Host) -> list[Host]:
         loop = asyncio.get_running_loop()
         try:
             found = await loop.getaddrinfo(host.address, host.port, type=socket.SOCK_STREAM)
-        except OSError:
+        except (OSError, UnicodeError):  # the latter for what can be no name
             return []
         return [Host(host.name, str(address[0]), host.port) for *_, address in found]
     return [host]

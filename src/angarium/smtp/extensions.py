@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from angarium._core.client_session import Capability
 
+MOST_OCTETS = (1 << 64) - 1  # what the client session can hold
+MOST_LIMIT = (1 << 32) - 1
+
 __all__ = ["capabilities_of", "limit_of", "lowest", "number"]
 
 
@@ -28,9 +31,10 @@ def capabilities_of(extensions: dict[str, str]) -> int:
     return offered
 
 
-def number(text: str) -> int:
+def number(text: str, most: int = MOST_OCTETS) -> int:
+    """The number that stands in text, `most` when it is greater (RFC 1870 §3 allows 20 digits), 0 when it is none."""
     word = text.strip()
-    return int(word) if word.isdecimal() and len(word) <= 20 else 0
+    return min(int(word), most) if word.isascii() and word.isdecimal() and len(word) <= 20 else 0
 
 
 def limit_of(text: str, name: str) -> int:
@@ -38,7 +42,7 @@ def limit_of(text: str, name: str) -> int:
     for word in text.split():
         keyword, _, value = word.partition("=")
         if keyword.upper() == name:
-            return number(value)
+            return number(value, MOST_LIMIT)
     return 0
 
 
