@@ -199,6 +199,7 @@ def test_a_next_hop_that_is_down_and_comes_up(road: Road) -> None:
     for deferral in deferrals:
         assert deferral["reply"]["code"] == 451
         assert deferral["reply"]["enhanced"] == "4.4.1"
+        assert deferral["reply"]["text"] == f"127.0.0.1[127.0.0.1]:{sink.port}: Connection refused"
     unreachable = road.relay.events("unreachable", next_hop=sink.url)
     assert [event["retry_s"] for event in unreachable][:2] == [1.0, 2.0]
     assert "refused" in unreachable[0]["reply"]["text"]
@@ -549,16 +550,18 @@ def test_hosts_that_do_not_greet_hold_nobody_else_up(
             "delivery": {"timeouts": {"greeting": "5m"}},
             "route": [
                 *(
-                    {"recipients": [f"silent{number}.test"], "next_hop": f"smtp://127.0.{number // 250 + 1}.{number % 250 + 1}:{port}"}
-                    for number in range(1, silent + 1)
+                    {"recipients": [f"silent{n}.test"], "next_hop": f"smtp://127.0.{n // 250 + 1}.{n % 250 + 1}:{port}"}
+                    for n in range(silent)
                 ),
                 {"recipients": ["*"], "next_hop": sink.url},
             ],
         }
         with Relay(tmp_path_factory.mktemp("tarpits"), config) as relay:
-            waiting = [relay.send(f"a@silent{number}.test") for number in range(1, silent + 1)]
+            for n in range(silent):
+                relay.send(f"a@silent{n}.test")
             relay.wait_event("delivery", id=relay.send("a@quick.test"))
-            assert {message["id"] for message in relay.queued()} == set(waiting)
+            assert relay.summary()["messages"] >= silent
+            assert relay.events("deferral") == []
 
 
 @pytest.mark.parametrize("verb", ["CONNECT", "EHLO"])

@@ -14,6 +14,7 @@ the answer to all that was ready."""
 import asyncio
 import ipaddress
 import logging
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -245,7 +246,8 @@ class Connector:
             raise ConnectFailure(Phase.PHASE_CONNECT, f"{where}: timed out connecting") from failure
         except OSError as failure:
             opening.close()
-            raise ConnectFailure(Phase.PHASE_CONNECT, f"{where}: {failure.strerror or failure}") from failure
+            why = os.strerror(failure.errno) if failure.errno else str(failure)
+            raise ConnectFailure(Phase.PHASE_CONNECT, f"{where}: {why}") from failure
         except asyncio.CancelledError:
             opening.close()
             raise
