@@ -248,7 +248,6 @@ cdef class Selection:
         self._after = after
         self._most = most
         self._now = unix_now()
-        self._capacity = table._capacity
         self._batch = []
 
     def __dealloc__(self):
@@ -343,25 +342,31 @@ cdef class Selection:
 
     def step(self, size_t slots) -> bool:
         """Look at about so many slots more. True: the table has been walked."""
-        cdef size_t i
         cdef size_t end
+        cdef size_t mask = self._table._capacity - 1
+        cdef void *slot
         cdef Message message
         if self.walked:
             return True
         if self._capacity != self._table._capacity:      # every message may stand elsewhere now
             self._forget()
+            self._capacity = 0
+        if self._capacity == 0:
             self._capacity = self._table._capacity
-            self._position = 0
+            self._position = self._start = 0
+            while self._table._slots[self._start] != NULL:
+                self._start += 1
+        # from an empty slot to an empty slot: what closes a gap moves back within its run only
         end = min(self._position + slots, self._capacity)
-        # to the end of a run: what closes a gap in one moves back within it only
-        while end < self._capacity and self._table._slots[end] != NULL:
+        while end < self._capacity and self._table._slots[(self._start + end) & mask] != NULL:
             end += 1
-        for i in range(self._position, end):
-            if self._table._slots[i] != NULL:
-                message = <Message>self._table._slots[i]
+        while self._position < end:
+            slot = self._table._slots[(self._start + self._position) & mask]
+            self._position += 1
+            if slot != NULL:
+                message = <Message>slot
                 if self._maybe(message):
                     self._keep(message)
-        self._position = end
         self.walked = end == self._capacity
         return self.walked
 

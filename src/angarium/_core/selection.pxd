@@ -61,8 +61,9 @@ cdef class Selection:
     cdef Candidate *_found                   # a heap with the youngest first while most is set, then in order of id
     cdef size_t _room
     cdef size_t _next                        # candidates before it have been handed to a batch
-    cdef size_t _position
-    cdef size_t _capacity
+    cdef size_t _start                       # an empty slot, where the walk begins
+    cdef size_t _position                    # slots behind it that have been looked at
+    cdef size_t _capacity                    # of the table when the walk began
     cdef Look *_looks
     cdef size_t _look_count
     cdef size_t _look_room
