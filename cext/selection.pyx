@@ -380,6 +380,11 @@ cdef class Selection:
         """Candidates that have not been looked at closely."""
         return self.count - self._next
 
+    @property
+    def last(self) -> int:
+        """The id of the youngest candidate, after `sort`; 0 when there is none."""
+        return self._found[self.count - 1].id if self.count else 0
+
     # ------------------------------------------------------------------ the batches
 
     cdef int _look_later(self, Message message) except -1:

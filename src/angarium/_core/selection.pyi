@@ -60,6 +60,9 @@ class Selection:
     @property
     def left(self) -> int:
         """Candidates that have not been looked at closely."""
+    @property
+    def last(self) -> int:
+        """The id of the youngest candidate, after `sort`; 0 when there is none."""
     def step(self, slots: int) -> bool:
         """Look at about so many slots more. True: the table has been walked."""
     def sort(self) -> None:

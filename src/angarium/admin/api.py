@@ -11,18 +11,17 @@ import asyncio
 import logging
 import os
 import time
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import resources
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from litestar import Litestar, MediaType, Request, Response, get
 from litestar.datastructures import State
-from litestar.di import NamedDependency, Provide
-from litestar.exceptions import ClientException, HTTPException, NotFoundException
+from litestar.di import Provide
+from litestar.exceptions import HTTPException, NotFoundException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.params import FromPath, PathParameter, QueryParameter, SkipValidation
+from litestar.params import FromPath, QueryParameter
 from litestar.types import ASGIApp, ControllerRouterHandler, Scope
 from msgspec.json import Decoder
 from prometheus_client import CollectorRegistry
@@ -30,78 +29,33 @@ from prometheus_client.exposition import choose_encoder
 
 import angarium
 from angarium._core.counters import Slab, Slot
-from angarium._core.record import format_id, parse_id
 from angarium.admin.gate import Gate
 from angarium.admin.model import (
     Liveness,
-    MessageDetail,
-    MessageState,
     NodeStatus,
     NodeTotals,
-    QueuedMessage,
-    QueueFilter,
-    QueueSummary,
     Readiness,
     SandboxListing,
     SandboxMessageDetail,
-    StateCounts,
     WorkerReport,
     WorkerStatus,
 )
 from angarium.admin.processes import ProcessCollector
+from angarium.admin.queue import HANDLERS as QUEUE_HANDLERS
+from angarium.admin.queue import LIST_MAX
 from angarium.admin.sandbox_mail import SandboxMail
-from angarium.admin.workers import Answer, Question, Workers
+from angarium.admin.services import UNREACHABLE_HEADER, Services, ServicesDependency
+from angarium.admin.suspensions import HANDLERS as SUSPENSION_HANDLERS
+from angarium.admin.workers import Answer, Question
 from angarium.outcome.metrics import METRICS, SlabCollector
 
 __all__ = ["LIST_MAX", "UNREACHABLE_HEADER", "Services", "create_app"]
 
-UNREACHABLE_HEADER = "Angarium-Unreachable-Workers"
-LIST_MAX = 10_000
+BODY_MAX_OCTETS = 4 << 20  # 100,000 queue ids and some
 _STATIC = {"index.html": "text/html", "console.js": "text/javascript", "console.css": "text/css"}
 
 _STATUS: Decoder[WorkerStatus] = Decoder(WorkerStatus)
-_SUMMARY: Decoder[QueueSummary] = Decoder(QueueSummary)
-_LIST: Decoder[list[QueuedMessage]] = Decoder(list[QueuedMessage])
-_DETAIL: Decoder[MessageDetail | None] = Decoder(MessageDetail | None)
-
-T = TypeVar("T")
 log = logging.getLogger("angarium.admin")
-
-
-@dataclass(frozen=True)
-class Services:
-    """What the handlers work with. `sandbox_mail` is None outside the sandbox; without a token none is asked for."""
-
-    hostname: str
-    slab: Slab
-    workers: Workers
-    sandbox_mail: SandboxMail | None = None
-    token: str | None = None
-    supervisor_pid: int | None = None
-    started: float = field(default_factory=time.monotonic)
-
-
-_Services = NamedDependency[SkipValidation[Services]]
-
-
-class ServiceUnavailable(HTTPException):
-    """The workers that would know do not answer."""
-
-    status_code = 503
-
-
-def _missing(answers: list[Answer[T]]) -> dict[str, str]:
-    silent = [str(answer.worker) for answer in answers if not answer.answered]
-    return {UNREACHABLE_HEADER: ", ".join(silent)} if silent else {}
-
-
-def _results(answers: list[Answer[T]]) -> list[T]:
-    """What the workers said; 503 when none of them said anything."""
-    results = [answer.result for answer in answers if answer.result is not None]
-    if not results:
-        reasons = "; ".join(f"worker {answer.worker}: {answer.error}" for answer in answers)
-        raise ServiceUnavailable(detail=f"no worker answers: {reasons}" if reasons else "there are no workers")
-    return results
 
 
 def _reasons(answers: list[Answer[WorkerStatus]]) -> list[str]:
@@ -130,7 +84,7 @@ async def healthz() -> Liveness:
 
 
 @get("/readyz", tags=["health"])
-async def readyz(services: _Services) -> Response[Readiness]:
+async def readyz(services: ServicesDependency) -> Response[Readiness]:
     """The node accepts mail: 200 when at least one worker does, else 503. Reasons name the workers that do not."""
     answers = await _ask_status(services)
     ready = _accepting(answers)
@@ -138,7 +92,7 @@ async def readyz(services: _Services) -> Response[Readiness]:
 
 
 @get("/metrics", tags=["metrics"], media_type=MediaType.TEXT)
-async def metrics(request: Request[None, None, State], services: _Services) -> Response[bytes]:
+async def metrics(request: Request[None, None, State], services: ServicesDependency) -> Response[bytes]:
     """All metrics, as Prometheus text or OpenMetrics according to the Accept header. docs/metrics.md lists them."""
     pids: dict[str, int | None] = {"admin": os.getpid()}
     if services.supervisor_pid is not None:
@@ -153,7 +107,7 @@ async def metrics(request: Request[None, None, State], services: _Services) -> R
 
 
 @get("/api/v1/status", tags=["status"])
-async def status(services: _Services) -> NodeStatus:
+async def status(services: ServicesDependency) -> NodeStatus:
     """The node at a glance: its workers, whether it accepts mail, and its counters."""
     answers = await _ask_status(services)
     uptimes = [answer.result.uptime_s for answer in answers if answer.result is not None]
@@ -195,77 +149,9 @@ def _totals(slab: Slab) -> NodeTotals:
     )
 
 
-@get("/api/v1/queue/summary", tags=["queue"])
-async def queue_summary(services: _Services) -> Response[QueueSummary]:
-    """The queue in numbers, over all workers."""
-    answers = await services.workers.ask(Question(op="summary"), _SUMMARY)
-    parts = _results(answers)
-    merged = QueueSummary(
-        messages=sum(part.messages for part in parts),
-        recipients=sum(part.recipients for part in parts),
-        octets=sum(part.octets for part in parts),
-        oldest_s=max((part.oldest_s for part in parts if part.oldest_s is not None), default=None),
-        by_state=StateCounts(
-            ready=sum(part.by_state.ready for part in parts),
-            scheduled=sum(part.by_state.scheduled for part in parts),
-            held=sum(part.by_state.held for part in parts),
-            suspended=sum(part.by_state.suspended for part in parts),
-            in_doubt=sum(part.by_state.in_doubt for part in parts),
-        ),
-    )
-    return Response(merged, headers=_missing(answers))
-
-
-@get("/api/v1/queue", tags=["queue"])
-async def queue_list(
-    *,
-    services: _Services,
-    to_domain: Annotated[str | None, QueryParameter(description="domain of a recipient", max_length=255)] = None,
-    reverse_path: Annotated[
-        str | None, QueryParameter(name="from", description="reverse path", max_length=1000)
-    ] = None,
-    tenant: Annotated[str | None, QueryParameter(description="tenant", max_length=255)] = None,
-    message_state: Annotated[MessageState | None, QueryParameter(name="state", description="state")] = None,
-    older_than_s: Annotated[float | None, QueryParameter(description="accepted longer ago than this", ge=0)] = None,
-    limit: Annotated[int, QueryParameter(description="at most so many, the oldest first", ge=1, le=LIST_MAX)] = 100,
-) -> Response[list[QueuedMessage]]:
-    """Messages of the queue, the oldest first."""
-    wanted = QueueFilter(
-        limit=limit,
-        to_domain=to_domain,
-        reverse_path=reverse_path,
-        tenant=tenant,
-        state=message_state,
-        older_than_s=older_than_s,
-    )
-    answers = await services.workers.ask(Question(op="list", filter=wanted), _LIST)
-    messages = [message for part in _results(answers) for message in part]
-    messages.sort(key=lambda message: message.id)  # ids are in order of time
-    return Response(messages[:limit], headers=_missing(answers))
-
-
-@get("/api/v1/queue/{message_id:str}", tags=["queue"])
-async def queue_show(
-    services: _Services, message_id: Annotated[str, PathParameter(description="queue id", max_length=64)]
-) -> MessageDetail:
-    """One message of the queue, with its header section and the place of its record."""
-    try:
-        wanted = format_id(parse_id(message_id))
-    except ValueError as error:
-        raise ClientException(detail=str(error)) from None
-    answers = await services.workers.ask(Question(op="show", id=wanted), _DETAIL)
-    for answer in answers:
-        if answer.result is not None:
-            return answer.result
-    silent = [f"worker {answer.worker}: {answer.error}" for answer in answers if not answer.answered]
-    if silent or not answers:
-        raise ServiceUnavailable(detail="; ".join(["not found where it could be looked up", *silent]))
-    raise NotFoundException(detail=f"{message_id} is not in the queue")
-
-
 @get("/api/v1/sandbox/messages", tags=["sandbox"])
 async def sandbox_list(
-    services: _Services,
+    services: ServicesDependency,
     limit: Annotated[int, QueryParameter(description="at most so many", ge=1, le=1000)] = 100,
 ) -> SandboxListing:
     """What has arrived in the sandbox, newest first."""
@@ -273,7 +159,7 @@ async def sandbox_list(
 
 
 @get("/api/v1/sandbox/messages/{message_id:str}", tags=["sandbox"])
-async def sandbox_show(services: _Services, message_id: FromPath[str]) -> SandboxMessageDetail:
+async def sandbox_show(services: ServicesDependency, message_id: FromPath[str]) -> SandboxMessageDetail:
     """One message that has arrived in the sandbox, taken apart."""
     message = await asyncio.to_thread(_mail(services).message, message_id)
     if message is None:
@@ -282,7 +168,7 @@ async def sandbox_show(services: _Services, message_id: FromPath[str]) -> Sandbo
 
 
 @get("/api/v1/sandbox/messages/{message_id:str}/raw", tags=["sandbox"], media_type="message/rfc822")
-async def sandbox_raw(services: _Services, message_id: FromPath[str]) -> Response[bytes]:
+async def sandbox_raw(services: ServicesDependency, message_id: FromPath[str]) -> Response[bytes]:
     """One message that has arrived in the sandbox, octet for octet, as a download."""
     octets = await asyncio.to_thread(_mail(services).octets, message_id)
     if octets is None:
@@ -326,9 +212,8 @@ _HANDLERS: list[ControllerRouterHandler] = [
     readyz,
     metrics,
     status,
-    queue_summary,
-    queue_list,
-    queue_show,
+    *QUEUE_HANDLERS,
+    *SUSPENSION_HANDLERS,
     sandbox_list,
     sandbox_show,
     sandbox_raw,
@@ -351,6 +236,6 @@ def create_app(services: Services) -> ASGIApp:
         ),
         logging_config=None,
         after_exception=[_log_failure],
-        request_max_body_size=64 * 1024,
+        request_max_body_size=BODY_MAX_OCTETS,
     )
     return Gate(app, services.token, services.hostname)

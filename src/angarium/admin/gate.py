@@ -3,9 +3,10 @@
 Job: an ASGI wrapper around the application. With a token, everything but the health checks and the console's own files
 (which hold no data) needs `Authorization: Bearer …` (RFC 6750). Without one the relay listens on loopback, where any
 web page that the user has open could reach it under a name of its own (DNS rebinding): so Host must then be an address,
-localhost or the node's hostname.
+localhost or the node's hostname. And since a page may send a request that changes something without being able to
+read the answer, one whose Origin (RFC 6454 §7) is not the host that it asks is refused.
 
-Fails: 401 with WWW-Authenticate, 421 for a Host that is not ours (RFC 9110 §15.5.20).
+Fails: 403 for another Origin, 401 with WWW-Authenticate, 421 for a Host that is not ours (RFC 9110 §15.5.20).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Gate"]
 
 _OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/favicon.ico"})
+_SAFE_METHODS = frozenset({"GET", "HEAD"})
 _OPEN_PREFIX = "/static/"
 
 # Inline styles are allowed for the sake of mails shown in their sandboxed frame, which inherits this policy; the
@@ -64,6 +66,12 @@ class Gate:
 
         headers = dict(scope["headers"])
         path = scope["path"]
+        origin = headers.get(b"origin")
+        if scope["method"] not in _SAFE_METHODS and origin is not None:
+            _, _, place = origin.partition(b"://")
+            if place.lower() != headers.get(b"host", b"").lower():
+                await _refuse(send_with_headers, 403, "the request comes from a page of another origin", [])
+                return
         if self._token is None:
             host = headers.get(b"host", b"").decode("latin-1")
             if not self._is_ours(host):

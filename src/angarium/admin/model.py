@@ -3,17 +3,32 @@
 Durations are seconds, sizes octets, times RFC 3339 in UTC.
 """
 
+from datetime import datetime
 from enum import Enum
+from typing import Annotated
 
 import msgspec
 
+from angarium.queue.suspension import Kind
+
 __all__ = [
+    "ActionName",
     "Attachment",
+    "Attempt",
+    "AttemptRecipient",
+    "Envelope",
+    "EnvelopeRecipient",
     "Liveness",
+    "MeantMessages",
     "MessageDetail",
     "MessageState",
+    "NewSuspension",
     "NodeStatus",
     "NodeTotals",
+    "Operation",
+    "OperationPart",
+    "Preview",
+    "QueueAction",
     "QueueFilter",
     "QueueSummary",
     "QueuedMessage",
@@ -25,6 +40,8 @@ __all__ = [
     "SandboxMessage",
     "SandboxMessageDetail",
     "StateCounts",
+    "SuspensionReport",
+    "Wait",
     "WorkerReport",
     "WorkerStatus",
 ]
@@ -102,22 +119,201 @@ class RecordLocation(msgspec.Struct, frozen=True):
     octets: int | None = None
 
 
+class EnvelopeRecipient(msgspec.Struct, frozen=True):
+    """One recipient as the client gave it. `notify` holds NEVER, SUCCESS, FAILURE, DELAY; empty when unstated."""
+
+    address: str
+    notify: list[str]
+    orcpt: str | None
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """The envelope (RFC 5321 §2.3.1) with what the client asked for, and how the message came in."""
+
+    reverse_path: str
+    recipients: list[EnvelopeRecipient]
+    received: str
+    durability: str
+    body: str | None
+    ret: str | None
+    smtputf8: bool
+    requiretls: bool
+    priority: int
+    hold_until: str | None
+    envid: str | None
+    listener: str | None
+    client: str | None
+    greeting: str | None
+    login: str | None
+    tenant: str | None
+
+
+class AttemptRecipient(msgspec.Struct, frozen=True):
+    """What an attempt came to for one recipient."""
+
+    address: str
+    state: RecipientState
+    reply: str | None
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """One attempt for some of the recipients: when it ended, where it went, and what was said."""
+
+    number: int
+    time: str | None
+    next_hop: str | None
+    host: str | None
+    recipients: list[AttemptRecipient]
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """What a message waits for.
+
+    `what`: `attempt` (a connection has it), `disk`, `held`, `suspended`, `schedule`, `site` (its host is down), `room`
+    (others are before it). `until` is null when nobody can say.
+    """
+
+    what: str
+    text: str
+    until: str | None
+
+
 class MessageDetail(QueuedMessage, frozen=True):
-    """One message with its header section and the place of its record."""
+    """One message with its envelope, its header section, its attempts, and what it waits for."""
 
     header: str
     record: RecordLocation | None
+    envelope: Envelope
+    attempts: list[Attempt]
+    waits_for: Wait
 
 
 class QueueFilter(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Which messages to list. What is left out does not restrict."""
+    """Which messages are meant. What is left out does not restrict. `before_us`: accepted before (unix time)."""
 
-    limit: int
+    limit: int | None = None
     to_domain: str | None = None
     reverse_path: str | None = msgspec.field(name="from", default=None)
     tenant: str | None = None
     state: MessageState | None = None
     older_than_s: float | None = None
+    before_us: int | None = None
+
+
+class MeantMessages(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which messages an action is for: `ids`, or what matches all of the conditions, or `all`.
+
+    `before`: accepted before that time. `limit`: at most so many, the oldest.
+    """
+
+    ids: Annotated[list[str], msgspec.Meta(max_length=100_000)] | None = None
+    all: bool = False
+    to_domain: Annotated[str, msgspec.Meta(max_length=255)] | None = None
+    reverse_path: Annotated[str, msgspec.Meta(max_length=1000)] | None = msgspec.field(name="from", default=None)
+    tenant: Annotated[str, msgspec.Meta(max_length=255)] | None = None
+    state: MessageState | None = None
+    older_than_s: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    before: datetime | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
+
+
+class QueueAction(MeantMessages, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is asked of POST /api/v1/queue/{action}.
+
+    `dry_run`: say what would be met, and do nothing. `wait_s`: wait so long for the end before answering.
+    """
+
+    dry_run: bool = False
+    reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
+    by: Annotated[str, msgspec.Meta(max_length=100)] = ""
+    wait_s: Annotated[float, msgspec.Meta(ge=0, le=30)] = 5.0
+
+
+class ActionName(Enum):
+    """What can be done to messages."""
+
+    HOLD = "hold"
+    RELEASE = "release"
+    RETRY = "retry"
+    DELETE = "delete"
+    BOUNCE = "bounce"
+
+
+class Preview(msgspec.Struct, frozen=True):
+    """What an action would meet. `recipients`: for whom something is left to do. `before`: hand it on with the action,
+    and messages that come later are not met."""
+
+    messages: int
+    recipients: int
+    octets: int
+    oldest: str | None
+    under_way: int
+    samples: list[QueuedMessage]
+    before: str | None = None
+
+
+class OperationPart(msgspec.Struct, frozen=True):
+    """How far one worker is with an operation."""
+
+    operation: str
+    action: ActionName
+    state: str
+    by: str
+    reason: str
+    started: str
+    ended: str | None
+    selected: int
+    done: int
+    under_way: int
+    unchanged: int
+    others: int
+    failed: int
+    errors: list[str]
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """An action on many messages, over all workers.
+
+    `state`: `running`, `done`, `cancelled`, or `failed` when a worker could not finish (see `errors`). Messages:
+    `selected` so far, `done`; left alone: `under_way` (a connection had it), `unchanged` (was so already, or over),
+    `others` (has recipients who were not meant); `failed`.
+    """
+
+    id: str
+    action: ActionName
+    state: str
+    by: str
+    reason: str
+    started: str
+    ended: str | None
+    selected: int
+    done: int
+    under_way: int
+    unchanged: int
+    others: int
+    failed: int
+    errors: list[str]
+
+
+class NewSuspension(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is asked of POST /api/v1/suspensions: it ends by itself after `for_s`."""
+
+    kind: Kind
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
+    for_s: Annotated[float, msgspec.Meta(ge=1, le=366 * 86400)]
+    by: Annotated[str, msgspec.Meta(max_length=100)] = ""
+
+
+class SuspensionReport(msgspec.Struct, frozen=True):
+    """Delivery stands still for one domain, site, source or tenant."""
+
+    kind: Kind
+    name: str
+    reason: str
+    by: str
+    since: str
+    until: str
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):

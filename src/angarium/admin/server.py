@@ -24,8 +24,10 @@ import uvicorn
 import uvloop
 
 from angarium._core.counters import Slab
-from angarium.admin.api import Services, create_app
+from angarium.admin.api import create_app
 from angarium.admin.sandbox_mail import SandboxMail
+from angarium.admin.services import Services
+from angarium.admin.suspensions import SuspensionBook
 from angarium.admin.workers import Workers
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ def run(
         hostname=config.node.hostname,
         slab=Slab.attach(slab_fd),
         workers=Workers(worker_sockets),
+        suspensions=SuspensionBook(spool),
         sandbox_mail=SandboxMail(spool / "sink" / "Maildir") if config.sandbox else None,
         token=read_token(Path(config.admin.token_file)) if config.admin.token_file else None,
         supervisor_pid=supervisor_pid,

@@ -1,11 +1,13 @@
 """The worker's side of the admin socket: newline-delimited JSON, one request per line.
 
-`{"op": "status" | "summary" | "list" | "show", …}` is answered by `{"ok": true, "result": …}` or `{"ok": false,
-"error": …}`. The shapes of the results are those of the API (angarium.admin.model). Long walks over the queue give way
-to the loop every few thousand messages.
+`{"op": …}` is answered by `{"ok": true, "result": …}` or `{"ok": false, "error": …}`; docs/api.md lists the ops.
+`export` alone is answered by several lines, each but the last with a message's octets behind it.
+
+What is asked of the queue is answered by angarium.app.inspection, what is done to it by angarium.app.operations and
+angarium.app.steering.
 
 Fails: a malformed request is answered with an error; a client that is gone is forgotten. The socket is for the node's
-own user only."""
+own user only. Bounds: LONGEST_REQUEST octets a line."""
 
 from __future__ import annotations
 
@@ -18,34 +20,23 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from angarium._core.record import MessageState, shard_of
 from angarium.admin.workers import short_path
-from angarium.mail.status import RecipientState
-from angarium.queue.record import RecordError, format_id, load_message, parse_id
+from angarium.app.inspection import Filter, Inspector, describe, envelope_of
+from angarium.app.operations import Action, Operations, Order
+from angarium.app.steering import Steering
+from angarium.queue.record import parse_id
+from angarium.queue.suspension import SuspensionError, in_force, load
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from angarium._core.record import MailBuffer, Message
     from angarium.app.worker import Worker
 
 log = logging.getLogger(__name__)
 
-WALK_SLOTS = 2048
-MOST_LISTED = 10_000
-LONGEST_REQUEST = 65536
-FUTURE_S = 1.0  # what waits for less is as good as ready
-
-
-class Filter(msgspec.Struct, forbid_unknown_fields=True, rename={"sender": "from"}):
-    """Which messages a list is to hold."""
-
-    to_domain: str | None = None
-    sender: str | None = None
-    tenant: str | None = None
-    state: str | None = None
-    older_than_s: float | None = None
-    limit: int = 100
+LONGEST_REQUEST = 4 << 20
+MOST_SELECTED = 100_000
+LONGEST_WAIT_S = 30.0
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True):
@@ -54,31 +45,27 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
     op: str
     filter: Filter | None = None
     id: str | None = None
+    ids: list[str] | None = None
+    action: Action | None = None
+    operation: str | None = None
+    reason: str = ""
+    by: str = ""
+    wait_s: float = 0.0
 
-
-def rfc3339(unix_s: float) -> str:
-    """A time as the API writes it."""
-    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def state_of(message: Message) -> str:
-    """The message's state as the API names it."""
-    if message.state == MessageState.MESSAGE_HELD:
-        return "held"
-    if message.in_doubt:
-        return "in_doubt"
-    if message.state == MessageState.MESSAGE_SCHEDULED and (
-        message.attempts or message.next_attempt > time.time() + FUTURE_S
-    ):
-        return "scheduled"
-    return "ready"  # also what has been put off for a moment because the ready queues are full
+    def numbers(self) -> list[int] | None:
+        """The ids; None when none are given."""
+        return None if self.ids is None else [parse_id(text) for text in self.ids]
 
 
 class ControlServer:
-    """Answers questions about one worker's part of the queue."""
+    """Answers for one worker's part of the queue, and acts on it."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self._steering = Steering(worker.dispatcher, worker.recorder, worker.events)
+        self._inspector = Inspector(worker.dispatcher, self._steering)
+        self._operations = Operations(self._inspector, self._steering, worker.events)
+        self._suspensions_seen: tuple[int, int] | None = None
         self._server: asyncio.Server | None = None
         self._path: Path | None = None
 
@@ -94,39 +81,78 @@ class ControlServer:
         self._path = path
 
     async def close(self) -> None:
-        """Stop listening."""
+        """Stop listening; operations that run are cancelled."""
         if self._server is not None:
             self._server.close()
+        await self._operations.close()
         if self._path is not None:
             _make_way(self._path)
+
+    def read_suspensions(self, *, only_if_changed: bool = False) -> int:
+        """Bring what is suspended here to what the file says. Returns how many are in force.
+
+        A file that cannot be read is logged, and what was suspended stays so.
+        """
+        spool = self._worker.spool
+        try:
+            status = (spool / "suspensions.json").stat()
+            seen = (status.st_mtime_ns, status.st_ino)
+        except FileNotFoundError:
+            seen = (0, 0)
+        if not only_if_changed or seen != self._suspensions_seen:
+            self._suspensions_seen = seen
+            try:
+                self._steering.apply(in_force(load(spool), datetime.now(UTC)))
+            except (OSError, SuspensionError) as failure:
+                log.error("suspensions cannot be read: %s", failure)
+        return len(self._steering.suspended)
+
+    # -------------------------------------------------------------- requests
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while line := await reader.readline():
-                writer.write(await self._answer(line) + b"\n")
+                writer.write(await self._answer(line, writer) + b"\n")
                 await writer.drain()
         except (ConnectionError, ValueError) as failure:
             log.debug("admin socket: %s", failure)
         finally:
             writer.close()
 
-    async def _answer(self, line: bytes) -> bytes:
+    async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> bytes:
         try:
             request = msgspec.json.decode(line, type=Request)
-            result = await self._dispatch(request)
+            result = await (self._export(request, writer) if request.op == "export" else self._dispatch(request))
         except (msgspec.MsgspecError, ValueError) as failure:
             return msgspec.json.encode({"ok": False, "error": str(failure)})
         return msgspec.json.encode({"ok": True, "result": result})
 
     async def _dispatch(self, request: Request) -> Any:
-        if request.op == "status":
-            return self._status()
-        if request.op == "summary":
-            return await self._summary()
-        if request.op == "list":
-            return await self._list(request.filter or Filter())
-        if request.op == "show":
-            return await self._show(request.id or "")
+        wanted = request.filter or Filter()
+        match request.op:
+            case "status":
+                return self._status()
+            case "summary":
+                return await self._inspector.summary()
+            case "list":
+                return await self._inspector.listing(wanted)
+            case "show":
+                return await self._inspector.show(parse_id(request.id or ""))
+            case "select":
+                limit = min(wanted.limit or MOST_SELECTED, MOST_SELECTED)
+                return [message.queue_id for message in await self._inspector.oldest(wanted, limit)]
+            case "preview":
+                return await self._inspector.preview(wanted, request.numbers())
+            case "act":
+                return await self._act(request, wanted)
+            case "operations":
+                return self._operations.reports()
+            case "operation":
+                return await self._operations.wait(request.operation or "", min(request.wait_s, LONGEST_WAIT_S))
+            case "cancel":
+                return self._operations.cancel(request.operation or "")
+            case "suspensions":
+                return self.read_suspensions()
         raise ValueError(f"unknown op: {request.op}")
 
     def _status(self) -> dict[str, Any]:
@@ -141,141 +167,45 @@ class ControlServer:
             "uptime_s": round(asyncio.get_running_loop().time() - worker.started, 3),
         }
 
-    async def _walk(self) -> Any:
-        """Every message, giving way to the loop in between. What comes or goes meanwhile may be missed."""
-        table = self._worker.dispatcher.table
-        position = 0
-        while position < table.capacity:
-            messages, position = table.batch(position, WALK_SLOTS)
-            for message in messages:
-                yield message
-            await asyncio.sleep(0)
+    async def _act(self, request: Request, wanted: Filter) -> Any:
+        if request.action is None or not request.operation:
+            raise ValueError("act needs an action and the operation's id")
+        if request.ids is None and request.filter is None:
+            raise ValueError("act needs ids or a filter")
+        order = Order(
+            operation=request.operation,
+            action=request.action,
+            ids=request.numbers(),
+            filter=wanted,
+            reason=request.reason,
+            by=request.by,
+        )
+        self._operations.start(order)
+        return await self._operations.wait(order.operation, min(request.wait_s, LONGEST_WAIT_S))
 
-    async def _summary(self) -> dict[str, Any]:
-        by_state = dict.fromkeys(("ready", "scheduled", "held", "suspended", "in_doubt"), 0)
-        messages = recipients = octets = 0
-        oldest_us = 0
-        async for message in self._walk():
-            messages += 1
-            recipients += message.recipients
-            octets += message.record_octets
-            if not oldest_us or message.received_us < oldest_us:
-                oldest_us = message.received_us
-            by_state[state_of(message)] += 1
-        now = datetime.now(UTC).timestamp()
-        return {
-            "messages": messages,
-            "recipients": recipients,
-            "octets": octets,
-            "oldest_s": round(max(0.0, now - oldest_us * 1e-6), 3) if oldest_us else None,
-            "by_state": by_state,
-        }
-
-    async def _list(self, wanted: Filter) -> list[dict[str, Any]]:
-        """The oldest that match."""
-        found: list[dict[str, Any]] = []
-        limit = min(wanted.limit, MOST_LISTED)
-        now = datetime.now(UTC).timestamp()
-        candidates = [message async for message in self._walk()]
-        candidates.sort(key=lambda message: message.id)
-        for count, message in enumerate(candidates):
-            if len(found) >= limit:
-                break
-            if count % WALK_SLOTS == 0:
-                await asyncio.sleep(0)
-            if message.state == MessageState.MESSAGE_GONE:
-                continue  # delivered meanwhile
-            if wanted.state is not None and state_of(message) != wanted.state:
-                continue
-            if wanted.older_than_s is not None and now - message.received_us * 1e-6 < wanted.older_than_s:
-                continue
-            buffer = await self._buffer(message)
-            if buffer is not None and _matches(buffer, wanted):
-                found.append(_describe(message, buffer, await self._replies(message)))
-        return found
-
-    async def _show(self, text: str) -> dict[str, Any] | None:
-        message = self._worker.dispatcher.table.get(parse_id(text))
-        if message is None:
-            return None
-        buffer = await self._buffer(message)
-        if buffer is None:
-            return None
-        described = _describe(message, buffer, await self._replies(message))
-        header, _, _ = buffer.mail_data().partition(b"\r\n\r\n")
-        described["header"] = header.decode("utf-8", "replace")
-        described["record"] = {"shard": shard_of(message.id)}
-        if message.segment is not None:
-            described["record"] |= {
-                "segment": message.segment.path,
-                "offset": message.offset_octets,
-                "octets": message.record_octets,
-            }
-        return described
-
-    async def _buffer(self, message: Message) -> MailBuffer | None:
-        if message.buffer is not None:
-            return message.buffer
-        journal = self._worker.dispatcher.journal(message)
-        loop = asyncio.get_running_loop()
-        try:
-            return load_message(await loop.run_in_executor(None, journal.read_record, message))
-        except (OSError, RecordError) as failure:
-            log.warning("message %s cannot be read: %s", message.queue_id, failure)
-            return None
-
-    async def _replies(self, message: Message) -> dict[int, tuple[int, bytes]]:
-        """The last reply of every recipient who waits."""
-        if not message.outcome_serial:
-            return {}
-        journal = self._worker.dispatcher.journal(message)
-        try:
-            return await asyncio.get_running_loop().run_in_executor(None, journal.last_replies, message)
-        except OSError as failure:
-            log.warning("message %s: its outcomes cannot be read: %s", message.queue_id, failure)
-            return {}
+    async def _export(self, request: Request, writer: asyncio.StreamWriter) -> dict[str, int]:
+        """Write every message that is meant: a line with what is known of it, then its mail data."""
+        messages = unreadable = 0
+        async for batch in self._inspector.all_matching(request.filter or Filter(), request.numbers()):
+            async for loaded in self._inspector.with_buffers(batch):
+                for message, buffer in loaded:
+                    if buffer is None:
+                        unreadable += message.segment is not None  # else it is over
+                        continue
+                    mail_data = buffer.mail_data()
+                    head = {
+                        "id": message.queue_id,
+                        "octets": len(mail_data),
+                        "message": describe(message, buffer) | {"envelope": envelope_of(buffer)},
+                    }
+                    writer.write(msgspec.json.encode(head) + b"\n")
+                    writer.write(mail_data)
+                    messages += 1
+                    await writer.drain()
+        return {"messages": messages, "unreadable": unreadable}
 
 
 def _make_way(path: Path) -> None:
     """A folder for the socket, and nothing where it will be."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
-
-
-def _matches(buffer: MailBuffer, wanted: Filter) -> bool:
-    envelope = buffer.envelope()
-    if wanted.sender is not None and envelope["reverse_path"] != wanted.sender.encode():
-        return False
-    if wanted.tenant is not None and envelope["tenant"] != wanted.tenant.encode():
-        return False
-    if wanted.to_domain is not None:
-        domain = b"@" + wanted.to_domain.lower().encode()
-        return any(path.lower().endswith(domain) for path, _, _ in envelope["recipients"])
-    return True
-
-
-def _describe(message: Message, buffer: MailBuffer, replies: dict[int, tuple[int, bytes]]) -> dict[str, Any]:
-    envelope = buffer.envelope()
-    recipients = []
-    for index, (path, _, _) in enumerate(envelope["recipients"]):
-        reply = replies.get(index)
-        state = message.recipient_state(index)
-        waits = state not in (RecipientState.DELIVERED, RecipientState.FAILED)
-        recipients.append(
-            {
-                "address": path.decode("utf-8", "replace"),
-                "state": RecipientState(state).word,
-                "attempts": message.attempts,
-                "reply": f"{reply[0]} {reply[1].decode('utf-8', 'replace')}" if reply else None,
-                "next_attempt": rfc3339(message.next_attempt) if message.next_attempt and waits else None,
-            }
-        )
-    return {
-        "id": format_id(message.id),
-        "state": state_of(message),
-        "reverse_path": envelope["reverse_path"].decode("utf-8", "replace"),
-        "octets": message.record_octets,
-        "received": rfc3339(message.received_us * 1e-6),
-        "tenant": envelope["tenant"].decode("utf-8", "replace") or None,
-        "recipients": recipients,
-    }

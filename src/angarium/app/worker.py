@@ -77,7 +77,7 @@ class Worker:
         self.number = number
         self._workers = workers
         self._shards = shards
-        self._spool = Path(config.node.spool)
+        self.spool = Path(config.node.spool)
         self._clock = SystemClock()
         self.counters: Counters = slab.region(number)
         self.counters.reset_gauges()
@@ -110,11 +110,12 @@ class Worker:
         self._open_shards(loop)
         self._first_spare(self.journals[0])
         self._wire()
+        self.control = ControlServer(self)
+        self.control.read_suspensions()
         self._requeue()
         self.ledger.publish_now()
         self._servers = await listen(self.config, self.reception, sockets)
-        control = ControlServer(self)
-        await control.start(self._spool / "run" / f"worker-{self.number}.sock")
+        await self.control.start(self.spool / "run" / f"worker-{self.number}.sock")
         # what lives now lives long: keep it out of every later collection
         gc.collect()
         gc.freeze()
@@ -124,12 +125,12 @@ class Worker:
             await self._tick()
         finally:
             await self._drain()
-            await control.close()
+            await self.control.close()
 
     def _open_shards(self, loop: asyncio.AbstractEventLoop) -> None:
         for shard in shards_of(self.number, self._workers, self._shards):
             journal, report = open_shard(
-                shard_folder(self._spool, shard),
+                shard_folder(self.spool, shard),
                 shard,
                 self.dispatcher.table,
                 segment_octets=self.config.queue.segment_size_octets,
@@ -319,6 +320,7 @@ class Worker:
             for journal in self.journals:
                 self._checkpoint(journal)
             self.ledger.check()
+            self.control.read_suspensions(only_if_changed=True)
         if count % HEAL_TICKS == 0:
             for journal in self.journals:
                 self._heal(journal)

@@ -10,12 +10,13 @@ Little is imported here, so that a command starts in a blink.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import socket
 import tomllib
-from http.client import HTTPConnection, HTTPException, HTTPMessage
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -24,13 +25,13 @@ import click
 from angarium.config.address import ListenAddress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = ["DEFAULT_ADDRESS", "RelayClient", "RelayError", "connecting", "printable"]
 
 DEFAULT_ADDRESS = "127.0.0.1:8025"
 DEFAULT_CONFIG = "/etc/angarium/angarium.toml"
-TIMEOUT_S = 30.0
+TIMEOUT_S = 90.0  # walks over a long queue that must read envelopes may take a minute
 ANSWER_MAX_OCTETS = 256 * 1024 * 1024
 UNREACHABLE_HEADER = "Angarium-Unreachable-Workers"
 
@@ -66,36 +67,67 @@ class RelayClient:
 
     def get(self, *path: str, **query: str | float | None) -> Any:
         """What `GET /api/v1/<path>` says. Workers that did not answer are named on standard error."""
-        wanted = {name.rstrip("_"): value for name, value in query.items() if value is not None}
-        target = "/api/v1/" + "/".join(quote(part, safe="") for part in path)
-        if wanted:
-            target += "?" + urlencode(wanted)
-        status, headers, octets = self._request(target)
+        return self._ask("GET", path, query)
+
+    def post(self, *path: str, body: dict[str, Any]) -> Any:
+        """What `POST /api/v1/<path>` says to a JSON body."""
+        return self._ask("POST", path, {}, body)
+
+    def delete(self, *path: str, **query: str | float | None) -> Any:
+        """What `DELETE /api/v1/<path>` says."""
+        return self._ask("DELETE", path, query)
+
+    @contextlib.contextmanager
+    def download(self, *path: str, body: dict[str, Any]) -> Iterator[HTTPResponse]:
+        """The octets that `POST /api/v1/<path>` answers with, to be read while they come."""
+        with self._answered("POST", _target(path, {}), body) as answer:
+            if answer.status != 200:
+                raise RelayError(self._detail(answer.status, answer.read(ANSWER_MAX_OCTETS)))
+            yield answer
+
+    def _ask(self, method: str, path: tuple[str, ...], query: dict[str, str | float | None], body: Any = None) -> Any:
+        with self._answered(method, _target(path, query), body) as answer:
+            octets = answer.read(ANSWER_MAX_OCTETS)
+            if answer.status not in (200, 202):
+                raise RelayError(self._detail(answer.status, octets))
+            missing = answer.headers.get(UNREACHABLE_HEADER)
+        try:
+            decoded = json.loads(octets)
+        except ValueError:
+            raise RelayError(f"{self.address} does not answer like a relay (HTTP {answer.status})") from None
+        if missing:
+            click.echo(f"without workers that do not answer: {printable(missing)}", err=True)
+        return decoded
+
+    def _detail(self, status: int, octets: bytes) -> str:
+        """What the relay objects."""
         try:
             answer = json.loads(octets)
         except ValueError:
-            raise RelayError(f"{self.address} does not answer like a relay (HTTP {status})") from None
-        if status != 200:
-            detail = answer.get("detail") if isinstance(answer, dict) else None
-            raise RelayError(printable(str(detail or f"HTTP {status}")))
-        missing = headers.get(UNREACHABLE_HEADER)
-        if missing:
-            click.echo(f"without workers that do not answer: {printable(missing)}", err=True)
-        return answer
+            return f"{self.address} does not answer like a relay (HTTP {status})"
+        detail = answer.get("detail") if isinstance(answer, dict) else None
+        extra = answer.get("extra") if isinstance(answer, dict) else None
+        if isinstance(extra, list) and extra and isinstance(extra[0], dict):
+            detail = f"{detail}: {extra[0].get('message')}"
+        return printable(str(detail or f"HTTP {status}"))
 
-    def _request(self, target: str) -> tuple[int, HTTPMessage, bytes]:
+    @contextlib.contextmanager
+    def _answered(self, method: str, target: str, body: Any) -> Iterator[HTTPResponse]:
         connection: HTTPConnection
         if self.address.path:
             connection = _UnixConnection(self.address.path, self._timeout_s)
         else:
             connection = HTTPConnection(self.address.host, self.address.port, timeout=self._timeout_s)
         headers = {"Accept": "application/json"}
+        octets = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            octets = json.dumps(body).encode()
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
         try:
-            connection.request("GET", target, headers=headers)
-            answer = connection.getresponse()
-            return answer.status, answer.headers, answer.read(ANSWER_MAX_OCTETS)
+            connection.request(method, target, body=octets, headers=headers)
+            yield connection.getresponse()
         except TimeoutError:
             raise RelayError(f"cannot reach the relay at {self.address}: no answer in {self._timeout_s:g} s") from None
         except OSError as error:
@@ -104,6 +136,12 @@ class RelayClient:
             raise RelayError(f"{self.address} does not answer like a relay: {type(error).__name__}") from None
         finally:
             connection.close()
+
+
+def _target(path: tuple[str, ...], query: dict[str, str | float | None]) -> str:
+    wanted = {name.rstrip("_"): value for name, value in query.items() if value is not None}
+    target = "/api/v1/" + "/".join(quote(part, safe="") for part in path)
+    return target + "?" + urlencode(wanted) if wanted else target
 
 
 def connecting(command: F) -> F:

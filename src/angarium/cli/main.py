@@ -35,7 +35,9 @@ COMMANDS: dict[str, Entry] = {
     "check": Entry("angarium.cli.check:check", "Validate the configuration."),
     "init": Entry("angarium.cli.init:init", "Write a commented configuration."),
     "status": Entry("angarium.cli.status:status", "The running relay at a glance."),
-    "queue": Entry("angarium.cli.queue:queue", "Look at the queue."),
+    "queue": Entry("angarium.cli.queue:queue", "Look at the queue; retry, hold, delete, bounce, export messages."),
+    "suspend": Entry("angarium.cli.suspend:suspend", "Stop delivery by domain, site, source or tenant, for a time."),
+    "resume": Entry("angarium.cli.suspend:resume", "Start it again."),
     "send": Entry("angarium.cli.send:send", "Submit a message."),
     "bench": Entry("angarium.cli.bench:bench", "Measure a relay: generator, relay and sink in one."),
 }

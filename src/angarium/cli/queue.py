@@ -1,4 +1,4 @@
-"""`angarium queue summary|list|show`: what the running relay has in its queue.
+"""`angarium queue`: what the running relay has in its queue, and what is done to it.
 
 The JSON of `--json` is the admin API's, unchanged. Fails: RelayError, exit status 1.
 """
@@ -6,41 +6,24 @@ The JSON of `--json` is the admin API's, unchanged. Fails: RelayError, exit stat
 from __future__ import annotations
 
 import json
-import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from angarium.cli.client import RelayClient, connecting, printable
-from angarium.config.units import format_duration, parse_duration
+from angarium.cli.selection import act, conditions, path_of, selecting
+from angarium.cli.show import ago, octets_text, recipients_text, show_table
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-__all__ = ["ago", "octets_text", "queue", "show_table"]
-
-STATES = ("ready", "scheduled", "held", "suspended", "in_doubt")
-RECIPIENTS_SHOWN = 3
-
-
-class DurationType(click.ParamType[float]):
-    """A duration like 90s, 10m, 4h or 5d."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds."""
-        if isinstance(value, float):
-            return value
-        try:
-            return parse_duration(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+__all__ = ["queue"]
 
 
 @click.group()
 def queue() -> None:
-    """Messages that the relay is responsible for."""
+    """Messages that the relay is responsible for.
+
+    Commands that change something take ids, or conditions that must all hold. They show what they would meet and ask
+    first; --yes is for scripts, --dry-run only looks.
+    """
 
 
 @queue.command()
@@ -63,11 +46,7 @@ def summary(client: RelayClient, *, as_json: bool) -> None:
 
 
 @queue.command(name="list")
-@click.option("--to-domain", metavar="DOMAIN", help="Messages with a recipient in this domain.")
-@click.option("--from", "reverse_path", metavar="ADDRESS", help="Messages with this reverse path.")
-@click.option("--tenant", metavar="TENANT", help="Messages of this tenant.")
-@click.option("--state", type=click.Choice(STATES), help="Messages in this state.")
-@click.option("--older-than", type=DurationType(), metavar="DURATION", help="Accepted longer ago, as in 90s, 10m, 4h.")
+@conditions
 @click.option(
     "--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="At most so many, oldest first."
 )
@@ -88,7 +67,7 @@ def list_(
     answer = client.get(
         "queue",
         to_domain=to_domain,
-        from_=reverse_path,
+        from_=path_of(reverse_path),
         tenant=tenant,
         state=state,
         older_than_s=older_than,
@@ -107,7 +86,7 @@ def list_(
             message["received"],
             octets_text(message["octets"]),
             f"<{message['reverse_path']}>",
-            _recipients(message["recipients"]),
+            recipients_text(message),
             next((r["reply"] for r in message["recipients"] if r["reply"]), ""),
         )
         for message in answer
@@ -117,19 +96,12 @@ def list_(
         click.echo(f"the first {limit} are shown; see --limit", err=True)
 
 
-def _recipients(recipients: list[dict[str, Any]]) -> str:
-    shown = [f"{recipient['address']} ({recipient['state']})" for recipient in recipients[:RECIPIENTS_SHOWN]]
-    if len(recipients) > RECIPIENTS_SHOWN:
-        shown.append(f"and {len(recipients) - RECIPIENTS_SHOWN:,} more")
-    return ", ".join(shown)
-
-
 @queue.command()
 @click.argument("message_id", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @connecting
 def show(client: RelayClient, *, message_id: str, as_json: bool) -> None:
-    """One message of the queue: its recipients, its header section, and where its record is."""
+    """One message of the queue: envelope, attempts, header section, what it waits for, where its record is."""
     answer = client.get("queue", message_id)
     if as_json:
         click.echo(json.dumps(answer))
@@ -138,6 +110,8 @@ def show(client: RelayClient, *, message_id: str, as_json: bool) -> None:
     place = (
         "-" if record is None else ", ".join(f"{name} {value}" for name, value in record.items() if value is not None)
     )
+    envelope, waits_for = answer["envelope"], answer["waits_for"]
+    asked = [f"{name.upper()}={envelope[name]}" for name in ("body", "ret", "envid") if envelope[name]]
     facts = [
         ("id", answer["id"]),
         ("state", answer["state"].replace("_", " ")),
@@ -145,6 +119,10 @@ def show(client: RelayClient, *, message_id: str, as_json: bool) -> None:
         ("from", f"<{answer['reverse_path']}>"),
         ("size", octets_text(answer["octets"])),
         ("tenant", answer["tenant"] or "-"),
+        ("durability", envelope["durability"]),
+        ("came by", " ".join(filter(None, (envelope["listener"], envelope["client"], envelope["login"]))) or "-"),
+        ("parameters", " ".join(asked) or "-"),
+        ("waits for", waits_for["text"] + (f", until {waits_for['until']}" if waits_for["until"] else "")),
         ("record", place),
     ]
     show_table(None, facts)
@@ -160,50 +138,128 @@ def show(client: RelayClient, *, message_id: str, as_json: bool) -> None:
         for recipient in answer["recipients"]
     ]
     show_table(("recipient", "state", "attempts", "next attempt", "last reply"), rows, right=(2,))
+    if answer["attempts"]:
+        click.echo()
+        show_table(
+            ("attempt", "time", "host", "recipient", "state", "reply"),
+            [
+                (
+                    str(attempt["number"]),
+                    attempt["time"] or "-",
+                    attempt["host"] or attempt["next_hop"] or "-",
+                    recipient["address"],
+                    recipient["state"].replace("_", " "),
+                    recipient["reply"] or "-",
+                )
+                for attempt in answer["attempts"]
+                for recipient in attempt["recipients"]
+            ],
+            right=(0,),
+        )
     click.echo()
     for line in answer["header"].splitlines():
         click.echo(printable(line.replace("\t", "    ")))
 
 
-def show_table(head: Iterable[str] | None, rows: Iterable[Iterable[str]], *, right: tuple[int, ...] = ()) -> None:
-    """Print a table on standard output, as wide as the terminal; what comes from outside is made printable."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, show_header=head is not None, header_style="bold", padding=(0, 2, 0, 0))
-    wanted = [tuple(row) for row in rows]
-    names = tuple(head) if head is not None else ("",) * max(map(len, wanted), default=0)
-    for i, name in enumerate(names):
-        table.add_column(name, justify="right" if i in right else "left", overflow="fold")
-    for row in wanted:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    console = Console()
-    # a pipe or a file has no width of its own: nothing is folded there
-    if not console.is_terminal:
-        console = Console(width=100_000)
-    console.print(table, soft_wrap=not console.is_terminal)
+def _asking(command: Any) -> Any:
+    """The options of commands that ask before they act."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+        click.option("--dry-run", is_flag=True, help="Show what would be met, and do nothing."),
+        click.option("--yes", is_flag=True, help="Do not ask."),
+    ):
+        command = option(command)
+    return command
 
 
-def octets_text(octets: float) -> str:
-    """A size for people, in powers of 1024."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if octets < 1024:
-            return f"{octets:.0f} {unit}" if unit == "B" or octets >= 10 else f"{octets:.1f} {unit}"
-        octets /= 1024
-    return f"{octets:,.1f} TiB"
+_reason = click.option("--reason", metavar="TEXT", help="Why; stands in the event log.")
 
 
-def ago(seconds: float) -> str:
-    """A duration for people, to two units: `1h 30m`."""
-    whole = math.floor(seconds)
-    if whole < 60:
-        return format_duration(float(whole))
-    parts: list[str] = []
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        count, whole = divmod(whole, size)
-        if count or parts:
-            parts.append(f"{count}{unit}")
-        if len(parts) == 2:
-            break
-    return " ".join(parts)
+@queue.command()
+@selecting
+@_asking
+@connecting
+def retry(client: RelayClient, *, meant: dict[str, Any], yes: bool, dry_run: bool, as_json: bool) -> None:
+    """Try messages as soon as there is room, whatever their schedule. Asks first, unless ids are given."""
+    act(client, "retry", meant, yes=yes, dry_run=dry_run, as_json=as_json)
+
+
+@queue.command()
+@selecting
+@_reason
+@_asking
+@connecting
+def hold(
+    client: RelayClient, *, meant: dict[str, Any], reason: str | None, yes: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Keep messages from delivery until they are released. Asks first, unless ids are given."""
+    act(client, "hold", meant, reason=reason, yes=yes, dry_run=dry_run, as_json=as_json)
+
+
+@queue.command()
+@selecting
+@_asking
+@connecting
+def release(client: RelayClient, *, meant: dict[str, Any], yes: bool, dry_run: bool, as_json: bool) -> None:
+    """Let held messages go on. Asks first, unless ids are given."""
+    act(client, "release", meant, yes=yes, dry_run=dry_run, as_json=as_json)
+
+
+@queue.command()
+@selecting
+@_reason
+@_asking
+@connecting
+def delete(
+    client: RelayClient, *, meant: dict[str, Any], reason: str | None, yes: bool, dry_run: bool, as_json: bool
+) -> None:
+    """End messages without telling anybody. Cannot be undone: see export. Asks first.
+
+    With --to-domain, a message that has recipients elsewhere, too, is left alone.
+    """
+    act(client, "delete", meant, reason=reason, yes=yes, dry_run=dry_run, as_json=as_json)
+
+
+@queue.command()
+@selecting
+@click.option("--reason", metavar="TEXT", help="What the senders are told.")
+@_asking
+@connecting
+def bounce(
+    client: RelayClient, *, meant: dict[str, Any], reason: str | None, yes: bool, dry_run: bool, as_json: bool
+) -> None:
+    """End messages as failed and notify their senders. Cannot be undone. Asks first.
+
+    With --to-domain, only the recipients in that domain fail.
+    """
+    act(client, "bounce", meant, reason=reason, yes=yes, dry_run=dry_run, as_json=as_json)
+
+
+@queue.command()
+@selecting
+@click.option(
+    "--to", "folder", required=True, type=click.Path(file_okay=False), help="The folder; it is made if it is not there."
+)
+@click.option(
+    "--format",
+    "layout",
+    type=click.Choice(("eml", "maildir")),
+    default="eml",
+    show_default=True,
+    help="eml: ID.eml and ID.json (the envelope). maildir: a Maildir, with the envelopes in its folder envelopes.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@connecting
+def export(client: RelayClient, *, meant: dict[str, Any], folder: str, layout: str, as_json: bool) -> None:
+    """Write messages, with their envelopes, into a folder on this machine. They stay in the queue."""
+    from angarium.cli.export import write_export
+
+    report = write_export(client, meant, folder, layout)
+    if as_json:
+        click.echo(json.dumps(report))
+    else:
+        click.echo(f"{report['messages']:,} messages, {octets_text(report['octets'])}, written into {folder}")
+    for failure in report["failures"]:
+        click.echo(printable(failure), err=True)
+    if report["failures"]:
+        raise click.exceptions.Exit(1)

@@ -10,7 +10,7 @@ import json
 import click
 
 from angarium.cli.client import RelayClient, connecting, printable
-from angarium.cli.queue import ago, show_table
+from angarium.cli.show import ago, show_table
 
 __all__ = ["status"]
 

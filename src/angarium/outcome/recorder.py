@@ -46,6 +46,8 @@ _SLOTS = {
     RecipientState.FAILED: Slot.DELIVERY_FAILED_RECIPIENTS,
     RecipientState.IN_DOUBT: Slot.QUEUE_IN_DOUBT_TOTAL,
 }
+GIVEN_UP = 554  # what is logged where an operator has ended it
+_DURABILITY = ("fsync", "async", "memory")
 OWN_REPLY = 451  # what is logged where no host said anything
 
 
@@ -144,6 +146,52 @@ class Recorder:
     def partial(self, message: Message) -> None:
         """Some recipients are done while other deliveries go on: a crash must not send to the former again."""
         self._write_outcome(message, message.attempts + 1, 0.0)
+
+    def give_up(self, message: Message, indices: list[int], status: EnhancedStatus, text: bytes) -> None:
+        """An operator has decided that these recipients will not get message: they fail, and its sender is told.
+
+        Its mail data is in memory, and no delivery is under way. When nobody else is left, that is its end.
+        """
+        now = self._clock.now()
+        envelope = message.loaded.envelope()
+        reports = []
+        for index in indices:
+            path, notify, orcpt = envelope["recipients"][index]
+            message.set_recipient_state(index, RecipientState.FAILED)
+            self._counters.add(Slot.DELIVERY_FAILED_RECIPIENTS, 1)
+            self._events.event(
+                "bounce",
+                {
+                    "id": message.queue_id,
+                    "reverse_path": envelope["reverse_path"].decode("utf-8", "replace"),
+                    "recipient": path.decode("utf-8", "replace"),
+                    "next_hop": "",
+                    "site": "",
+                    "tenant": envelope["tenant"].decode("utf-8", "replace"),
+                    "reply": {"code": GIVEN_UP, "enhanced": str(status), "text": text.decode("utf-8", "replace")},
+                    "class": "failed",
+                    "durability": _DURABILITY[message.durability],
+                    "attempts": message.attempts,
+                    "age_s": round(now - message.received_us * 1e-6, 3),
+                    "attempt_s": 0.0,
+                },
+            )
+            reports.append(
+                RecipientReport(
+                    forward_path=path,
+                    action="failed",
+                    status=status,
+                    text=text,
+                    orcpt=orcpt,
+                    notify=notify,
+                    last_attempt=now if message.attempts else None,
+                )
+            )
+        self._bounce(message, reports)
+        if message.unfinished():
+            self._write_outcome(message, message.next_attempt)
+        else:
+            self._dispatcher.drop(message)
 
     def expire(self, message: Message) -> None:
         """The time of message is over: its sender is told of the recipients that are left."""

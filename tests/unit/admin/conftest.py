@@ -11,7 +11,9 @@ import msgspec
 import pytest
 
 from angarium._core.counters import Slab
-from angarium.admin.api import Services, create_app
+from angarium.admin.api import create_app
+from angarium.admin.services import Services
+from angarium.admin.suspensions import SuspensionBook
 from angarium.admin.workers import Workers
 
 STATUS = {"worker": 0, "pid": 1, "accepting": True, "reason": "", "shards": [0, 1], "uptime_s": 12.5}
@@ -60,11 +62,12 @@ def slab() -> Slab:
 
 
 @pytest.fixture
-async def connect(slab: Slab) -> AsyncIterator[Callable[..., httpx.AsyncClient]]:
+async def connect(slab: Slab, tmp_path: Path) -> AsyncIterator[Callable[..., httpx.AsyncClient]]:
     """Make a client of the application over some workers."""
     async with contextlib.AsyncExitStack() as stack:
 
         def client(paths: list[Path], *, base_url: str = "http://127.0.0.1:8025", **services: Any) -> httpx.AsyncClient:
+            services.setdefault("suspensions", SuspensionBook(tmp_path))
             app = create_app(
                 Services(hostname="relay.example.org", slab=slab, workers=Workers(paths, timeout_s=0.5), **services)
             )

@@ -1,0 +1,74 @@
+"""What a queued message waits for, in words: held, suspended, a connection, its time, its host, room.
+
+Input: the message and its envelope, and what the dispatcher and the steering know. Output: `{"what", "text", "until"}`
+as the API gives it; `until` is null when nobody can say. Nothing here fails, and nothing is changed.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from angarium._core.record import MessageState
+from angarium.app.moment import rfc3339
+from angarium.mail.address import split_mailbox
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from angarium._core.dispatch import Dispatcher, ReadyQueue
+    from angarium._core.record import MailBuffer, Message
+    from angarium.queue.suspension import Suspension
+
+__all__ = ["waits_for"]
+
+
+def waits_for(
+    dispatcher: Dispatcher,
+    suspended: Mapping[tuple[str, str], Suspension],
+    message: Message,
+    buffer: MailBuffer,
+) -> dict[str, Any]:
+    """The first thing that stands in the way of the message's next attempt."""
+    now = time.time()
+    if message.state == MessageState.MESSAGE_HELD:
+        return _wait("held", "an operator, who holds it")
+    if message.outstanding:
+        return _wait("attempt", "the attempt that is under way")
+    domains = _domains(message, buffer)
+    queues = [queue for domain in domains if (queue := dispatcher.by_domain.get(domain)) is not None]
+    keys = [("tenant", buffer.envelope()["tenant"].decode("utf-8", "replace"))]
+    keys += [("domain", domain.decode("utf-8", "replace")) for domain in domains]
+    keys += [("site", queue.site.decode("ascii", "replace")) for queue in queues]
+    for key in keys:
+        suspension = suspended.get(key)
+        if suspension is not None and suspension.until.timestamp() > now:
+            by = f" by {suspension.by}" if suspension.by else ""
+            return _wait(
+                "suspended",
+                f"{suspension.kind} {suspension.name}, suspended{by}: {suspension.reason}",
+                suspension.until.timestamp(),
+            )
+    if message.next_attempt > now:
+        return _wait("schedule", "the time of its next attempt", message.next_attempt)
+    for queue in queues:
+        if queue.blocked_until > time.monotonic():
+            return _wait("site", _failure(queue), now + queue.blocked_until - time.monotonic())
+    if message.buffer is None and message.state == MessageState.MESSAGE_READY:
+        return _wait("disk", "its mail data, which is being read")
+    return _wait("room", "room in the queue of its next hop")
+
+
+def _domains(message: Message, buffer: MailBuffer) -> list[bytes]:
+    """Of the recipients for whom something is left to do, lower case, each once."""
+    paths = (buffer.recipient(index)[0] for index in message.unfinished())
+    return list(dict.fromkeys(split_mailbox(path)[1].lower() for path in paths))
+
+
+def _failure(queue: ReadyQueue) -> str:
+    site = queue.site.decode("ascii", "replace")
+    return f"{site or queue.next_hop.decode('ascii', 'replace')}, which cannot be reached; the next probe"
+
+
+def _wait(what: str, text: str, until: float | None = None) -> dict[str, Any]:
+    return {"what": what, "text": text, "until": None if until is None else rfc3339(until)}
