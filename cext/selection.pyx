@@ -22,7 +22,7 @@ match. Bounds: 16 octets a candidate, of which `most` are kept; N envelopes are 
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort, realloc
 from libc.string cimport memcmp, memcpy, memset
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
@@ -450,7 +450,7 @@ cdef class Selection:
 
         A record that was moved while it was to be read is read again here.
         """
-        cdef size_t i, tries
+        cdef size_t i, _tries
         cdef Look look
         cdef Message message
         cdef Segment segment
@@ -458,7 +458,7 @@ cdef class Selection:
         cdef size_t sure = len(found)
         for i in range(self._look_count):
             message = <Message>self._looks[i].message
-            for tries in range(3):
+            for _tries in range(3):
                 if self._looks[i].verdict != VERDICT_MOVED or message.segment is None or message.state == MESSAGE_GONE:
                     break
                 look = self._looks[i]

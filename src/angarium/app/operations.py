@@ -109,8 +109,14 @@ class Operations:
             del self._reports[ended]
         task = asyncio.get_running_loop().create_task(self._run(order, report))
         self._tasks[order.operation] = task
-        task.add_done_callback(lambda _task: self._tasks.pop(order.operation, None))
+        task.add_done_callback(lambda _task: self._ended(report))
         return report
+
+    def _ended(self, report: Report) -> None:
+        self._tasks.pop(report.operation, None)
+        if report.state == "running":  # cancelled before it had begun
+            report.state = "cancelled"
+            report.ended = rfc3339(time.time())
 
     def reports(self) -> list[Report]:
         """All that are known, in the order in which they were begun."""

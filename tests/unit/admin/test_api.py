@@ -51,6 +51,21 @@ def message(message_id: str) -> dict[str, Any]:
     }
 
 
+ENVELOPE = {
+    "reverse_path": "",
+    "recipients": [{"address": "b@example.net", "notify": ["NEVER"], "orcpt": None}],
+    "received": "2026-01-02T03:04:05.678Z",
+    "durability": "fsync",
+    "body": None,
+    "ret": None,
+    "smtputf8": False,
+    "requiretls": False,
+    "priority": 0,
+    "hold_until": None,
+    **dict.fromkeys(("envid", "listener", "client", "greeting", "login", "tenant")),
+}
+
+
 async def test_summary_adds_up_what_the_workers_say(start_workers: StartWorkers, connect: Connect) -> None:
     fakes = await start_workers(3)
     for fake, part in zip(
@@ -156,6 +171,17 @@ async def test_show_finds_the_message_with_whichever_worker_has_it(
         **message("0A"),
         "header": "Subject: x\r\n",
         "record": {"shard": 1, "segment": "00000001.seg", "offset": 4096, "octets": 1300},
+        "envelope": ENVELOPE,
+        "attempts": [
+            {
+                "number": 1,
+                "time": None,
+                "next_hop": "mx",
+                "host": None,
+                "recipients": [{"address": "b@example.net", "state": "deferred", "reply": "451 4.3.0 later"}],
+            }
+        ],
+        "waits_for": {"what": "schedule", "text": "the time of its next attempt", "until": "2026-01-02T03:14:05.000Z"},
     }
     first.results["show"] = None
     second.results["show"] = detail
@@ -283,6 +309,11 @@ async def test_the_description_of_the_api_names_every_path(connect: Connect) -> 
         "/api/v1/queue",
         "/api/v1/queue/summary",
         "/api/v1/queue/{message_id}",
+        "/api/v1/queue/{action}",
+        "/api/v1/queue/export",
+        "/api/v1/operations",
+        "/api/v1/operations/{operation_id}",
+        "/api/v1/suspensions",
         "/api/v1/sandbox/messages",
         "/api/v1/sandbox/messages/{message_id}",
         "/api/v1/sandbox/messages/{message_id}/raw",
@@ -301,8 +332,10 @@ async def test_no_document_pages_that_load_scripts_from_elsewhere(connect: Conne
 
 async def test_the_api_document_describes_every_path(connect: Connect) -> None:
     page = (Path(__file__).parents[3] / "docs" / "api.md").read_text()
-    for path in (await connect([]).get("/api/openapi.json")).json()["paths"]:
-        assert f"`GET {path.replace('{message_id}', '{id}')}`" in page
+    for path, operations in (await connect([]).get("/api/openapi.json")).json()["paths"].items():
+        shown = path.replace("{message_id}", "{id}").replace("{operation_id}", "{id}")
+        for method in operations:
+            assert f"`{method.upper()} {shown}`" in page
 
 
 @pytest.mark.parametrize(

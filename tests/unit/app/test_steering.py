@@ -1,0 +1,49 @@
+"""Suspensions reach the dispatcher once, and end when they are taken off the list."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from angarium.queue.suspension import Kind, Suspension
+from tests.support.steered import SteeredQueue
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+UNTIL = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+def suspension(kind: Kind, name: str, hours: int = 1) -> Suspension:
+    until = UNTIL + timedelta(hours=hours)
+    return Suspension(kind=kind, name=name, reason="why", by="ada", since=UNTIL, until=until)
+
+
+def test_only_what_changes_is_told(tmp_path: Path) -> None:
+    queue = SteeredQueue(tmp_path / "shard")
+    domain, tenant = suspension("domain", "one.test"), suspension("tenant", "Shop")
+    assert queue.steering.apply([domain, tenant]) == (2, 0)
+    assert queue.dispatcher.told == [
+        ("suspend", "domain", b"one.test", domain.until.timestamp(), "why"),
+        ("suspend", "tenant", b"Shop", tenant.until.timestamp(), "why"),
+    ]
+    assert queue.steering.apply([tenant, domain]) == (0, 0)
+    longer = suspension("domain", "one.test", 2)
+    assert queue.steering.apply([longer]) == (1, 1)
+    assert queue.dispatcher.told[2:] == [
+        ("resume", "tenant", b"Shop"),
+        ("suspend", "domain", b"one.test", longer.until.timestamp(), "why"),
+    ]
+    assert list(queue.steering.suspended.values()) == [longer]
+    assert queue.steering.apply([]) == (0, 1)
+    assert queue.events.named("resumption") == [
+        {"kind": "tenant", "name": "Shop"},
+        {"kind": "domain", "name": "one.test"},
+    ]
+    assert queue.events.named("suspension")[0] == {
+        "kind": "domain",
+        "name": "one.test",
+        "by": "ada",
+        "why": "why",
+        "until": "2026-06-01T13:00:00Z",
+    }
