@@ -138,6 +138,11 @@ def path_of(text: str | None) -> str | None:
     return text[1:-1] if text is not None and text.startswith("<") and text.endswith(">") else text
 
 
+def is_interactive() -> bool:
+    """Whether somebody is there to answer a question."""
+    return sys.stdin.isatty()
+
+
 def operator() -> str:
     """Who acts: who called sudo, or the user."""
     try:
@@ -166,7 +171,7 @@ def act(
             show_preview(action, preview, err=False)
         return
     if (is_final or "ids" not in meant) and not yes:
-        if not sys.stdin.isatty():
+        if not is_interactive():
             raise click.UsageError(
                 f"{action} asks before it acts, and there is no terminal to ask on. Give --yes, or --dry-run to look."
             )

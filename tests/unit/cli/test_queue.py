@@ -21,7 +21,8 @@ from angarium.admin.api import UNREACHABLE_HEADER as API_HEADER
 from angarium.admin.model import MessageDetail, NodeStatus, NodeTotals, QueuedMessage, QueueSummary
 from angarium.cli import client
 from angarium.cli.client import UNREACHABLE_HEADER, RelayClient, RelayError, printable
-from angarium.cli.queue import ago, octets_text, queue
+from angarium.cli.queue import queue
+from angarium.cli.show import ago, octets_text
 from angarium.cli.status import status
 from angarium.config.address import ListenAddress
 
@@ -53,6 +54,34 @@ DETAIL = {
     **MESSAGE,
     "header": "Subject: hi\r\n\tfolded \x1b]0;title\x07\r\n",
     "record": {"shard": 3, "segment": "0000002A.journal", "offset": 4096, "octets": 20800},
+    "envelope": {
+        "reverse_path": "news@example.org",
+        "recipients": [{"address": "r0@example.net", "notify": ["FAILURE"], "orcpt": None}],
+        "received": "2026-01-02T03:04:05Z",
+        "durability": "async",
+        "body": "8BITMIME",
+        "ret": None,
+        "smtputf8": False,
+        "requiretls": False,
+        "priority": 0,
+        "hold_until": None,
+        "envid": "E17",
+        "listener": "relay",
+        "client": "192.0.2.1",
+        "greeting": None,
+        "login": None,
+        "tenant": None,
+    },
+    "attempts": [
+        {
+            "number": 1,
+            "time": "2026-01-02T03:04:06Z",
+            "next_hop": "mx",
+            "host": "mx1.example.net[192.0.2.25]:25",
+            "recipients": [{"address": "r0@example.net", "state": "deferred", "reply": "451 4.3.0 \x1b[31mfirst"}],
+        }
+    ],
+    "waits_for": {"what": "site", "text": "mx.example.net, which cannot be reached", "until": "2026-01-02T04:00:00Z"},
 }
 SUMMARY = {
     "messages": 12345,
@@ -247,8 +276,12 @@ def test_show_for_people(admin: str) -> None:
     result = run(queue, "show", "0123456789ABC", "--admin", admin)
     assert result.exit_code == 0
     assert "shard 3, segment 0000002A.journal, offset 4096" in result.output
-    assert result.output.count("@example.net") == 5
+    assert result.output.count("@example.net") == 6  # five recipients, one of them in an attempt
     assert "Subject: hi\n" in result.output
+    assert "mx.example.net, which cannot be reached, until 2026-01-02T04:00:00Z" in result.output
+    assert "BODY=8BITMIME ENVID=E17" in result.output
+    (attempt,) = [line for line in result.output.splitlines() if "mx1.example.net" in line]
+    assert "451 4.3.0 \\x1b[31mfirst" in attempt
     assert "\x1b" not in result.output
     assert "\x07" not in result.output
 
@@ -279,8 +312,21 @@ def test_workers_that_do_not_answer_are_named(relay: FakeRelay, admin: str) -> N
     assert result.stderr == "without workers that do not answer: 0, 2\n"
 
 
-@pytest.mark.parametrize("command", [["summary"], ["list"], ["show", "0A"]])
-def test_a_relay_that_does_not_run_is_one_line_and_exit_1(command: list[str]) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["summary"],
+        ["list"],
+        ["show", "0A"],
+        ["hold", "0123456789ABC"],
+        ["delete", "--all", "--yes"],
+        ["export", "--all", "--to", "nowhere"],
+    ],
+)
+def test_a_relay_that_does_not_run_is_one_line_and_exit_1(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
@@ -432,8 +478,8 @@ def test_sizes_are_shown_in_powers_of_1024(octets: int, text: str) -> None:
 
 def test_a_command_starts_without_what_only_the_server_needs() -> None:
     script = (
-        "import sys, angarium.cli.queue, angarium.cli.status\n"
-        "print(*[m for m in ('litestar', 'uvicorn', 'uvloop', 'rich', 'prometheus_client') if m in sys.modules])"
+        "import sys, angarium.cli.queue, angarium.cli.status, angarium.cli.suspend\n"
+        "print(*[m for m in ('litestar', 'uvicorn', 'uvloop', 'rich', 'prometheus_client', 'tarfile') if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], check=True, capture_output=True, text=True, env=dict(os.environ)
