@@ -325,7 +325,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
     "array of strings": (list,),
 }
-ALTERNATIVES = {"double_bounce": {"recipients": (int,)}}
+ALTERNATIVES = {"double_bounce": {"recipients": (int,)}, "deletion": {"recipients": (int,)}}
 
 
 def documented_events() -> dict[str, set[str]]:

@@ -128,7 +128,7 @@ class EnvelopeRecipient(msgspec.Struct, frozen=True):
 
 
 class Envelope(msgspec.Struct, frozen=True):
-    """The envelope (RFC 5321 §2.3.1) with what the client asked for, and how the message came in."""
+    """The envelope with what the client asked for, and how the message came in."""
 
     reverse_path: str
     recipients: list[EnvelopeRecipient]

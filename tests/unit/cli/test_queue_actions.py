@@ -350,7 +350,9 @@ def test_export_writes_files(api: FakeApi, admin: str, tmp_path: Path) -> None:
 def test_export_writes_a_maildir(api: FakeApi, admin: str, tmp_path: Path) -> None:
     import mailbox
 
-    api.answers["POST queue/export"] = [(200, archive((f"{ID}.eml", b"Subject: x\n\nbody\n"), ENTRIES[1], report=REPORT))]
+    api.answers["POST queue/export"] = [
+        (200, archive((f"{ID}.eml", b"Subject: x\n\nbody\n"), ENTRIES[1], report=REPORT))
+    ]
     assert run(queue, admin, "export", "--all", "--to", str(tmp_path / "box"), "--format", "maildir").exit_code == 0
     (message,) = mailbox.Maildir(tmp_path / "box")
     assert message["subject"] == "x"
