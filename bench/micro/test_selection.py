@@ -39,7 +39,7 @@ def table() -> Iterator[MessageTable]:
         if number % 10 == 0:
             message.state = MessageState.MESSAGE_HELD
         table.insert(message)
-    yield table
+    return table
 
 
 QUESTIONS: dict[str, dict[str, Any]] = {

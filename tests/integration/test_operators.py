@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.peers import SinkServer, Step
 from tests.support.relay import Relay, run_command
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.support.peers import SinkServer, Step
 
 CONTENT = b"Subject: steered\r\n\r\nHello.\r\n"
 ORIGIN = {"recipients": ["origin.test"], "next_hop": "discard:"}

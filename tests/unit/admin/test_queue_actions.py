@@ -6,14 +6,16 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import msgspec
 import pytest
 
 from angarium.admin.api import UNREACHABLE_HEADER
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Connect = Callable[..., httpx.AsyncClient]
 StartWorkers = Callable[[int], Any]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -15,6 +14,9 @@ from angarium.admin.api import UNREACHABLE_HEADER
 from angarium.admin.model import NewSuspension
 from angarium.admin.suspensions import SuspensionBook
 from angarium.queue.suspension import load
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Connect = Callable[..., httpx.AsyncClient]
 StartWorkers = Callable[[int], Any]

@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from angarium._core.command import BodyType, Notify, ReturnContent
-from angarium._core.dispatch import ReadyQueue
 from angarium._core.record import MessageState
 from angarium._core.schedule import Timer
 from angarium.admin.model import MessageDetail, Preview, QueuedMessage, QueueSummary

@@ -1,4 +1,4 @@
-"""`angarium queue hold|release|retry|delete|bounce|export`, `suspend` and `resume`: what is asked of whom, and of the API."""
+"""Commands that change something: whom they mean, what they ask first, what they ask of the API, how they end."""
 
 from __future__ import annotations
 
