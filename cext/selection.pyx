@@ -1,8 +1,8 @@
 """Which messages an operator means: `queue list`, and whatever is done to many messages at once.
 
-Job: walk the table by what is in memory (id, age, state, hash of the reverse-path), keep the oldest candidates, and
-read the envelopes of those about which memory does not know enough, and of no others. A census counts all messages by
-state in the same way.
+Job: walk the table by what is in memory (id, age, state, hash of the reverse-path; tenant and domain by the scheduled
+queue), keep the oldest candidates, and read the envelopes of those about which memory does not know enough, and of no
+others. A census counts all messages by state in the same way.
 
 The work is cut so that the loop is never held up: `step` looks at so many slots and returns; `sort` and `examine`
 touch no Python object and may run in a thread of their own. In order:
@@ -20,7 +20,8 @@ Fails: MemoryError. An envelope that cannot be read, or is harmed, counts in `un
 match. Bounds: 16 octets a candidate, of which `most` are kept; N envelopes are read at a time.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort, realloc
@@ -32,8 +33,8 @@ from angarium._core.journal cimport Segment
 from angarium._core.octets cimport equal_fold
 from angarium._core.record cimport (
     ENVELOPE_TEXTS,
+    MARK_FRESH,
     MARK_IN_DOUBT,
-    MARK_SUSPENDED,
     MESSAGE_GONE,
     MESSAGE_HELD,
     MESSAGE_SCHEDULED,
@@ -47,7 +48,7 @@ from angarium._core.record cimport (
     is_final,
     record_is_sound,
 )
-from angarium._core.schedule cimport MessageTable
+from angarium._core.schedule cimport MessageTable, Schedule, ScheduledQueue
 
 STATES = ("ready", "scheduled", "held", "suspended", "in_doubt")
 
@@ -63,8 +64,10 @@ cdef enum Verdict:
     VERDICT_YES = 1
     VERDICT_MOVED = 2        # the record is not where it was: it is over, or stands elsewhere by now
     VERDICT_UNREADABLE = 3
+    VERDICT_UNSURE = 4       # memory does not say
 
 cdef enum:
+    MOST_TENANTS = 0xFFFE    # that have a number of their own in a schedule
     FIRST_ROOM = 1024
     FIRST_READ = 1024        # octets: the meta part of nearly every message
 
@@ -77,24 +80,40 @@ cdef double unix_now() noexcept nogil:
     return t.tv_sec + t.tv_nsec * 1e-9
 
 
-cdef int state_index(Message message, double now) noexcept:
+cdef int state_index(Schedule schedule, Message message, double now) noexcept:
     """What the message waits for, as an index into STATES; -1 when it is over."""
+    cdef ScheduledQueue queue
+    cdef bint rests = False
     if message.state == MESSAGE_GONE:
         return -1
     if message.state == MESSAGE_HELD:
         return STATE_HELD
-    if message.marks & MARK_SUSPENDED:
-        return STATE_SUSPENDED
+    if message.state == MESSAGE_SCHEDULED and message.queue_number:
+        queue = <ScheduledQueue><object>PyList_GET_ITEM(schedule.queues, message.queue_number)
+        if queue.suspended:
+            return STATE_SUSPENDED
+        rests = queue.not_before > now + FUTURE_S
+        if rests and queue.reason is not None and is_suspension(queue.reason):
+            return STATE_SUSPENDED
     if message.marks & MARK_IN_DOUBT:
         return STATE_IN_DOUBT
-    if message.state == MESSAGE_SCHEDULED and (message.attempts or message.next_attempt > now + FUTURE_S):
+    if message.state != MESSAGE_SCHEDULED:
+        return STATE_READY
+    if rests or not message.marks & MARK_FRESH and (message.attempts or message.next_attempt > now + FUTURE_S):
         return STATE_SCHEDULED
     return STATE_READY
 
 
-def state_name(Message message) -> str:
+cdef bint is_suspension(object reason) noexcept:
+    """Whether a next hop is left alone because its site or source is suspended."""
+    return PyBytes_CheckExact(reason) and PyBytes_GET_SIZE(reason) > 10 and (
+        memcmp(PyBytes_AS_STRING(reason), b"suspended:", 10) == 0
+    )
+
+
+def state_name(Schedule schedule, Message message) -> str:
     """The message's state as the API names it; one that is over counts as ready."""
-    return STATES[max(0, state_index(message, unix_now()))]
+    return STATES[max(0, state_index(schedule, message, unix_now()))]
 
 
 cdef class Census:
@@ -118,7 +137,7 @@ cdef class Census:
             if self._table._slots[i] == NULL:
                 continue
             message = <Message>self._table._slots[i]
-            state = state_index(message, self._now)
+            state = state_index(self._table.schedule, message, self._now)
             if state < 0:
                 continue
             self._counts[state] += 1
@@ -272,25 +291,56 @@ cdef class Selection:
 
     # ------------------------------------------------------------------ the walk
 
-    cdef bint _maybe(self, Message message) noexcept:
-        """Whether message may match, by what memory says of it."""
+    cdef int _by_queue(self, Message message) noexcept:
+        """Whether the scheduled queue that message belongs to says that it matches tenant and domain."""
+        cdef Schedule schedule = self._table.schedule
+        cdef ScheduledQueue queue
+        cdef int verdict = VERDICT_YES
+        if message.queue_number == 0:
+            return VERDICT_UNSURE
+        queue = <ScheduledQueue><object>PyList_GET_ITEM(schedule.queues, message.queue_number)
+        if self._conditions.tenant != NULL:
+            tenant = <object>PyList_GET_ITEM(schedule.tenants, queue.tenant)
+            if queue.tenant == 0 and PyList_GET_SIZE(schedule.tenants) >= MOST_TENANTS:
+                verdict = VERDICT_UNSURE     # those that have no number of their own share this one
+            elif <size_t>PyBytes_GET_SIZE(tenant) != self._conditions.tenant_length or (
+                memcmp(PyBytes_AS_STRING(tenant), self._conditions.tenant, self._conditions.tenant_length) != 0
+            ):
+                return VERDICT_NO
+        if self._conditions.domain != NULL:
+            if queue.domain_length == 0:     # several domains, or none
+                return VERDICT_UNSURE
+            if queue.domain_length != self._conditions.domain_length or (
+                memcmp(queue.domain_text, self._conditions.domain, queue.domain_length) != 0
+            ):
+                return VERDICT_NO
+        return verdict
+
+    cdef int _maybe(self, Message message) noexcept:
+        """Whether message matches, by what memory says of it."""
         cdef MailBuffer buffer
-        cdef int state = state_index(message, self._now)
+        cdef int state = state_index(self._table.schedule, message, self._now)
+        cdef int verdict
         if state < 0 or message.id <= self._after:
-            return False
+            return VERDICT_NO
         if self._state >= 0 and state != self._state:
-            return False
+            return VERDICT_NO
         if self._before_us and message.received_us >= self._before_us:
-            return False
+            return VERDICT_NO
         if not self._unsure:
-            return True
+            return VERDICT_YES
         if self._conditions.reverse_path != NULL and not self._conditions.any_local_part and (
             message.from_hash != self._from_hash
         ):
-            return False
+            return VERDICT_NO
+        verdict = self._by_queue(message)
+        if verdict == VERDICT_NO or (verdict == VERDICT_YES and self._conditions.reverse_path == NULL):
+            return verdict
         buffer = message.buffer
-        return buffer is None or fits(&self._conditions, buffer.octets + buffer.begin,
-                                      buffer.data_begin - buffer.begin, message.states, message.recipients)
+        if buffer is None:
+            return VERDICT_UNSURE
+        return VERDICT_YES if fits(&self._conditions, buffer.octets + buffer.begin, buffer.data_begin - buffer.begin,
+                                   message.states, message.recipients) else VERDICT_NO
 
     cdef int _keep(self, Message message) except -1:
         cdef size_t i, parent, room
@@ -416,13 +466,11 @@ cdef class Selection:
 
     cdef int _consider(self, Message message) except -1:
         """Into the batch, or to those whose envelope must be read, or away."""
-        if not self._maybe(message):
-            return 0
-        if self._unsure and message.buffer is None:
-            if message.segment is not None:
-                self._look_later(message)
-        else:
+        cdef int verdict = self._maybe(message)
+        if verdict == VERDICT_YES:
             self._batch.append(message)
+        elif verdict == VERDICT_UNSURE and message.segment is not None:
+            self._look_later(message)
         return 0
 
     def load(self, size_t most) -> int:

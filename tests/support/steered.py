@@ -20,25 +20,28 @@ class NotingDispatcher:
     def __init__(self, shard: Shard) -> None:
         self.table = shard.table
         self.journals = {0: shard.journal}
+        self.schedule = shard.table.schedule
         self.by_domain: dict[bytes, Any] = {}
         self.told: list[tuple[Any, ...]] = []
         self.failure: OSError | None = None
 
     def journal(self, message: Message) -> Any:
-        return self.journals[0]
-
-    def hold(self, message: Message) -> None:
         if self.failure is not None:
             raise self.failure
+        return self.journals[0]
+
+    def hold(self, message: Message) -> bool:
         self.told.append(("hold", message.id))
         message.state = MessageState.MESSAGE_HELD
+        return True
 
     def release(self, message: Message) -> None:
         self.told.append(("release", message.id))
         message.state = MessageState.MESSAGE_READY
 
-    def retry_now(self, message: Message) -> None:
+    def retry_now(self, message: Message) -> bool:
         self.told.append(("retry", message.id))
+        return True
 
     def drop(self, message: Message) -> None:
         self.told.append(("drop", message.id))
@@ -89,7 +92,8 @@ class SteeredQueue:
         self.dispatcher: Any = NotingDispatcher(self.shard)
         self.events: Any = NotingEvents()
         self.recorder: Any = NotingRecorder(self.dispatcher)
-        self.steering = Steering(self.dispatcher, self.recorder, self.events)
+        self.ready_queues: list[Any] = []
+        self.steering = Steering(self.dispatcher, self.recorder, self.events, lambda: self.ready_queues)
         self.inspector = Inspector(self.dispatcher, self.steering)
         self.operations = Operations(self.inspector, self.steering, self.events)
 

@@ -73,7 +73,8 @@ cdef class Selection:
     cdef readonly bint cut                   # there were more candidates than are kept
     cdef readonly size_t unreadable          # candidates whose envelope could not be read
 
-    cdef bint _maybe(self, Message message) noexcept
+    cdef int _by_queue(self, Message message) noexcept
+    cdef int _maybe(self, Message message) noexcept
     cdef int _keep(self, Message message) except -1
     cdef void _sift_down(self, size_t i) noexcept nogil
     cdef int _consider(self, Message message) except -1

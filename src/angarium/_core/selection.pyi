@@ -3,11 +3,11 @@
 from typing_extensions import disjoint_base
 
 from angarium._core.record import Message
-from angarium._core.schedule import MessageTable
+from angarium._core.schedule import MessageTable, Schedule
 
 STATES: tuple[str, str, str, str, str]
 
-def state_name(message: Message) -> str:
+def state_name(schedule: Schedule, message: Message) -> str:
     """The message's state as the API names it; one that is over counts as ready."""
 
 @disjoint_base

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from angarium.admin.workers import short_path
-from angarium.app.inspection import Filter, Inspector, describe, envelope_of
+from angarium.app.inspection import Filter, Inspector, envelope_of
 from angarium.app.operations import Action, Operations, Order
 from angarium.app.steering import Steering
 from angarium.queue.record import parse_id
@@ -62,7 +62,7 @@ class ControlServer:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._steering = Steering(worker.dispatcher, worker.recorder, worker.events)
+        self._steering = Steering(worker.dispatcher, worker.recorder, worker.events, lambda: worker.router.queues)
         self._inspector = Inspector(worker.dispatcher, self._steering)
         self._operations = Operations(self._inspector, self._steering, worker.events)
         self._suspensions_seen: tuple[int, int] | None = None
@@ -196,7 +196,7 @@ class ControlServer:
                     head = {
                         "id": message.queue_id,
                         "octets": len(mail_data),
-                        "message": describe(message, buffer) | {"envelope": envelope_of(buffer)},
+                        "message": self._inspector.describe(message, buffer) | {"envelope": envelope_of(buffer)},
                     }
                     writer.write(msgspec.json.encode(head) + b"\n")
                     writer.write(mail_data)

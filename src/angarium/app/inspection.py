@@ -169,7 +169,7 @@ class Inspector:
     async def _describe_all(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         described = []
         async for batch in self.with_buffers(messages):
-            described += [describe(message, buffer) for message, buffer in batch if buffer is not None]
+            described += [self.describe(message, buffer) for message, buffer in batch if buffer is not None]
         return described
 
     async def preview(self, wanted: Filter, ids: Sequence[int] | None) -> dict[str, Any]:
@@ -246,7 +246,7 @@ class Inspector:
         return None
 
     def _show(self, message: Message, buffer: MailBuffer) -> dict[str, Any]:
-        described = describe(message, buffer)
+        described = self.describe(message, buffer)
         header, _, _ = buffer.mail_data().partition(b"\r\n\r\n")
         record: dict[str, Any] = {"shard": shard_of(message.id)}
         if message.segment is not None:
@@ -263,33 +263,36 @@ class Inspector:
             "waits_for": waits_for(self._dispatcher, self._steering.suspended, message, buffer),
         }
 
-
-def describe(message: Message, buffer: MailBuffer) -> dict[str, Any]:
-    """A message as `queue list` shows it."""
-    envelope = buffer.envelope()
-    replies = message.replies or {}
-    recipients = []
-    for index, (path, _, _) in enumerate(envelope["recipients"]):
-        reply = replies.get(index)
-        state = RecipientState(message.recipient_state(index))
-        recipients.append(
-            {
-                "address": path.decode("utf-8", "replace"),
-                "state": state.word,
-                "attempts": message.attempts,
-                "reply": f"{reply[0]} {reply[1].decode('utf-8', 'replace')}" if reply else None,
-                "next_attempt": rfc3339(message.next_attempt) if message.next_attempt and not state.is_final else None,
-            }
-        )
-    return {
-        "id": format_id(message.id),
-        "state": state_name(message),
-        "reverse_path": envelope["reverse_path"].decode("utf-8", "replace"),
-        "octets": message.record_octets,
-        "received": rfc3339(message.received_us * 1e-6),
-        "tenant": envelope["tenant"].decode("utf-8", "replace") or None,
-        "recipients": recipients,
-    }
+    def describe(self, message: Message, buffer: MailBuffer) -> dict[str, Any]:
+        """A message as `queue list` shows it."""
+        envelope = buffer.envelope()
+        replies = message.replies or {}
+        queue = self._dispatcher.schedule.queue(message)
+        next_attempt = message.next_attempt
+        if queue is not None and message.state == MessageState.MESSAGE_SCHEDULED:
+            next_attempt = max(next_attempt, queue.not_before)  # its next hop is left alone until then
+        recipients = []
+        for index, (path, _, _) in enumerate(envelope["recipients"]):
+            reply = replies.get(index)
+            state = RecipientState(message.recipient_state(index))
+            recipients.append(
+                {
+                    "address": path.decode("utf-8", "replace"),
+                    "state": state.word,
+                    "attempts": message.attempts,
+                    "reply": f"{reply[0]} {reply[1].decode('utf-8', 'replace')}" if reply else None,
+                    "next_attempt": rfc3339(next_attempt) if next_attempt and not state.is_final else None,
+                }
+            )
+        return {
+            "id": format_id(message.id),
+            "state": state_name(self._dispatcher.schedule, message),
+            "reverse_path": envelope["reverse_path"].decode("utf-8", "replace"),
+            "octets": message.record_octets,
+            "received": rfc3339(message.received_us * 1e-6),
+            "tenant": envelope["tenant"].decode("utf-8", "replace") or None,
+            "recipients": recipients,
+        }
 
 
 def _attempts(message: Message, buffer: MailBuffer) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """What an operator does to one message: the one place that reaches into the dispatcher for it.
 
-Each method answers with what became of the message (Effect) and leaves a line in the event log. A message of which a
-connection has taken a part is left alone: nobody can call back octets that are on their way.
+Each method answers with what became of the message (Effect) and leaves a line in the event log. A message that an
+attempt is under way for is not deleted or bounced: nobody can call back octets that are on their way. A hold and its
+release are noted for when it comes back.
 
 Fails: OSError when the journal takes no record; the message is then as it was, or, when it was to end, ends in memory
 and is recorded as soon as the journal can.
@@ -12,14 +13,14 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from angarium._core.record import MessageState
+from angarium._core.record import MessageState, RecordType
 from angarium.mail.address import split_mailbox
 from angarium.mail.status import EnhancedStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from angarium._core.dispatch import Dispatcher
+    from angarium._core.dispatch import Dispatcher, ReadyQueue
     from angarium._core.event_log import EventLog
     from angarium._core.record import MailBuffer, Message
     from angarium.outcome.recorder import Recorder
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["Effect", "Steering"]
 
 BOUNCED = EnhancedStatus(5, 7, 1)  # RFC 3463 §3.8: delivery not authorized
+
+
+_OF_NEXT_HOPS = ("site", "source")  # what ready queues look at; the others are looked at by scheduled queues
 
 
 class Effect(Enum):
@@ -43,10 +47,17 @@ class Effect(Enum):
 class Steering:
     """Acts on the messages of one worker, on behalf of `by`."""
 
-    def __init__(self, dispatcher: Dispatcher, recorder: Recorder, events: EventLog) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        recorder: Recorder,
+        events: EventLog,
+        ready_queues: Callable[[], Iterable[ReadyQueue]],
+    ) -> None:
         self._dispatcher = dispatcher
         self._recorder = recorder
         self._events = events
+        self._ready_queues = ready_queues
         self._suspended: dict[tuple[str, str], Suspension] = {}
 
     # -------------------------------------------------------------- messages
@@ -55,16 +66,19 @@ class Steering:
         """Keep it from delivery until it is released."""
         if message.state in (MessageState.MESSAGE_HELD, MessageState.MESSAGE_GONE):
             return Effect.UNCHANGED
-        if message.outstanding:
-            return Effect.UNDER_WAY
-        self._dispatcher.hold(message)
+        self._note(message, RecordType.RECORD_HOLD)
+        held = self._dispatcher.hold(message)
         self._events.event("hold", {"id": message.queue_id, "by": by, "why": reason})
-        return Effect.DONE
+        return Effect.DONE if held else Effect.UNDER_WAY
 
     def release(self, message: Message, by: str) -> Effect:
         """A held message goes on."""
-        if message.state != MessageState.MESSAGE_HELD:
+        if message.state not in (MessageState.MESSAGE_HELD, MessageState.MESSAGE_READY):
             return Effect.UNCHANGED
+        self._note(message, RecordType.RECORD_RELEASE)
+        if message.state == MessageState.MESSAGE_READY:
+            self._dispatcher.release(message)  # it was to be held when it comes back, or not
+            return Effect.UNDER_WAY
         self._dispatcher.release(message)
         self._events.event("release", {"id": message.queue_id, "by": by})
         return Effect.DONE
@@ -73,10 +87,7 @@ class Steering:
         """Try it as soon as there is room, whatever its schedule says. What is held stays held."""
         if message.state in (MessageState.MESSAGE_HELD, MessageState.MESSAGE_GONE):
             return Effect.UNCHANGED
-        if message.outstanding:
-            return Effect.UNDER_WAY
-        self._dispatcher.retry_now(message)
-        return Effect.DONE
+        return Effect.DONE if self._dispatcher.retry_now(message) else Effect.UNDER_WAY
 
     def delete(self, message: Message, reason: str, by: str) -> Effect:
         """End it; nobody is told."""
@@ -102,6 +113,11 @@ class Steering:
             message.buffer = None  # it goes on waiting as it did
         return Effect.DONE
 
+    def _note(self, message: Message, what: RecordType) -> None:
+        """Into the journal first: what is said to be held is held after a crash."""
+        if message.segment is not None:
+            self._dispatcher.journal(message).append_record(what, message.id, b"")
+
     def flush(self) -> None:
         """What was done goes to the disk now."""
         for journal in self._dispatcher.journals.values():
@@ -112,9 +128,11 @@ class Steering:
     def apply(self, suspensions: Iterable[Suspension]) -> tuple[int, int]:
         """Suspend what is in the list and resume what is not any more. Returns how many of each."""
         wanted = {suspension.key: suspension for suspension in suspensions}
+        rests = False
         resumed = [key for key in self._suspended if key not in wanted]
         for kind, name in resumed:
             self._dispatcher.resume(kind, name.encode())
+            rests |= kind in _OF_NEXT_HOPS
             self._events.event("resumption", {"kind": kind, "name": name})
             del self._suspended[kind, name]
         started = 0
@@ -134,7 +152,11 @@ class Steering:
                 },
             )
             self._suspended[key] = suspension
+            rests |= kind in _OF_NEXT_HOPS
             started += 1
+        if rests:
+            for queue in self._ready_queues():
+                queue.apply_suspensions()
         return started, len(resumed)
 
     @property

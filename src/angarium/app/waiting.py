@@ -16,7 +16,7 @@ from angarium.mail.address import split_mailbox
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from angarium._core.dispatch import Dispatcher, ReadyQueue
+    from angarium._core.dispatch import Dispatcher
     from angarium._core.record import MailBuffer, Message
     from angarium.queue.suspension import Suspension
 
@@ -37,6 +37,7 @@ def waits_for(
         return _wait("attempt", "the attempt that is under way")
     domains = _domains(message, buffer)
     queues = [queue for domain in domains if (queue := dispatcher.by_domain.get(domain)) is not None]
+    scheduled = dispatcher.schedule.queue(message)
     keys = [("tenant", buffer.envelope()["tenant"].decode("utf-8", "replace"))]
     keys += [("domain", domain.decode("utf-8", "replace")) for domain in domains]
     keys += [("site", queue.site.decode("ascii", "replace")) for queue in queues]
@@ -51,9 +52,10 @@ def waits_for(
             )
     if message.next_attempt > now:
         return _wait("schedule", "the time of its next attempt", message.next_attempt)
-    for queue in queues:
-        if queue.blocked_until > time.monotonic():
-            return _wait("site", _failure(queue), now + queue.blocked_until - time.monotonic())
+    if scheduled is not None and scheduled.not_before > now:
+        why = (scheduled.reason or b"").decode("utf-8", "replace")
+        domain = scheduled.domain.decode("utf-8", "replace")
+        return _wait("site", f"the next probe of the host of {domain}: {why}", scheduled.not_before)
     if message.buffer is None and message.state == MessageState.MESSAGE_READY:
         return _wait("disk", "its mail data, which is being read")
     return _wait("room", "room in the queue of its next hop")
@@ -63,11 +65,6 @@ def _domains(message: Message, buffer: MailBuffer) -> list[bytes]:
     """Of the recipients for whom something is left to do, lower case, each once."""
     paths = (buffer.recipient(index)[0] for index in message.unfinished())
     return list(dict.fromkeys(split_mailbox(path)[1].lower() for path in paths))
-
-
-def _failure(queue: ReadyQueue) -> str:
-    site = queue.site.decode("ascii", "replace")
-    return f"{site or queue.next_hop.decode('ascii', 'replace')}, which cannot be reached; the next probe"
 
 
 def _wait(what: str, text: str, until: float | None = None) -> dict[str, Any]:
