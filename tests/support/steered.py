@@ -37,7 +37,7 @@ class NotingDispatcher:
 
     def release(self, message: Message) -> None:
         self.told.append(("release", message.id))
-        message.state = MessageState.MESSAGE_READY
+        message.state = MessageState.MESSAGE_SCHEDULED
 
     def retry_now(self, message: Message) -> bool:
         self.told.append(("retry", message.id))
@@ -105,8 +105,10 @@ class SteeredQueue:
         message = new_message(make_accepted(filled, content, self.shard.journal.new_id()))
         self.shard.journal.append(message, self.shard.receiver)
         self.shard.settle()
+        self.shard.table.insert(message)
+        self.dispatcher.schedule.assign(message)
+        self.dispatcher.schedule.wait(message, 1.0, True)
+        message.state = MessageState.MESSAGE_SCHEDULED
         if not in_memory:
             message.buffer = None
-        message.state = MessageState.MESSAGE_READY
-        self.shard.table.insert(message)
         return message

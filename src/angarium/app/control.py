@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from angarium.app.worker import Worker
+    from angarium.queue.suspension import Suspension
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class ControlServer:
         self._steering = Steering(worker.dispatcher, worker.recorder, worker.events, lambda: worker.router.queues)
         self._inspector = Inspector(worker.dispatcher, self._steering)
         self._operations = Operations(self._inspector, self._steering, worker.events)
+        self._suspensions: list[Suspension] = []
         self._suspensions_seen: tuple[int, int] | None = None
         self._server: asyncio.Server | None = None
         self._path: Path | None = None
@@ -89,9 +91,9 @@ class ControlServer:
             _make_way(self._path)
 
     def read_suspensions(self, *, only_if_changed: bool = False) -> int:
-        """Bring what is suspended here to what the file says. Returns how many are in force.
+        """Bring what is suspended here to what the file says, and end what is over. Returns how many are in force.
 
-        A file that cannot be read is logged, and what was suspended stays so.
+        Call it once a second, with only_if_changed. A file that cannot be read is logged, and what was suspended stays so.
         """
         spool = self._worker.spool
         try:
@@ -102,9 +104,10 @@ class ControlServer:
         if not only_if_changed or seen != self._suspensions_seen:
             self._suspensions_seen = seen
             try:
-                self._steering.apply(in_force(load(spool), datetime.now(UTC)))
+                self._suspensions = load(spool)
             except (OSError, SuspensionError) as failure:
                 log.error("suspensions cannot be read: %s", failure)
+        self._steering.apply(in_force(self._suspensions, datetime.now(UTC)))
         return len(self._steering.suspended)
 
     # -------------------------------------------------------------- requests

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from angarium._core.record import Message, MessageState, RecipientState, make_accepted, new_message
-from angarium._core.schedule import MessageTable, Timer
+from angarium._core.schedule import MessageTable
 from angarium._core.selection import STATES, Census, Selection, id_of, state_name
 from tests.support.journal import Shard
 
@@ -108,17 +108,17 @@ def test_states() -> None:
     wait(scheduled)
     held.state = MessageState.MESSAGE_HELD
     doubtful.in_doubt = True
-    timer = Timer()
-    timer.add(later, NEVER)
-    later.state = MessageState.MESSAGE_SCHEDULED  # no attempt yet, and none is wanted for long
     gone.state = MessageState.MESSAGE_GONE
     table = table_of([ready, fresh, scheduled, held, doubtful, later, gone])
+    table.schedule.assign(later)
+    table.schedule.wait(later, NEVER)
+    later.state = MessageState.MESSAGE_SCHEDULED  # no attempt yet, and none is wanted for long
     expected = {"ready": [1, 2], "scheduled": [3, 6], "held": [4], "suspended": [], "in_doubt": [5]}
     for state in STATES:
         assert numbers(found(table, state=state)) == expected[state]
     for message in table:
         if message is not gone:
-            assert message.id in expected[state_name(message)]
+            assert message.id in expected[state_name(table.schedule, message)]
     census = Census(table)
     while not census.step(100):
         pass
@@ -126,6 +126,52 @@ def test_states() -> None:
     assert census.oldest_us == 1_000_000
     with pytest.raises(ValueError, match="not in tuple"):
         Selection(table, state="lost")
+
+
+def waiting(table: MessageTable, message: Message, at: float = 1.0, *, fresh: bool = True) -> Message:
+    """A message that waits in its scheduled queue."""
+    table.insert(message)
+    table.schedule.assign(message)
+    table.schedule.wait(message, at, fresh)
+    message.state = MessageState.MESSAGE_SCHEDULED
+    return message
+
+
+def test_what_waits_for_a_suspension_or_a_dead_host_is_told_by_its_queue() -> None:
+    table = MessageTable()
+    one = waiting(table, make(1, recipients=[b"a@one.test"], tenant=b"shop"))
+    two = waiting(table, make(2, recipients=[b"a@two.test"]))
+    three = waiting(table, make(3, recipients=[b"a@three.test"]), fresh=False)
+    schedule = table.schedule
+    assert numbers(found(table, state="ready")) == [1, 2, 3]
+    schedule.suspend("tenant", b"shop", 0, "unpaid")
+    schedule.leave_alone(schedule.assign(two), NEVER, b"connection refused")
+    schedule.leave_alone(schedule.assign(three), NEVER, b"suspended: site mx.three.test: asked")
+    assert numbers(found(table, state="suspended")) == [1, 3]
+    assert numbers(found(table, state="scheduled")) == [2]
+    assert [state_name(schedule, message) for message in (one, two, three)] == ["suspended", "scheduled", "suspended"]
+    schedule.resume("tenant", b"shop")
+    assert numbers(found(table, state="ready")) == [1]
+
+
+def test_the_scheduled_queue_knows_domain_and_tenant() -> None:
+    """No envelope is looked at where the queue says it; that of a message to several domains is."""
+    table = MessageTable()
+    for message in (
+        make(1, recipients=[b"a@One.test"], tenant=b"shop"),
+        make(2, recipients=[b"a@one.test", b"b@one.test"]),
+        make(3, recipients=[b"a@two.test"], tenant=b"shop"),
+        make(4, recipients=[b"a@two.test", b"b@one.test"], tenant=b"shop"),
+    ):
+        waiting(table, message).buffer = None  # nor on disk: whoever looks there finds nothing
+    assert numbers(found(table, to_domain=b"one.test")) == [1, 2]
+    assert numbers(found(table, tenant=b"shop")) == [1, 3, 4]
+    assert numbers(found(table, tenant=b"")) == [2]
+    assert numbers(found(table, tenant=b"sho")) == []
+    assert numbers(found(table, to_domain=b"one.test", tenant=b"shop")) == [1]
+    selection = Selection(table, to_domain=b"one.test")
+    assert selection.step(1 << 20)
+    assert selection.count == 3  # the one to several domains is a candidate, until its envelope is looked for
 
 
 # ------------------------------------------------------------------ the oldest few

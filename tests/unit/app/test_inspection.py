@@ -11,7 +11,6 @@ import pytest
 
 from angarium._core.command import BodyType, Notify, ReturnContent
 from angarium._core.record import MessageState
-from angarium._core.schedule import Timer
 from angarium.admin.model import MessageDetail, Preview, QueuedMessage, QueueSummary
 from angarium.app import inspection
 from angarium.app.inspection import Filter
@@ -161,11 +160,22 @@ async def test_a_held_message_waits_for_its_release(queue: SteeredQueue) -> None
 
 
 async def test_a_scheduled_message_waits_for_its_time(queue: SteeredQueue) -> None:
-    message, timer = queue.add(), Timer()
-    timer.add(message, 4102444800.0)
-    message.state = MessageState.MESSAGE_SCHEDULED
+    message = queue.add(in_memory=True)
+    queue.dispatcher.schedule.wait(message, 4102444800.0)
     waits = await waits_for(queue, message.id)
     assert (waits["what"], waits["until"]) == ("schedule", "2100-01-01T00:00:00.000Z")
+
+
+async def test_a_message_for_a_dead_host_waits_for_its_probe(queue: SteeredQueue) -> None:
+    message = queue.add("a@one.test", in_memory=True)
+    schedule = queue.dispatcher.schedule
+    schedule.leave_alone(schedule.assign(message), 4102444800.0, b"mx.one.test: connection refused")
+    waits = await waits_for(queue, message.id)
+    assert waits["what"] == "site"
+    assert waits["text"].endswith("one.test: mx.one.test: connection refused")
+    assert waits["until"] == "2100-01-01T00:00:00.000Z"
+    (listed,) = await queue.inspector.listing(Filter(state="scheduled"))
+    assert listed["recipients"][0]["next_attempt"] == "2100-01-01T00:00:00.000Z"
 
 
 async def test_a_suspension_is_named_with_who_and_why(queue: SteeredQueue) -> None:

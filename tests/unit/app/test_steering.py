@@ -5,7 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from angarium._core.record import MessageState
+from angarium.app.steering import Effect
 from angarium.queue.suspension import Kind, Suspension
+from tests.support.journal import Shard
 from tests.support.steered import SteeredQueue
 
 if TYPE_CHECKING:
@@ -47,3 +50,38 @@ def test_only_what_changes_is_told(tmp_path: Path) -> None:
         "why": "why",
         "until": "2026-06-01T13:00:00Z",
     }
+
+
+class Noting:
+    """A ready queue that counts how often it was told to look at the suspensions."""
+
+    def __init__(self) -> None:
+        self.told = 0
+
+    def apply_suspensions(self) -> None:
+        self.told += 1
+
+
+def test_ready_queues_look_at_suspensions_of_sites_and_sources(tmp_path: Path) -> None:
+    queue = SteeredQueue(tmp_path / "shard")
+    ready = Noting()
+    queue.ready_queues.append(ready)
+    queue.steering.apply([suspension("domain", "one.test"), suspension("tenant", "Shop")])
+    assert ready.told == 0
+    queue.steering.apply([suspension("site", "mx.one.test"), suspension("source", "192.0.2.1")])
+    assert ready.told == 1
+    queue.steering.apply([])
+    assert ready.told == 2
+
+
+def test_hold_and_release_are_in_the_journal(tmp_path: Path) -> None:
+    queue = SteeredQueue(tmp_path / "shard")
+    messages = [queue.add() for _ in range(3)]
+    for message in messages[:2]:
+        assert queue.steering.hold(message, "why", "ada") is Effect.DONE
+    assert queue.steering.release(messages[0], "ada") is Effect.DONE
+    queue.steering.flush()
+    queue.shard.one_commit()
+    recovered = Shard(queue.shard.copy(tmp_path / "copy"))
+    states = [recovered.table.get(message.id).state for message in messages]  # type: ignore[union-attr]
+    assert [state == MessageState.MESSAGE_HELD for state in states] == [False, True, False]
