@@ -93,7 +93,7 @@ class ControlServer:
     def read_suspensions(self, *, only_if_changed: bool = False) -> int:
         """Bring what is suspended here to what the file says, and end what is over. Returns how many are in force.
 
-        Call it once a second, with only_if_changed. A file that cannot be read is logged, and what was suspended stays so.
+        Call it once a second, with only_if_changed. A file that cannot be read is logged; what was suspended stays so.
         """
         spool = self._worker.spool
         try:
