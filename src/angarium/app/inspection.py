@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from angarium._core.dispatch import Dispatcher
+    from angarium._core.outcome_record import Outcome
     from angarium._core.record import MailBuffer, Message
     from angarium.app.steering import Steering
 
@@ -169,7 +170,12 @@ class Inspector:
     async def _describe_all(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         described = []
         async for batch in self.with_buffers(messages):
-            described += [self.describe(message, buffer) for message, buffer in batch if buffer is not None]
+            outcomes = await self.outcomes([message for message, _ in batch])
+            described += [
+                self.describe(message, buffer, outcomes.get(message.id, ()))
+                for message, buffer in batch
+                if buffer is not None
+            ]
         return described
 
     async def preview(self, wanted: Filter, ids: Sequence[int] | None) -> dict[str, Any]:
@@ -234,6 +240,22 @@ class Inspector:
             found[message.id] = buffer
         return found
 
+    async def outcomes(self, messages: Sequence[Message]) -> dict[int, list[Outcome]]:
+        """By id: what the attempts of these messages came to, as the journal has it, the oldest first."""
+        tried = [message for message in messages if message.outcome_serial]
+        if not tried:
+            return {}
+        return await asyncio.get_running_loop().run_in_executor(None, self._read_outcomes, tried)
+
+    def _read_outcomes(self, messages: Sequence[Message]) -> dict[int, list[Outcome]]:
+        found = {}
+        for message in messages:
+            try:
+                found[message.id] = self._dispatcher.journal(message).read_outcomes(message)
+            except OSError as failure:
+                log.warning("attempts of message %s cannot be read: %s", message.queue_id, failure)
+        return found
+
     async def show(self, number: int) -> dict[str, Any] | None:
         """One message with everything that is known of it; None when it is not here."""
         message = self._dispatcher.table.get(number)
@@ -242,11 +264,11 @@ class Inspector:
         async for batch in self.with_buffers([message]):
             for _, buffer in batch:
                 if buffer is not None:
-                    return self._show(message, buffer)
+                    return self._show(message, buffer, (await self.outcomes([message])).get(message.id, []))
         return None
 
-    def _show(self, message: Message, buffer: MailBuffer) -> dict[str, Any]:
-        described = self.describe(message, buffer)
+    def _show(self, message: Message, buffer: MailBuffer, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        described = self.describe(message, buffer, outcomes)
         header, _, _ = buffer.mail_data().partition(b"\r\n\r\n")
         record: dict[str, Any] = {"shard": shard_of(message.id)}
         if message.segment is not None:
@@ -259,14 +281,14 @@ class Inspector:
             "header": header.decode("utf-8", "replace"),
             "record": record,
             "envelope": envelope_of(buffer),
-            "attempts": _attempts(message, buffer),
+            "attempts": _attempts(buffer, outcomes),
             "waits_for": waits_for(self._dispatcher, self._steering.suspended, message, buffer),
         }
 
-    def describe(self, message: Message, buffer: MailBuffer) -> dict[str, Any]:
+    def describe(self, message: Message, buffer: MailBuffer, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         """A message as `queue list` shows it."""
         envelope = buffer.envelope()
-        replies = message.replies or {}
+        replies = {index: (code, text) for outcome in outcomes for index, _, code, text in outcome.entries}
         queue = self._dispatcher.schedule.queue(message)
         next_attempt = message.next_attempt
         if queue is not None and message.state == MessageState.MESSAGE_SCHEDULED:
@@ -295,19 +317,28 @@ class Inspector:
         }
 
 
-def _attempts(message: Message, buffer: MailBuffer) -> list[dict[str, Any]]:
-    """What is known of earlier attempts, the oldest first."""
-    if not message.replies:
-        return []
-    recipients = [
-        {
-            "address": buffer.recipient(index)[0].decode("utf-8", "replace"),
-            "state": RecipientState(message.recipient_state(index)).word,
-            "reply": f"{code} {text.decode('utf-8', 'replace')}",
-        }
-        for index, (code, text) in sorted(message.replies.items())
-    ]
-    return [{"number": message.attempts, "time": None, "next_hop": None, "host": None, "recipients": recipients}]
+def _attempts(buffer: MailBuffer, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """The newest attempts, the oldest of them first; what several next hops said in one attempt stands together."""
+    attempts: list[dict[str, Any]] = []
+    for outcome in outcomes:
+        recipients = [
+            {
+                "address": buffer.recipient(index)[0].decode("utf-8", "replace"),
+                "state": RecipientState(state).word,
+                "reply": f"{code} {text.decode('utf-8', 'replace')}",
+            }
+            for index, state, code, text in outcome.entries
+        ]
+        attempts.append(
+            {
+                "number": outcome.attempt,
+                "time": rfc3339(outcome.attempted) if outcome.attempted else None,
+                "next_hop": outcome.next_hop.decode("utf-8", "replace") or None,
+                "host": outcome.host.decode("utf-8", "replace") or None,
+                "recipients": recipients,
+            }
+        )
+    return attempts
 
 
 def envelope_of(buffer: MailBuffer) -> dict[str, Any]:

@@ -191,7 +191,8 @@ class Worker:
             soft=config.queue.memory_soft_mark,
             hard=config.queue.memory_hard_mark,
         )
-        dispatcher.memory_soft_octets = self.memory.soft_left_octets
+        self._apply_memory()
+        dispatcher.weights.update({tenant.name.encode("utf-8"): tenant.weight for tenant in config.tenant})
         self.reception = Reception(self.counters, self.events, self.intake, self.memory)
         timeouts = config.delivery.timeouts
         self.egress = Egress(
@@ -250,11 +251,16 @@ class Worker:
         self.loader = Loader(dispatcher.journals, self._harmed)
         dispatcher.place = self.router.place
         dispatcher.load = self._load
-        dispatcher.memory_load_octets = budget * 3 // 4
         dispatcher.settle = recorder.settle
         dispatcher.reconsider = recorder.reconsider
         dispatcher.partial = recorder.partial
         dispatcher.keep_reply = recorder.delivered
+
+    def _apply_memory(self) -> None:
+        """What the dispatcher may keep, and read from disk, of the node's budget."""
+        memory, dispatcher = self.memory, self.dispatcher
+        dispatcher.memory_soft_octets = memory.soft_left_octets
+        dispatcher.memory_load_octets = max(0, memory.hard_octets - memory.elsewhere_octets)
 
     def _requeue(self) -> None:
         """What recovery found waits for its time, or goes as soon as there is room."""
@@ -299,7 +305,7 @@ class Worker:
     def _beat(self, count: int) -> None:
         dispatcher = self.dispatcher
         self.memory.refresh()
-        dispatcher.memory_soft_octets = self.memory.soft_left_octets
+        self._apply_memory()
         dispatcher.tick()
         self.reception.pace()
         for journal in self.journals:

@@ -189,7 +189,7 @@ class Recorder:
             )
         self._bounce(message, reports)
         if message.unfinished():
-            self._write_outcome(message, message.next_attempt)
+            self._write_outcome(message, message.attempts, message.next_attempt)
         else:
             self._dispatcher.drop(message)
 
