@@ -23,12 +23,12 @@ match. Bounds: 16 octets a candidate, of which `most` are kept; N envelopes are 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort, realloc
 from libc.string cimport memcmp, memcpy, memset
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
-from posix.unistd cimport pread
 
+from angarium._core.disk cimport angarium_disk, angarium_read_all
 from angarium._core.journal cimport Segment
 from angarium._core.octets cimport equal_fold
 from angarium._core.record cimport (
@@ -212,7 +212,8 @@ cdef int examine_look(Conditions *wanted, Look *look) noexcept nogil:
     cdef char *record = first
     cdef RecordHeader header
     cdef int verdict
-    cdef ssize_t n = pread(look.fd, first, min(<size_t>FIRST_READ, <size_t>look.record_octets), look.offset)
+    cdef int64_t n = angarium_read_all(look.disk, look.fd, first, min(<size_t>FIRST_READ, <size_t>look.record_octets),
+                                       look.offset)
     if n < 0:
         return VERDICT_UNREADABLE
     if <size_t>n < sizeof(header):
@@ -226,7 +227,7 @@ cdef int examine_look(Conditions *wanted, Look *look) noexcept nogil:
         record = <char *>malloc(header.meta_length)
         if record == NULL:
             return VERDICT_UNREADABLE
-        n = pread(look.fd, record, header.meta_length, look.offset)
+        n = angarium_read_all(look.disk, look.fd, record, header.meta_length, look.offset)
     if n < 0 or not record_is_sound(record, n, look.serial):
         verdict = VERDICT_UNREADABLE
     else:
@@ -460,6 +461,7 @@ cdef class Selection:
         look.record_octets = message.record_octets
         look.recipients = message.recipients
         look.fd = segment.fd
+        look.disk = &segment.disk.functions
         look.verdict = VERDICT_UNREADABLE
         self._look_count += 1
         return 0
@@ -515,6 +517,7 @@ cdef class Selection:
                 look.offset = message.offset
                 look.record_octets = message.record_octets
                 look.fd = segment.fd
+                look.disk = &segment.disk.functions
                 self._looks[i].verdict = examine_look(&self._conditions, &look)
             if self._looks[i].verdict == VERDICT_YES:
                 if message.state != MESSAGE_GONE:

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from angarium._core.disk cimport angarium_disk
 from angarium._core.record cimport Message
 from angarium._core.schedule cimport MessageTable
 
@@ -33,6 +34,7 @@ cdef struct Look:
     uint32_t record_octets
     uint16_t recipients
     int fd
+    const angarium_disk *disk    # of the segment
     int verdict
 
 

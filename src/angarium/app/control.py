@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -190,17 +191,13 @@ class ControlServer:
         messages = unreadable = 0
         async for batch in self._inspector.all_matching(request.filter or Filter(), request.numbers()):
             async for loaded in self._inspector.with_buffers(batch):
-                outcomes = await self._inspector.outcomes([message for message, _ in loaded])
-                for message, buffer in loaded:
-                    if buffer is None:
-                        unreadable += message.segment is not None  # else it is over
-                        continue
+                unreadable += sum(buffer is None and message.segment is not None for message, buffer in loaded)
+                for message, buffer, described in await self._inspector.described(loaded):
                     mail_data = buffer.mail_data()
                     head = {
                         "id": message.queue_id,
                         "octets": len(mail_data),
-                        "message": self._inspector.describe(message, buffer, outcomes.get(message.id, ()))
-                        | {"envelope": envelope_of(buffer)},
+                        "message": described | {"envelope": envelope_of(buffer)},
                     }
                     writer.write(msgspec.json.encode(head) + b"\n")
                     writer.write(mail_data)

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from angarium._core.dispatch import Dispatcher
-    from angarium._core.outcome_record import Outcome
     from angarium._core.record import MailBuffer, Message
     from angarium.app.steering import Steering
 
@@ -170,13 +169,30 @@ class Inspector:
     async def _describe_all(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         described = []
         async for batch in self.with_buffers(messages):
-            outcomes = await self.outcomes([message for message, _ in batch])
-            described += [
-                self.describe(message, buffer, outcomes.get(message.id, ()))
-                for message, buffer in batch
-                if buffer is not None
-            ]
+            described += [known for _, _, known in await self.described(batch)]
         return described
+
+    async def described(
+        self, batch: Sequence[tuple[Message, MailBuffer | None]]
+    ) -> list[tuple[Message, MailBuffer, dict[str, Any]]]:
+        """Of a batch of with_buffers, what could be read, each message described with its last replies."""
+        tried = [message for message, buffer in batch if buffer is not None and message.outcome_serial]
+        loop = asyncio.get_running_loop()
+        replies = await loop.run_in_executor(None, self._read_replies, tried) if tried else {}
+        return [
+            (message, buffer, self._describe(message, buffer, replies.get(message.id, {})))
+            for message, buffer in batch
+            if buffer is not None
+        ]
+
+    def _read_replies(self, messages: Sequence[Message]) -> dict[int, dict[int, tuple[int, bytes]]]:
+        found = {}
+        for message in messages:
+            try:
+                found[message.id] = self._dispatcher.journal(message).last_replies(message)
+            except OSError as failure:
+                log.warning("message %s: its outcomes cannot be read: %s", message.queue_id, failure)
+        return found
 
     async def preview(self, wanted: Filter, ids: Sequence[int] | None) -> dict[str, Any]:
         """What an action would meet: how much, and a few of them."""
@@ -240,35 +256,47 @@ class Inspector:
             found[message.id] = buffer
         return found
 
-    async def outcomes(self, messages: Sequence[Message]) -> dict[int, list[Outcome]]:
-        """By id: what the attempts of these messages came to, as the journal has it, the oldest first."""
-        tried = [message for message in messages if message.outcome_serial]
-        if not tried:
-            return {}
-        return await asyncio.get_running_loop().run_in_executor(None, self._read_outcomes, tried)
-
-    def _read_outcomes(self, messages: Sequence[Message]) -> dict[int, list[Outcome]]:
-        found = {}
-        for message in messages:
-            try:
-                found[message.id] = self._dispatcher.journal(message).read_outcomes(message)
-            except OSError as failure:
-                log.warning("attempts of message %s cannot be read: %s", message.queue_id, failure)
-        return found
-
     async def show(self, number: int) -> dict[str, Any] | None:
         """One message with everything that is known of it; None when it is not here."""
         message = self._dispatcher.table.get(number)
         if message is None:
             return None
         async for batch in self.with_buffers([message]):
-            for _, buffer in batch:
-                if buffer is not None:
-                    return self._show(message, buffer, (await self.outcomes([message])).get(message.id, []))
+            for _, buffer, described in await self.described(batch):
+                attempts = await asyncio.get_running_loop().run_in_executor(None, self._read_attempts, message, buffer)
+                return self._show(message, buffer, described, attempts)
         return None
 
-    def _show(self, message: Message, buffer: MailBuffer, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-        described = self.describe(message, buffer, outcomes)
+    def _read_attempts(self, message: Message, buffer: MailBuffer) -> list[dict[str, Any]]:
+        """What every attempt that the journal keeps came to, the oldest first."""
+        if not message.outcome_serial:
+            return []
+        try:
+            outcomes = self._dispatcher.journal(message).read_outcomes(message)
+        except OSError as failure:
+            log.warning("message %s: its outcomes cannot be read: %s", message.queue_id, failure)
+            return []
+        return [
+            {
+                "number": outcome.attempt,
+                "time": rfc3339(outcome.attempted) if outcome.attempted else None,
+                "next_hop": outcome.next_hop.decode("utf-8", "replace") or None,
+                "host": outcome.host.decode("utf-8", "replace") or None,
+                "recipients": [
+                    {
+                        "address": buffer.recipient(index)[0].decode("utf-8", "replace"),
+                        "state": RecipientState(state).word,
+                        "reply": f"{code} {text.decode('utf-8', 'replace')}" if code else None,
+                    }
+                    for index, state, code, text in outcome.entries
+                ],
+            }
+            for outcome in outcomes
+        ]
+
+    def _show(
+        self, message: Message, buffer: MailBuffer, described: dict[str, Any], attempts: list[dict[str, Any]]
+    ) -> dict[str, Any]:
         header, _, _ = buffer.mail_data().partition(b"\r\n\r\n")
         record: dict[str, Any] = {"shard": shard_of(message.id)}
         if message.segment is not None:
@@ -281,14 +309,13 @@ class Inspector:
             "header": header.decode("utf-8", "replace"),
             "record": record,
             "envelope": envelope_of(buffer),
-            "attempts": _attempts(buffer, outcomes),
+            "attempts": attempts,
             "waits_for": waits_for(self._dispatcher, self._steering.suspended, message, buffer),
         }
 
-    def describe(self, message: Message, buffer: MailBuffer, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    def _describe(self, message: Message, buffer: MailBuffer, replies: dict[int, tuple[int, bytes]]) -> dict[str, Any]:
         """A message as `queue list` shows it."""
         envelope = buffer.envelope()
-        replies = {index: (code, text) for outcome in outcomes for index, _, code, text in outcome.entries}
         queue = self._dispatcher.schedule.queue(message)
         next_attempt = message.next_attempt
         if queue is not None and message.state == MessageState.MESSAGE_SCHEDULED:
@@ -315,30 +342,6 @@ class Inspector:
             "tenant": envelope["tenant"].decode("utf-8", "replace") or None,
             "recipients": recipients,
         }
-
-
-def _attempts(buffer: MailBuffer, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """The newest attempts, the oldest of them first; what several next hops said in one attempt stands together."""
-    attempts: list[dict[str, Any]] = []
-    for outcome in outcomes:
-        recipients = [
-            {
-                "address": buffer.recipient(index)[0].decode("utf-8", "replace"),
-                "state": RecipientState(state).word,
-                "reply": f"{code} {text.decode('utf-8', 'replace')}",
-            }
-            for index, state, code, text in outcome.entries
-        ]
-        attempts.append(
-            {
-                "number": outcome.attempt,
-                "time": rfc3339(outcome.attempted) if outcome.attempted else None,
-                "next_hop": outcome.next_hop.decode("utf-8", "replace") or None,
-                "host": outcome.host.decode("utf-8", "replace") or None,
-                "recipients": recipients,
-            }
-        )
-    return attempts
 
 
 def envelope_of(buffer: MailBuffer) -> dict[str, Any]:

@@ -155,8 +155,10 @@ class Recorder:
         now = self._clock.now()
         envelope = message.loaded.envelope()
         reports = []
+        part = self._part = _Part(message, b"", b"")
         for index in indices:
             path, notify, orcpt = envelope["recipients"][index]
+            part.entries.append((index, RecipientState.FAILED, GIVEN_UP, b"%s %s" % (str(status).encode(), text)))
             message.set_recipient_state(index, RecipientState.FAILED)
             self._counters.add(Slot.DELIVERY_FAILED_RECIPIENTS, 1)
             self._events.event(
@@ -192,6 +194,7 @@ class Recorder:
             self._write_outcome(message, message.attempts, message.next_attempt)
         else:
             self._dispatcher.drop(message)
+        self._part = None
 
     def expire(self, message: Message) -> None:
         """The time of message is over: its sender is told of the recipients that are left."""
