@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.peers import SinkServer
 from tests.support.relay import Relay, run_command
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.support.peers import SinkServer, Step
+    from tests.support.peers import Step
 
 CONTENT = b"Subject: steered\r\n\r\nHello.\r\n"
 ORIGIN = {"recipients": ["origin.test"], "next_hop": "discard:"}
@@ -153,11 +154,18 @@ def test_show_has_the_attempts_and_what_is_waited_for(relay: Relay) -> None:
     assert shown["envelope"]["listener"] == "relay"
     assert shown["envelope"]["client"] == "127.0.0.1"
     assert "Subject: steered" in shown["header"]
-    (attempt,) = shown["attempts"]
-    assert attempt["number"] == 1
-    (recipient,) = attempt["recipients"]
-    assert (recipient["address"], recipient["state"]) == ("r0@slow.test", "deferred")
-    assert recipient["reply"].startswith("451 4.2.0 Later")
+    assert ask(relay, "queue", "retry", queue_id)["done"] == 1
+    relay.wait_event("deferral", id=queue_id, count=2)
+    relay.wait(lambda: len(ask(relay, "queue", "show", queue_id)["attempts"]) == 2, "the second attempt")
+    shown = ask(relay, "queue", "show", queue_id)
+    assert [attempt["number"] for attempt in shown["attempts"]] == [1, 2]
+    for attempt in shown["attempts"]:
+        (recipient,) = attempt["recipients"]
+        assert (recipient["address"], recipient["state"]) == ("r0@slow.test", "deferred")
+        assert recipient["reply"] == "451 4.2.0 Later"
+        assert attempt["host"].startswith("127.0.0.1")
+        assert attempt["time"] >= shown["received"]
+    assert shown["recipients"][0]["reply"] == "451 4.2.0 Later"
     assert shown["waits_for"]["what"] == "schedule"
     assert shown["waits_for"]["until"] == shown["recipients"][0]["next_attempt"]
     for_people = command(relay, "queue", "show", queue_id)
@@ -188,6 +196,27 @@ def test_a_suspended_domain_waits_and_others_do_not(relay: Relay, sink: SinkServ
         relay.wait_event("delivery", id=queue_id)
     relay.wait_empty()
     assert ask(relay, "suspend", "list") == []
+
+
+def test_a_suspended_site_waits_and_others_do_not(tmp_path: Path) -> None:
+    with SinkServer() as one, SinkServer() as two:
+        routes = [{"recipients": ["one.test"], "next_hop": one.url}, {"recipients": ["*"], "next_hop": two.url}]
+        with Relay(tmp_path, {"route": [ORIGIN, *routes], "node": {"workers": 2}}) as relay:
+            first = relay.send("a@one.test", CONTENT)
+            site = relay.wait_event("delivery", id=first)["site"]
+            relay.wait_empty()
+            ask(relay, "suspend", "--site", site, "--reason", "they asked us to")
+            ids = [relay.send(f"r{number}@one.test", CONTENT) for number in range(6)]
+            other = relay.send("b@two.test", CONTENT)
+            relay.wait_event("delivery", id=other)
+            relay.wait(lambda: relay.summary()["by_state"]["suspended"] == 6, "all six to wait")
+            assert {entry["state"] for entry in ask(relay, "queue", "list")} == {"suspended"}
+            waits = ask(relay, "queue", "show", ids[0])["waits_for"]
+            assert (waits["what"], "they asked us to" in waits["text"]) == ("suspended", True)
+            assert len(one.mails) == 1
+            ask(relay, "resume", "--site", site)
+            for queue_id in ids:
+                relay.wait_event("delivery", id=queue_id)
 
 
 def test_a_suspension_ends_by_itself(relay: Relay, sink: SinkServer) -> None:
