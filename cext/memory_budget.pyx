@@ -56,7 +56,15 @@ cdef class MemoryBudget:
     @property
     def soft_left_octets(self) -> int:
         """What this process may hold before the node is over the soft mark."""
-        cdef uint64_t mark = self._marks[<int>MEMORY_SOFT]
+        return self._left_of(self._marks[<int>MEMORY_SOFT])
+
+    @property
+    def load_left_octets(self) -> int:
+        """What this process may hold before no more mail data is read back from disk: half way to the hard mark, so
+        that what is to go out does not slow what is to come in."""
+        return self._left_of((self._marks[<int>MEMORY_SOFT] + self._marks[<int>MEMORY_HARD]) // 2)
+
+    cdef uint64_t _left_of(self, uint64_t mark) noexcept:
         return mark - self.elsewhere_octets if mark > self.elsewhere_octets else 0
 
     def resize(self, uint64_t octets):

@@ -20,6 +20,7 @@ cdef class MemoryBudget:
     cdef readonly int state              # MemoryState
     cdef readonly uint64_t elsewhere_octets      # what the other processes of the node held when `refresh` was called
 
+    cdef uint64_t _left_of(self, uint64_t mark) noexcept
     cdef uint64_t total(self) noexcept
     cdef uint64_t _leave_at(self, int state) noexcept
     cdef int _publish(self) noexcept

@@ -42,6 +42,9 @@ class MemoryBudget:
     @property
     def soft_left_octets(self) -> int:
         """What this process may hold before the node is over the soft mark."""
+    @property
+    def load_left_octets(self) -> int:
+        """What this process may hold before no more mail data is read back from disk: half way to the hard mark."""
     def resize(self, octets: int) -> None:
         """Another budget from now on; its marks are the same shares of it."""
     def refresh(self) -> int:

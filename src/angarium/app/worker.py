@@ -191,8 +191,7 @@ class Worker:
             soft=config.queue.memory_soft_mark,
             hard=config.queue.memory_hard_mark,
         )
-        self._apply_memory()
-        dispatcher.weights.update({tenant.name.encode("utf-8"): tenant.weight for tenant in config.tenant})
+        self._share_memory()
         self.reception = Reception(self.counters, self.events, self.intake, self.memory)
         timeouts = config.delivery.timeouts
         self.egress = Egress(
@@ -302,10 +301,15 @@ class Worker:
             count += 1
             self._beat(count)
 
+    def _share_memory(self) -> None:
+        """Tell the dispatcher what the other workers leave of the node's budget."""
+        self.dispatcher.memory_soft_octets = self.memory.soft_left_octets
+        self.dispatcher.memory_load_octets = self.memory.load_left_octets
+
     def _beat(self, count: int) -> None:
         dispatcher = self.dispatcher
         self.memory.refresh()
-        self._apply_memory()
+        self._share_memory()
         dispatcher.tick()
         self.reception.pace()
         for journal in self.journals:

@@ -75,6 +75,7 @@ def test_all_processes_share_the_budget() -> None:
     assert budgets[0].refresh() == MemoryState.MEMORY_SOFT
     assert budgets[0].elsewhere_octets == 60 * MIB
     assert budgets[0].soft_left_octets == 0
+    assert budgets[0].load_left_octets == (67 * MIB + MIB // 2) - 60 * MIB
     held = hold(50 * MIB)
     assert budgets[0].refresh() == MemoryState.MEMORY_REFUSING
     assert first.value(Slot.QUEUE_MEMORY_OCTETS) == memory_octets()
