@@ -192,6 +192,7 @@ class Worker:
             hard=config.queue.memory_hard_mark,
         )
         self._share_memory()
+        dispatcher.weights.update({tenant.name.encode("utf-8"): tenant.weight for tenant in config.tenant})
         self.reception = Reception(self.counters, self.events, self.intake, self.memory)
         timeouts = config.delivery.timeouts
         self.egress = Egress(
@@ -254,12 +255,6 @@ class Worker:
         dispatcher.reconsider = recorder.reconsider
         dispatcher.partial = recorder.partial
         dispatcher.keep_reply = recorder.delivered
-
-    def _apply_memory(self) -> None:
-        """What the dispatcher may keep, and read from disk, of the node's budget."""
-        memory, dispatcher = self.memory, self.dispatcher
-        dispatcher.memory_soft_octets = memory.soft_left_octets
-        dispatcher.memory_load_octets = max(0, memory.hard_octets - memory.elsewhere_octets)
 
     def _requeue(self) -> None:
         """What recovery found waits for its time, or goes as soon as there is room."""
