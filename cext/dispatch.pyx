@@ -498,9 +498,12 @@ cdef class Dispatcher(Taker):
     cdef int _keep(self, Message message, double at, bint fresh) except -1:
         """Let message wait until `at` (unix seconds); fresh: for room only.
 
-        What will not go soon leaves the memory, and so does everything while memory is short.
+        What will not go soon leaves the memory, and so does everything while memory is short; what is of class memory,
+        and will not be tried at once, is written to the journal.
         """
-        self._join(message)
+        cdef ScheduledQueue queue = self._join(message)
+        if message.segment is None and (not fresh or queue.not_before or queue.suspended):
+            self.persist(message)            # of class memory, and it will not be tried at once
         if message.marks & MARK_HOLD:
             message.marks &= ~MARK_HOLD
             message.state = MESSAGE_HELD

@@ -762,6 +762,26 @@ def test_mail_of_class_memory_stays_in_memory(node: Node) -> None:
     assert message.buffer is not None
 
 
+def test_mail_of_class_memory_is_written_when_it_will_not_be_tried_at_once(node: Node) -> None:
+    queue = node.queue()
+    node.dispatcher.remember(b"example.net", queue)
+    node.dispatcher.remember(b"example.org", node.queue(limit=0))
+    ready = node.make(durability=2)
+    node.intake.submit(ready)
+    assert ready.segment is None
+    queue.failures = 1
+    queue.block(100.0, b"connection refused")
+    late = node.make(durability=2)
+    node.intake.submit(late)
+    node.dispatcher.suspend("domain", b"example.org", 0.0, "complaints")
+    suspended = node.make(b"a@example.org", durability=2)
+    node.intake.submit(suspended)
+    node.settle()
+    for message in (ready, late, suspended):
+        assert message.state == MessageState.MESSAGE_SCHEDULED
+        assert load_message(node.journals[0].read_record(message)).mail_data() == DATA
+
+
 # ---------------------------------------------------------------- rounds
 
 
