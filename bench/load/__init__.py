@@ -8,6 +8,7 @@ leaves the loopback.
 
     accounting  CPU and memory of all processes of one relay, finished ones included; what the rest of the machine did
     machine     the machine, its file system and the versions, as they go into the result
+    stage       being alone and undisturbed, the head of a result, writing it down
     spool       where the queues live: a journaled ext4 of the bench's own, or a plain directory
     traffic     generator and sink
     relays      one class per relay: start, stop, queue length, purge

@@ -10,38 +10,21 @@ import argparse
 import contextlib
 import itertools
 import json
-import os
-import shlex
-import signal
-import socket
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .accounting import open_group
-from .machine import describe_machine
-from .relays import PROJECT, RELAYS, Ground, Relay, RelayFailure
+from .relays import RELAYS, Ground, Relay, RelayFailure
 from .report import render
 from .series import Plan, Series, list_processes, running
 from .soak import soak
-from .spool import IMAGE, SpoolFailure, open_spool
+from .spool import SpoolFailure, open_spool
+from .stage import RESULTS, add_options, alone, describe, leave_on_signals, now, say, undisturbed, write
 from .traffic import MODES, MissingTool, Sink
 from .trial import Scenario
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
-
-FORMAT = 1
-STATE = Path(f"/var/tmp/angarium-bench-state-{os.geteuid()}")
-RESULTS = PROJECT / "bench" / "results"
-AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
-
-
-def say(line: str) -> None:
-    print(line, flush=True)
 
 
 def numbers(text: str) -> list[int]:
@@ -67,31 +50,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     verbs = parser.add_subparsers(dest="verb", required=True)
 
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--durability", choices=("fsync", "async", "memory"), default="fsync", help="Angarium's class (default fsync)"
-    )
-    common.add_argument("--workers", type=int, default=2, help="Angarium's workers (default 2)")
-    common.add_argument(
-        "--disk",
-        choices=("auto", "loop", "plain"),
-        default="auto",
-        help="a journaled ext4 of the bench's own, or a directory",
-    )
-    common.add_argument("--spool", type=Path, default=Path("/var/tmp"), help="where --disk plain makes its directory")
-    common.add_argument("--image", type=Path, default=IMAGE, help=f"image file of --disk loop (default {IMAGE})")
-    common.add_argument("--image-gib", type=int, default=8, help="its size (default 8)")
-    common.add_argument(
-        "--state",
-        type=Path,
-        default=STATE,
-        help="configurations and logs",
-    )
-    common.add_argument(
-        "--nice", type=int, default=-10, help="priority of relays, generator and sink, where allowed (default -10)"
-    )
-    common.add_argument(
-        "--out", type=Path, help="JSON result (default bench/results/KIND-DATE.json); the report goes beside it"
-    )
+    add_options(common)
 
     run = verbs.add_parser("run", parents=[common], help="the matrix of scenarios, relays alternating")
     run.add_argument(
@@ -126,42 +85,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-@contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """One bench at a time: ports, the cgroup and the machine's quiet are shared."""
-    with socket.socket(socket.AF_UNIX) as lock:
-        try:
-            lock.bind("\0angarium-bench")  # an abstract name: it goes with the process, and any user may ask for it
-        except OSError as error:
-            raise RelayFailure("another load bench is running on this machine") from error
-        yield
-
-
-@contextlib.contextmanager
-def undisturbed(nice: int) -> Iterator[bool]:
-    """Priority for all that is started here, and no scheduling by session: with it each daemon would get a share of its
-    own.
-
-    Yields whether autogrouping is off; it is put back at the end.
-    """
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, nice)
-    before = AUTOGROUP.read_text().strip() if AUTOGROUP.exists() else "0"
-    try:
-        if before != "0":
-            with contextlib.suppress(PermissionError):
-                AUTOGROUP.write_text("0")
-        yield not AUTOGROUP.exists() or AUTOGROUP.read_text().strip() == "0"
-    finally:
-        if before != "0":
-            with contextlib.suppress(PermissionError):
-                AUTOGROUP.write_text(before)
-
-
-def now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
 def usable(chosen: list[str], ground: Ground) -> list[Relay]:
     relays = []
     for name in chosen:
@@ -172,42 +95,6 @@ def usable(chosen: list[str], ground: Ground) -> list[Relay]:
         else:
             relays.append(relay)
     return relays
-
-
-def describe(
-    kind: str, options: argparse.Namespace, ground: Ground, relays: list[Relay], autogroup_off: bool
-) -> dict[str, Any]:
-    given = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in vars(options).items()
-        if value is not None
-    }
-    return {
-        "format": FORMAT,
-        "kind": kind,
-        "command": "python -m bench.load " + shlex.join(sys.argv[1:]),
-        "started": now(),
-        "finished": now(),
-        "options": given,
-        "autogroup_off": autogroup_off,
-        "machine": describe_machine(ground.spool, ground.group.kind),
-        "relays": {
-            relay.name: {
-                "summary": relay.summary,
-                "version": relay.version(),
-                "durability": relay.durability(),
-                "settings": relay.settings(),
-            }
-            for relay in relays
-        },
-    }
-
-
-def write(result: dict[str, Any], out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_suffix(".tmp")
-    draft.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    draft.replace(out)
 
 
 @dataclass
@@ -240,7 +127,7 @@ def measure(options: argparse.Namespace) -> int:
             return 1
         sink = Sink(options.state)
         stack.callback(sink.close)
-        result = describe(options.verb, options, ground, relays, autogroup_off)
+        result = describe(options.verb, "bench.load", options, ground, relays, autogroup_off)
         bench = Bench(options, ground, relays, sink, result, out)
         ok = run_soak(bench) if options.verb == "soak" else run_series(bench)
         out.with_suffix(".md").write_text(render(result), encoding="utf-8")
@@ -301,13 +188,6 @@ def list_relays(options: argparse.Namespace) -> int:
     return 0
 
 
-def leave(number: int, frame: FrameType | None) -> None:
-    """Leave by way of all the clean-up, which a second signal (timeout(1) sends two) must not interrupt."""
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, lambda number, frame: None)
-    raise SystemExit(128 + number)
-
-
 def main() -> int:
     options = parse_arguments()
     if options.verb == "report":
@@ -315,8 +195,7 @@ def main() -> int:
         return 0
     if options.verb == "relays":
         return list_relays(options)
-    signal.signal(signal.SIGTERM, leave)
-    signal.signal(signal.SIGINT, leave)
+    leave_on_signals()
     try:
         return measure(options)
     except (RelayFailure, SpoolFailure, MissingTool) as error:

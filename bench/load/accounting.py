@@ -93,9 +93,9 @@ class ProcessGroup(Protocol):
 class ControlGroup:
     """A cgroup, made under `parent` and removed on close."""
 
-    def __init__(self, parent: Path, kind: str) -> None:
+    def __init__(self, parent: Path, kind: str, name: str = CGROUP_NAME) -> None:
         self.kind = kind
-        self.folder = parent / CGROUP_NAME
+        self.folder = parent / name
         self.folder.mkdir(exist_ok=True)
 
     def command(self, argv: list[str]) -> list[str]:
@@ -155,14 +155,14 @@ class ProcessTree:
         self.root = None
 
 
-def open_group() -> ProcessGroup:
-    """The best accounting this machine and this user can have."""
+def open_group(name: str = CGROUP_NAME) -> ProcessGroup:
+    """The best accounting this machine and this user can have; two relays at a time need two names."""
     v1 = Path("/sys/fs/cgroup/cpuacct")
     v2 = [root for root in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified")) if (root / "cgroup.procs").exists()]
     choices = [(v1, "cgroup v1 cpuacct")] if (v1 / "cpuacct.usage_user").exists() else []
     for parent, kind in [*choices, *((root, "cgroup v2") for root in v2)]:
         try:
-            return ControlGroup(parent, kind)
+            return ControlGroup(parent, kind, name)
         except OSError:
             continue
     return ProcessTree()

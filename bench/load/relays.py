@@ -1,8 +1,8 @@
 """One class per relay: how to start, stop, watch and empty it.
 
-A relay listens on 127.0.0.1:2525 and sends everything on to 127.0.0.1:2526. It runs in the process group it is given,
-keeps its queue under the spool and everything else (configuration, log) under the state folder. Only processes that
-were started here are ever ended.
+A relay listens on 127.0.0.1:2525 and sends everything on to 127.0.0.1:2526, unless its ground names other ports. It
+runs in the process group it is given, keeps its queue under the spool and everything else (configuration, log) under
+the state folder. Only processes that were started here are ever ended.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 ADMIN_PORT = 8925
 START_LIMIT_S = 20
 STOP_LIMIT_S = 30
+RETRY_LIMIT_S = 600
 
 
 class RelayFailure(Exception):
@@ -42,18 +43,26 @@ class Ground:
     group: ProcessGroup
     durability: str = "fsync"
     workers: int = 2
+    relay_port: int = RELAY_PORT
+    sink_port: int = SINK_PORT
+    admin_port: int = ADMIN_PORT
+    quiet_limit_s: float = 60  # how long a run waits for the rest of the machine to be quiet
 
 
 class Relay:
     name: str
     summary: str
-    port = RELAY_PORT
     measured = True  # False: there is nothing whose CPU or memory could be counted
 
     def __init__(self, ground: Ground) -> None:
         self.ground = ground
         self.queue = ground.spool.folder / self.name
         self.state = ground.state / self.name
+
+    @property
+    def port(self) -> int:
+        """Where the generator connects to."""
+        return self.ground.relay_port
 
     def unavailable(self) -> str | None:
         """Why this relay cannot run here, or None."""
@@ -77,6 +86,9 @@ class Relay:
     def queue_length(self) -> int:
         return 0
 
+    def retry_all(self) -> None:
+        """Have everything that is queued tried now, as an operator would."""
+
     def purge(self) -> None:
         """Empty the queue of a running relay whatever is in it: stop, remove, start."""
         self.stop()
@@ -95,8 +107,11 @@ class Relay:
 class Direct(Relay):
     name = "direct"
     summary = "no relay: the generator straight to the sink, the floor that both set"
-    port = SINK_PORT
     measured = False
+
+    @property
+    def port(self) -> int:
+        return self.ground.sink_port
 
     def purge(self) -> None:
         pass
@@ -105,6 +120,7 @@ class Direct(Relay):
 class Angarium(Relay):
     name = "angarium"
     summary = "Angarium from this checkout"
+    start_limit_s: float = START_LIMIT_S
     python = PROJECT / ".venv" / "bin" / "python"
 
     def __init__(self, ground: Ground) -> None:
@@ -148,12 +164,12 @@ hostname = "relay.bench.test"
 spool = "{self.queue}"
 workers = {self.ground.workers}
 [admin]
-listen = "127.0.0.1:{ADMIN_PORT}"
+listen = "127.0.0.1:{self.ground.admin_port}"
 [events]
 file = "{self.state}/events.jsonl"
 [[listener]]
 name = "bench"
-listen = "127.0.0.1:{RELAY_PORT}"
+listen = "127.0.0.1:{self.port}"
 role = "relay"
 tls = "none"
 relay_networks = ["127.0.0.0/8"]
@@ -161,7 +177,7 @@ relay_networks = ["127.0.0.0/8"]
 durability = "{self.ground.durability}"
 [[route]]
 recipients = ["*"]
-next_hop = "smtp://127.0.0.1:{SINK_PORT}"
+next_hop = "smtp://127.0.0.1:{self.ground.sink_port}"
 """
 
     def start(self) -> None:
@@ -177,10 +193,10 @@ next_hop = "smtp://127.0.0.1:{SINK_PORT}"
                 start_new_session=True,
             )
         self.ground.group.watch(self.process.pid)
-        if not answers(RELAY_PORT, START_LIMIT_S) or self.process.poll() is not None:
+        if not answers(self.port, self.start_limit_s) or self.process.poll() is not None:
             self.stop()
             last = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
-            raise RelayFailure(f"angarium does not answer on port {RELAY_PORT} ({' / '.join(last)}); log: {self.log}")
+            raise RelayFailure(f"{self.name} does not answer on port {self.port} ({' / '.join(last)}); log: {self.log}")
 
     def stop(self) -> None:
         process, self.process = self.process, None
@@ -194,17 +210,27 @@ next_hop = "smtp://127.0.0.1:{SINK_PORT}"
             process.wait()
         (self.state / "events.jsonl").unlink(missing_ok=True)
 
-    def queue_length(self) -> int:
-        done = subprocess.run(
-            self.command("queue", "summary", "--json", "--config", str(self.config)),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+    def run_command(self, *arguments: str, limit_s: float = 60) -> str:
+        """What `angarium ARGUMENTS` prints about this relay."""
+        try:
+            done = subprocess.run(
+                self.command(*arguments, "--config", str(self.config)),
+                capture_output=True,
+                text=True,
+                timeout=limit_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise RelayFailure(f"angarium {' '.join(arguments)}: no answer in {limit_s:g} s") from None
         if done.returncode:
-            raise RelayFailure(f"angarium queue summary: {' '.join(done.stderr.split())[-300:]}")
-        return int(json.loads(done.stdout)["messages"])
+            raise RelayFailure(f"angarium {' '.join(arguments)}: {' '.join(done.stderr.split())[-300:]}")
+        return done.stdout
+
+    def queue_length(self) -> int:
+        return int(json.loads(self.run_command("queue", "summary", "--json"))["messages"])
+
+    def retry_all(self) -> None:
+        self.run_command("queue", "retry", "--all", "--yes", limit_s=RETRY_LIMIT_S)
 
 
 class Postfix(Relay):
@@ -267,7 +293,7 @@ mynetworks = 127.0.0.0/8
 mydestination =
 local_recipient_maps =
 alias_maps =
-relayhost = [127.0.0.1]:{SINK_PORT}
+relayhost = [127.0.0.1]:{self.ground.sink_port}
 disable_dns_lookups = yes
 smtpd_peername_lookup = no
 maillog_file = {self.state}/maillog
@@ -286,7 +312,7 @@ max_use = 10000
     def write_settings(self) -> None:
         self.state.mkdir(parents=True, exist_ok=True)
         (self.state / "main.cf").write_text(self.settings(), encoding="ascii")
-        lines = [f"127.0.0.1:{RELAY_PORT} inet n - n - - smtpd"]
+        lines = [f"127.0.0.1:{self.port} inet n - n - - smtpd"]
         for line in Path("/etc/postfix/master.cf.proto").read_text(encoding="utf-8").splitlines():
             fields = line.split()
             if len(fields) >= 8 and fields[0] in self.services and fields[1] != "inet":
@@ -320,7 +346,7 @@ max_use = 10000
         done = self.control("start")
         self.running = True
         pid = self.master_pid()
-        if done.returncode or pid is None or not answers(RELAY_PORT, START_LIMIT_S):
+        if done.returncode or pid is None or not answers(self.port, START_LIMIT_S):
             self.stop()
             raise RelayFailure(f"postfix does not start: {done.stdout[-300:]} (log: {self.state}/maillog)")
         self.ground.group.watch(pid)
@@ -336,6 +362,12 @@ max_use = 10000
             time.sleep(0.1)
         (self.state / "maillog").unlink(missing_ok=True)
         shutil.rmtree(self.data, ignore_errors=True)
+
+    def retry_all(self) -> None:
+        argv = ["/usr/sbin/postqueue", "-c", str(self.state), "-f"]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode:
+            raise RelayFailure(f"postqueue -f: {done.stderr.strip()[-300:]}")
 
     def queue_length(self) -> int:
         folders = ("incoming", "active", "deferred", "maildrop")

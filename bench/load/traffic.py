@@ -49,9 +49,9 @@ def tool_environment(state: Path) -> dict[str, str]:
 
 
 def answers(port: int, limit_s: float) -> bool:
-    """Whether an SMTP server greets on 127.0.0.1:`port` within `limit_s`."""
+    """Whether an SMTP server greets on 127.0.0.1:`port` within `limit_s`; 0 asks once."""
     deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
+    while True:
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
                 if connection.recv(200).startswith(b"220"):
@@ -60,16 +60,23 @@ def answers(port: int, limit_s: float) -> bool:
                     return True
         except OSError:
             pass
+        if time.monotonic() > deadline:
+            return False
         time.sleep(0.05)
-    return False
 
 
 class Sink:
-    """One smtp-sink for the whole series: a sink that is restarted would look to a relay like a failing next hop."""
+    """One smtp-sink for the whole series: a sink that is restarted would look to a relay like a failing next hop.
 
-    def __init__(self, state: Path) -> None:
+    `options` are smtp-sink's own, for a next hop that refuses (`-r rcpt`) or is slow (`-w seconds`).
+    """
+
+    def __init__(self, state: Path, port: int = SINK_PORT, options: tuple[str, ...] = ()) -> None:
         memory = Path("/dev/shm")
-        self.counters = (memory if memory.is_dir() else state) / f"angarium-bench-{os.getpid()}.counters"
+        self.port = port
+        if answers(port, 0):
+            raise MissingTool(f"something answers on 127.0.0.1:{port} already: a sandbox, another bench?")
+        self.counters = (memory if memory.is_dir() else state) / f"angarium-bench-{os.getpid()}-{port}.counters"
         self._file = os.open(self.counters, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         identity = ["-u", "nobody"] if os.geteuid() == 0 else []
         self._process = subprocess.Popen(
@@ -79,7 +86,8 @@ class Sink:
                 "-c",
                 "-m",
                 str(SINK_SESSIONS),
-                f"127.0.0.1:{SINK_PORT}",
+                *options,
+                f"127.0.0.1:{port}",
                 str(SINK_BACKLOG),
             ],
             stdin=subprocess.DEVNULL,
@@ -87,9 +95,9 @@ class Sink:
             stderr=subprocess.DEVNULL,
             env=tool_environment(state),
         )
-        if not answers(SINK_PORT, 5) or self._process.poll() is not None:
+        if not answers(port, 5) or self._process.poll() is not None:
             self.close()
-            raise MissingTool(f"smtp-sink does not answer on 127.0.0.1:{SINK_PORT} (is the port taken?)")
+            raise MissingTool(f"smtp-sink does not answer on 127.0.0.1:{port} (is the port taken?)")
 
     def _last(self, counter: bytes) -> int:
         size = os.fstat(self._file).st_size
@@ -116,9 +124,12 @@ class Sink:
         return process.own.total_s if process else 0.0
 
     def close(self) -> None:
-        self._process.terminate()
-        self._process.wait()
-        os.close(self._file)
+        if self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait()
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
         self.counters.unlink(missing_ok=True)
 
 

@@ -102,7 +102,7 @@ def run_trial(
     run = Run(relay.name, scenario.size_octets, scenario.sessions, scenario.mode, messages, repetition)
     sink.forget()
     os.sync()
-    run.quiet_before = wait_for_quiet()
+    run.quiet_before = wait_for_quiet(ground.quiet_limit_s)
     run.probe_ms = probe_speed()
     run.fdatasync_per_s = sync_rates(ground.spool.folder, PROBE_SYNCS)["recycled_file"]
     run.started_at = time.strftime("%Y-%m-%dT%H:%M:%S%z")
