@@ -10,7 +10,7 @@ HTTP_PORT ?= 8025
 SINK_PORT ?= 2526
 CORE_SOURCES := setup.py pyproject.toml constraints.txt $(wildcard cext/*.pyx cext/*.h src/angarium/_core/*.pxd)
 
-.PHONY: help setup run test lint format bench bench-micro bench-load torture clean peers
+.PHONY: help setup run test lint format bench bench-micro bench-load bench-queue torture clean peers
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -54,13 +54,16 @@ format: setup    ## let ruff format the tree
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: bench-micro bench-load  ## all benchmarks, with a report in bench/results
+bench: bench-micro bench-load bench-queue  ## all benchmarks, with a report in bench/results
 
 bench-micro: setup   ## parsers and records against their reference models
 	$(BIN)/python -m pytest bench/micro --benchmark-only -o testpaths=bench -o timeout=0
 
 bench-load: setup peers  ## Angarium and Postfix as store-and-forward relays, taking turns
 	$(BIN)/python -m bench.load run --relays angarium,postfix,direct
+
+bench-queue: setup peers  ## a million deferred messages, a dead next hop beside Postfix, a slow one, space on disk: 25 minutes
+	$(BIN)/python -m bench.queue run
 
 torture: setup   ## hundreds of kill -9 under load: what was acknowledged, what arrived, what arrived twice
 	$(BIN)/python -m tests.faults.torture
