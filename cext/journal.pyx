@@ -373,6 +373,7 @@ cdef class Journal:
         cdef Waiting *first = &self._waiting[self._waiting_head]
         Py_DECREF(<object>first.message)
         Py_DECREF(<object>first.receiver)
+        Py_DECREF(<object>first.buffer)
         self._waiting_head = (self._waiting_head + 1) % self._waiting_capacity
         self._waiting_count -= 1
 
@@ -922,6 +923,8 @@ cdef class Journal:
         i = (self._waiting_head + self._waiting_count) % self._waiting_capacity
         Py_INCREF(message)
         Py_INCREF(receiver)
+        Py_INCREF(message.buffer)
+        self._waiting[i].buffer = <void *>message.buffer
         self._waiting[i].sequence = sequence
         self._waiting[i].message = <void *>message
         self._waiting[i].receiver = <void *>receiver
@@ -1023,6 +1026,7 @@ cdef class Journal:
             self._waiting_count -= 1
             Py_DECREF(message)
             Py_DECREF(receiver)
+            Py_DECREF(<object>first.buffer)
             if outcome == 0:
                 slot_add(self._counters.slots, Slot.QUEUE_COMMIT_RECORDS, 1)
                 if message.state == MESSAGE_COMMITTING:

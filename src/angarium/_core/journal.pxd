@@ -50,6 +50,7 @@ cdef struct Waiting:
     uint64_t sequence
     void *message            # owned references
     void *receiver
+    void *buffer             # the commit thread writes from it, whatever becomes of the message meanwhile
 
 
 cdef struct Finished:
