@@ -69,6 +69,7 @@ cdef enum:
 cdef bytes SOURCE = b"default"   # the only source address there is
 cdef double NO_LIMIT_S = 3650 * 86400.0
 cdef double UNKNOWN_S = 2.0      # a domain whose names could not be had comes back after that
+cdef double SEVERAL_S = 60.0     # mail to several domains of which one cannot be reached looks again after that
 cdef double CROWDED_S = 0.25     # such a queue comes back after that
 cdef double SOON_S = 10.0        # what waits longer than that does not keep its mail data in memory
 cdef double OVERDUE_S = 60.0
@@ -584,8 +585,17 @@ cdef class Dispatcher(Taker):
         if message.outstanding or message.state != MESSAGE_READY:
             return 0
         if self._postponed_until and not message.marks & MARK_ATTEMPTED:
-            return self._keep(message, self._postponed_until, False)
+            return self._put_off(message, self._postponed_until, self._postponed_reason, self._postponed_failures)
         return self._round_over(message)
+
+    cdef int _put_off(self, Message message, double until, object reason, int failures) except -1:
+        """Nothing was tried for message: its next hop is left alone until then, and that is no attempt."""
+        cdef ScheduledQueue queue = self._join(message)
+        if queue.domain_length:
+            if queue.not_before < until:
+                self.schedule.block(queue, until, reason, failures)
+            return self._keep(message, message.received_us * 1e-6, message.attempts == 0)
+        return self._keep(message, min(until, unix_s() + SEVERAL_S), False)
 
     # ------------------------------------------------------------------ what is due goes
 
@@ -670,10 +680,12 @@ cdef class Dispatcher(Taker):
     cdef int postpone(self, Delivery delivery, double until, object reason, int failures) except -1:
         """A delivery comes back that nothing was tried for: its next hop is left alone until then."""
         cdef Message message = delivery.message
-        cdef ScheduledQueue queue
         cdef uint16_t i
         message.outstanding -= 1
-        self._postponed_until = max(self._postponed_until, until)
+        if until > self._postponed_until:
+            self._postponed_until = until
+            self._postponed_reason = reason
+            self._postponed_failures = failures
         if message.state == MESSAGE_GONE or message.outstanding:
             return 0
         if message.marks & MARK_ATTEMPTED:
@@ -683,12 +695,7 @@ cdef class Dispatcher(Taker):
                 break
         else:
             return self.remove(message)
-        queue = self._join(message)
-        if queue.domain_length:
-            if queue.not_before < until:
-                self.schedule.block(queue, until, reason, failures)
-            return self._keep(message, message.received_us * 1e-6, message.attempts == 0)
-        return self._keep(message, until, False)
+        return self._put_off(message, until, reason, failures)
 
     def leave_alone(self, Message message, double seconds, bytes reason):
         """What waits for the same domain as message is left alone for so long: its names cannot be had."""

@@ -103,7 +103,9 @@ cdef class Dispatcher(Taker):
     cdef readonly uint32_t loading           # messages whose mail data is being read
     cdef readonly list busy                  # ready queues in which something waits
     cdef public uint64_t memory_load_octets  # over so many in memory, nothing is read from disk
-    cdef double _postponed_until
+    cdef double _postponed_until             # what `place` met: a next hop that is left alone until then, and why
+    cdef object _postponed_reason
+    cdef int _postponed_failures
     cdef public uint32_t ready_limit
     cdef public uint32_t queue_limit         # of one next hop
     cdef public uint64_t memory_soft_octets
@@ -122,6 +124,7 @@ cdef class Dispatcher(Taker):
     cdef int launch(self, Message message, ReadyQueue ready) except -1
     cdef int admit(self, Message message, ReadyQueue ready) except -1
     cdef int postpone(self, Delivery delivery, double until, object reason, int failures) except -1
+    cdef int _put_off(self, Message message, double until, object reason, int failures) except -1
     cdef int _wake(self, ScheduledQueue queue, double now) except -1
     cdef int dispatch(self, Message message, ReadyQueue queue, Delivery delivery) except -1
     cdef Delivery split(self, Delivery delivery, list apart)

@@ -640,7 +640,26 @@ def test_mail_to_several_domains_goes_to_those_that_can_be_reached(node: Node) -
     node.dispatcher.wait(message, 0.0)
     node.dispatcher.tick()
     assert (node.rounds, message.state) == ([], MessageState.MESSAGE_SCHEDULED)
-    assert 90 < message.next_attempt - time.time() <= 100
+    assert 50 < message.next_attempt - time.time() <= 60
+
+
+def test_the_first_message_for_a_next_hop_at_rest_waits_with_the_rest(node: Node) -> None:
+    node.dispatcher.suspend("site", b"host", 0.0, "maintenance")
+    queue = node.queue()
+    assert queue.rests
+
+    def place(message: Message) -> None:
+        node.dispatcher.remember(b"example.net", queue)
+        node.dispatcher.send(message, queue, [0])
+
+    node.dispatcher.place = place
+    first, second = node.accept(), node.accept()
+    assert node.dispatcher.tick() == 0
+    node.dispatcher.resume("site", b"host")
+    queue.apply_suspensions()
+    assert node.dispatcher.tick() == 1
+    assert queue.backlog == 2
+    assert {first.state, second.state} == {MessageState.MESSAGE_READY}
 
 
 def test_names_that_cannot_be_had_are_asked_for_once_an_interval(node: Node) -> None:
