@@ -400,7 +400,7 @@ cdef class Journal:
     def octets_on_disk(self) -> int:
         """Octets of all files."""
         leaving = self._leaving + [segment for _, segment in self._parting]
-        return sum([segment.size for segment in self.segments + self.spares + leaving])
+        return sum([segment.size + segment.index_octets for segment in self.segments + self.spares + leaving])
 
     cdef uint64_t next_id(self) except 0:
         """A new queue id: milliseconds since 2020 (42 bits), shard (8), number within the millisecond (14)."""
@@ -423,9 +423,10 @@ cdef class Journal:
         if self._on_reserve and not small:
             # the disk is full: what is left is for records about messages that are ours already
             if not self._has_room():
-                self.full = True
+                self._note_full()
                 raise JournalFull(errno.ENOSPC, os.strerror(errno.ENOSPC), self.folder)
             self._on_reserve = False
+            self._note_room()
         if self._active is None or self._active.used + length > self._active.size:
             self._open_segment(length, small)
         return self._active
@@ -439,13 +440,14 @@ cdef class Journal:
     cdef int _open_segment(self, uint64_t length, bint small) except -1:
         cdef uint64_t size = self.segment_octets
         cdef Segment segment
+        cdef Segment before = self._active
         cdef bint is_new = self._headers == 0    # a spare found at the start may have been made by a process that died
         cdef bytes header
         cdef uint64_t sequence
         cdef bint has_room = self._has_room()
         if not small and not has_room:
             # never the last room: without `done` records no segment would ever be free again
-            self.full = True
+            self._note_full()
             raise JournalFull(errno.ENOSPC, os.strerror(errno.ENOSPC), self.folder)
         self._on_reserve = not has_room
         if self.spares and BLOCK + length <= size:
@@ -461,9 +463,10 @@ cdef class Journal:
         segment.alive = 0
         segment.alive_octets = 0
         segment.sealed = False
+        segment.closed = 0
         self._next_serial += 1
-        if self._active is not None:
-            self._active.sealed = True
+        if before is not None:
+            before.sealed = True
         self._active = segment
         self.segments.append(segment)
         self._recycle()
@@ -474,10 +477,29 @@ cdef class Journal:
                                  1, 0, is_new, 1)
         if sequence == 0:
             raise MemoryError
+        if before is not None:
+            before.closed = sequence
         self._headers += 1
         self._part(sequence)
-        self.full = False
+        if has_room:
+            self._note_room()
         return 0
+
+    def _note_full(self):
+        """No room for another segment."""
+        self.full = True
+        if not self._is_full:
+            self._is_full = True
+            self._counters.add(Slot.QUEUE_SHARD_FULL, 1)
+            self._counters.set(Slot.QUEUE_SHARDS_FULL, self._counters.value(Slot.QUEUE_SHARDS_FULL) + 1)
+
+    def _note_room(self):
+        """There is room again."""
+        self.full = False
+        if self._is_full:
+            self._is_full = False
+            self._counters.add(Slot.QUEUE_SHARD_HEALED, 1)
+            self._counters.set(Slot.QUEUE_SHARDS_FULL, self._counters.value(Slot.QUEUE_SHARDS_FULL) - 1)
 
     def _make_file(self, uint64_t size):
         path = None
@@ -491,7 +513,7 @@ cdef class Journal:
                 number += 1
             except OSError as failure:
                 if failure.errno in (errno.ENOSPC, errno.EDQUOT):
-                    self.full = True
+                    self._note_full()
                     raise JournalFull(failure.errno, failure.strerror, path) from failure
                 raise
         try:
@@ -500,7 +522,7 @@ cdef class Journal:
             self.disk.close_file(fd)
             self.disk.unlink_file(path)
             if failure.errno in (errno.ENOSPC, errno.EDQUOT):
-                self.full = True
+                self._note_full()
                 raise JournalFull(failure.errno, failure.strerror, path) from failure
             raise
         self._counters.add(Slot.QUEUE_SEGMENTS_CREATED, 1)
@@ -809,6 +831,8 @@ cdef class Journal:
             if first.alive or not first.sealed:
                 break
             self.segments.pop(0)
+            if first.index_octets:
+                self._drop_index(first)
             # older spares go first: what became of their messages may stand in a younger file only
             if first.harmed or first.size != self.segment_octets:
                 self._leaving += self.spares
@@ -819,6 +843,12 @@ cdef class Journal:
             while len(self.spares) > self.most_spares:
                 self._leaving.append(self.spares.pop(0))
         return 0
+
+    def _drop_index(self, Segment segment):
+        """The side file of a segment that is no longer needed goes with it."""
+        segment.index_octets = 0
+        with contextlib.suppress(OSError):
+            self.disk.unlink_file(segment.path.removesuffix(".segment") + ".index")
 
     cdef int _part(self, uint64_t sequence) except -1:
         """What is leaving is unlinked when the header that was put with this sequence is on disk."""
@@ -842,6 +872,15 @@ cdef class Journal:
         self._headers += 1
         self._part(sequence)
         return sequence
+
+    def is_safe(self, Segment segment) -> bool:
+        """Whether all records of a sealed segment are on disk as they are in the kernel."""
+        return (
+            self._committer != NULL
+            and segment.sealed
+            and not segment.harmed
+            and segment.closed <= get64(self._committer.synced)
+        )
 
     def sync(self):
         """Write and sync what has gathered, and wait for it: for the start, before the loop runs."""
@@ -1057,13 +1096,14 @@ cdef class Journal:
         """A write or sync failed: neither the segment that grows nor the one that failed takes anything more."""
         cdef Segment segment
         self.failed = error
+        self._counters.add(Slot.QUEUE_SHARD_FENCED, 1)
         self._counters.set(Slot.QUEUE_SHARDS_FAILED, self._counters.value(Slot.QUEUE_SHARDS_FAILED) + 1)
         if self._active is not None:
             self._active.harmed = True
             self._active.sealed = True
             self._active = None
         for segment in self.segments:
-            if segment.fd == self._committer.failed_fd:
+            if segment.fd == self._committer.failed_fd or segment.closed > get64(self._committer.synced):
                 segment.harmed = True
                 segment.sealed = True
 
@@ -1092,6 +1132,7 @@ cdef class Journal:
         except OSError as failure:
             self.failed = failure.errno or errno.EIO
             raise
+        self._counters.add(Slot.QUEUE_SHARD_HEALED, 1)
         self._counters.set(Slot.QUEUE_SHARDS_FAILED, self._counters.value(Slot.QUEUE_SHARDS_FAILED) - 1)
         return True
 

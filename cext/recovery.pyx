@@ -1,12 +1,14 @@
 """Recovery: read a segment and bring the queue in memory to what the journal says.
 
 Job: walk the records of one segment in order, from the oldest segment to the youngest. Mail data is skipped unless
-`whole` is asked for (the segment that was growing when the node went down), where its checksum is verified too.
+`whole` is asked for (the segment that was growing when the node went down), where its checksum is verified too. With
+the body of a side file (segment_index.pyx) the segment itself is not read at all.
 
 Fails: a record that is not sound is looked past: the next sound record of the same segment is searched for, and what
 lies between is reported as torn or harmed. Nothing acknowledged stands behind a torn record, because a sync covers all
 that was written before it; so whatever is found behind one is whole mail that was not acknowledged, or the rest of a
-segment of which one record was harmed.
+segment of which one record was harmed. A record that is harmed is lost only if its message is not said to be done
+further on, and stands nowhere else: `damaged` holds those of all segments so far.
 """
 
 import os
@@ -71,8 +73,7 @@ cdef class SegmentScan:
     cdef readonly uint32_t outcomes
     cdef readonly uint32_t done
     cdef readonly uint64_t last_id
-    cdef readonly list harmed                # [(offset, octets, why)]
-    cdef readonly list torn                  # ids of messages whose meta part is sound and mail data is not
+    cdef readonly dict damaged               # {id of a message, or less than 0: (segment, offset, octets, why)}
     cdef Segment _segment
     cdef MessageTable _table
     cdef uint64_t _size
@@ -81,15 +82,19 @@ cdef class SegmentScan:
 
     cdef Ledger _ledger
 
-    def __init__(self, Segment segment, MessageTable table, bint whole, Ledger ledger=None):
+    def __init__(self, Segment segment, MessageTable table, bint whole, Ledger ledger=None, dict damaged=None,
+                 tuple index=None):
         self._segment = segment
         self._table = table
         self._ledger = Ledger() if ledger is None else ledger
         self._size = segment.disk.size(segment.fd)
-        self.harmed = []
-        self.torn = []
+        self.damaged = {} if damaged is None else damaged
         self._window = b""
-        self._walk(whole)
+        if index is None:
+            self._walk(whole)
+        else:
+            self.used, body = index
+            self._walk_index(body)
         segment.used = self.used
 
     cdef const char *_at(self, uint64_t position, size_t n) except? NULL:
@@ -127,21 +132,41 @@ cdef class SegmentScan:
                         self._apply(position, &header, p)
                     else:
                         # its length is known, and whatever looks like a record within its mail data is none
-                        self.harmed.append((position, header.length,
-                                            f"the mail data of message {format_id(header.id)} is torn or harmed"))
-                        self.torn.append(header.id)
+                        self._harm(position, header.length, header.id,
+                                   f"the mail data of message {format_id(header.id)} is torn or harmed")
                     position += header.length
                     self.used = position
                     continue
             found = self._next_sound(position + 1)
             if header.magic == RECORD_MAGIC and header.serial == self._segment.serial:
-                self.harmed.append((position, (found or position + header.length) - position,
-                                    f"record of message {format_id(header.id)} is torn or harmed"))
+                self._harm(position, (found or min(position + header.length, self._size)) - position,
+                           header.id if header.type == RECORD_ACCEPTED else 0,
+                           f"record of message {format_id(header.id)} is torn or harmed")
             elif found:
-                self.harmed.append((position, found - position, "octets that are no record"))
+                self._harm(position, found - position, 0, "octets that are no record")
             if not found:
                 break
             position = found
+        return 0
+
+    cdef int _harm(self, uint64_t position, uint64_t octets, uint64_t id, str why) except -1:
+        self.damaged[id or -1 - len(self.damaged)] = (self._segment, position, octets, why)
+        return 0
+
+    cdef int _walk_index(self, bytes body) except -1:
+        """The records as a side file has them: position and meta part of each. Its checksum has been verified."""
+        cdef const char *p = PyBytes_AS_STRING(body)
+        cdef uint64_t left = PyBytes_GET_SIZE(body)
+        cdef uint64_t position
+        cdef RecordHeader header
+        while left >= 8 + sizeof(RecordHeader):
+            memcpy(&position, p, 8)
+            memcpy(&header, p + 8, sizeof(header))
+            if not record_is_sound(p + 8, left - 8, self._segment.serial):
+                raise ValueError(f"the side file of {self._segment.path} has a record that is not sound")
+            self._apply(position, &header, p + 8)
+            p += 8 + header.meta_length
+            left -= 8 + header.meta_length
         return 0
 
     cdef uint64_t _next_sound(self, uint64_t position) except? 0:
@@ -201,6 +226,8 @@ cdef class SegmentScan:
             self.last_id = header.id
         self._count(header, p + sizeof(RecordHeader), n)
         message = self._table.find(header.id)
+        if self.damaged and header.type in (RECORD_ACCEPTED, RECORD_DONE):
+            self.damaged.pop(header.id, None)    # it stands here, or nothing was left to do for it
         if header.type == RECORD_ACCEPTED:
             self.accepted += 1
             if message is None:
@@ -278,9 +305,13 @@ cdef class SegmentScan:
         return 0
 
 
-def scan_segment(Segment segment, MessageTable table, bint whole, Ledger ledger=None) -> SegmentScan:
-    """Read segment into table and ledger; OSError when the file cannot be read."""
-    return SegmentScan(segment, table, whole, ledger)
+def scan_segment(Segment segment, MessageTable table, bint whole, Ledger ledger=None, dict damaged=None,
+                 tuple index=None) -> SegmentScan:
+    """Read segment, or what its side file says (read_index), into table and ledger; OSError when it cannot be read.
+
+    damaged: what earlier segments lost; ids are added, and taken out when their message is done or stands here.
+    """
+    return SegmentScan(segment, table, whole, ledger, damaged, index)
 
 
 def read_in_flight(str path, Disk disk=None) -> list[int]:

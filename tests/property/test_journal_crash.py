@@ -27,6 +27,8 @@ from hypothesis import strategies as st
 
 from angarium._core.journal import JournalFailed, JournalFull
 from angarium._core.record import Message, MessageState, RecordType, load_message
+from angarium._core.segment_index import build_index
+from angarium.queue.indexer import Indexer
 from tests.support.disk import SimulatedDisk
 from tests.support.journal import Shard
 
@@ -238,6 +240,14 @@ class Life:
             self.shard.journal.prepare_spare(segment)
             self.shard.journal.add_spare(segment)
 
+    def index(self) -> None:
+        """Side files for what is full and still holds mail."""
+        indexer = Indexer([self.shard.journal], after_s=0.0)
+        while (due := indexer.due(0.0)) is not None:
+            _, segment = due
+            segment.index_octets = build_index(segment, 0)
+            assert segment.index_octets
+
     def restart(self) -> None:
         """Stopped in order, and started again."""
         self.settle()
@@ -320,6 +330,10 @@ class Life:
         state = self.disk.state_at(point)
         power = random.random() < 0.7
         files = state.without_power(random) if power else state.killed()
+        for name, octets in files.items():
+            if name.endswith(".index") and octets and random.random() < 0.1:
+                at = random.randrange(len(octets))
+                files[name] = octets[:at] + bytes([octets[at] ^ 4]) + octets[at + 1 :]
         after = Life(self.folder, files, self.earlier | self.facts.keys())
         found = after.facts
         assert found.keys() <= {number for number, fact in self.facts.items() if fact.begun <= point}
@@ -369,6 +383,7 @@ steps = st.one_of(
     st.tuples(st.just("settle")),
     st.tuples(st.just("flush")),
     st.tuples(st.just("spare")),
+    st.tuples(st.just("index")),
     st.tuples(st.just("restart")),
     st.tuples(st.just("kill")),
     st.tuples(

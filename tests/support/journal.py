@@ -34,6 +34,7 @@ class Shard:
         segment_octets: int = 1 << 20,
         sync_interval_s: float = 3600.0,
         disk: Disk | None = None,
+        aside: Path | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -54,6 +55,7 @@ class Shard:
             taker=CallbackTaker(self.taken.append),
             sync_interval_s=sync_interval_s,
             disk=disk,
+            aside=aside,
         )
 
     def make(

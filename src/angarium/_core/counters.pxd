@@ -56,6 +56,7 @@ cpdef enum Slot:
     QUEUE_MEMORY_MARK_SOFT           # octets of the node; written by the first process only
     QUEUE_MEMORY_MARK_HARD
     QUEUE_MEMORY_MARK_BUDGET
+    QUEUE_SHARDS_FULL                # that refused mail for want of room, and have not found any since
     # delivery
     DELIVERY_CONNECTIONS
     DELIVERY_READY                   # messages that may go now
@@ -109,6 +110,12 @@ cpdef enum Slot:
     # queue: recovery and ends without delivery
     QUEUE_RECOVERED                  # messages found at start
     QUEUE_TORN_RECORDS
+    QUEUE_DAMAGED_START              # damaged records found at start
+    QUEUE_DAMAGED_READ               # … when their mail data was to be read
+    # queue: what became of shards
+    QUEUE_SHARD_FENCED               # a write or a sync failed
+    QUEUE_SHARD_FULL                 # no room for another segment
+    QUEUE_SHARD_HEALED               # of either
     QUEUE_IN_DOUBT_TOTAL
     QUEUE_EXPIRED
     # queue: the ledger, recipients; set, not added to, and kept in the journal

@@ -35,13 +35,15 @@ cdef class Taker:
 cdef class Segment:
     """One file of the journal."""
     cdef int fd
-    cdef Disk disk
+    cdef readonly Disk disk
     cdef readonly str path
     cdef readonly uint64_t serial
     cdef readonly uint64_t size
     cdef readonly uint64_t used
     cdef readonly uint64_t alive_octets      # of messages that are not done
     cdef readonly uint32_t alive             # messages that are not done, and records of them under way
+    cdef readonly uint64_t closed            # sequence of what was put behind its last record; 0: recovery found it
+    cdef public uint64_t index_octets        # of its side file, 0: it has none
     cdef readonly bint sealed
     cdef readonly bint harmed                # a write or sync failed: read from it, never write or sync it again
 
@@ -80,6 +82,7 @@ cdef class Journal:
     cdef int _folder_fd
     cdef int _event_fd
     cdef int _in_flight_fd
+    cdef bint _is_full                       # as the metrics have it: `full` is also cleared to try again
     cdef bint _on_reserve                    # the disk is full, and the last spare serves records about queued mail
     cdef bint _kick_asked
     cdef bint _flush_asked

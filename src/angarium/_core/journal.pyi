@@ -46,6 +46,8 @@ class Segment:
     @property
     def path(self) -> str: ...
     @property
+    def disk(self) -> Disk: ...
+    @property
     def fileno(self) -> int:
         """The file's descriptor."""
     @property
@@ -62,6 +64,10 @@ class Segment:
     def sealed(self) -> bool: ...
     @property
     def harmed(self) -> bool: ...
+    @property
+    def closed(self) -> int:
+        """Sequence of what was put behind its last record; 0: recovery found it."""
+    index_octets: int
     def fill_with_zeros(self) -> None:
         """Write it once and sync it: later syncs then change no metadata. Blocks: call it in a thread."""
     def add_alive(self, octets: int) -> None:
@@ -185,6 +191,8 @@ class Journal:
         """Let the commit thread go on with what has gathered."""
     def flush(self) -> None:
         """Let the commit thread write what nobody waits for; call it a few times a second."""
+    def is_safe(self, segment: Segment) -> bool:
+        """Whether all records of a sealed segment are on disk as they are in the kernel."""
     def sync(self) -> None:
         """Write and sync what has gathered, and wait for it: for the start, before the loop runs."""
     def on_commit(self) -> None:
@@ -203,7 +211,10 @@ class Journal:
         """Write and sync what is pending, tell those who wait, close the files. The object is dead afterwards."""
     def _close(self) -> Any: ...
     def _drop_first_waiting(self) -> Any: ...
+    def _drop_index(self, segment: Segment) -> Any: ...
     def _make_file(self, size: int) -> Segment: ...
+    def _note_full(self) -> Any: ...
+    def _note_room(self) -> Any: ...
     def _fence(self, error: int) -> Any: ...
 
 def segment_header(shard: int, serial: int, oldest_serial: int, size: int, ledger: Ledger | None = None) -> bytes:

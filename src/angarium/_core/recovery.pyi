@@ -11,7 +11,15 @@ from angarium._core.schedule import MessageTable
 class SegmentScan:
     """What reading one segment found."""
 
-    def __init__(self, segment: Segment, table: MessageTable, whole: bool, ledger: Ledger | None = None) -> None: ...
+    def __init__(
+        self,
+        segment: Segment,
+        table: MessageTable,
+        whole: bool,
+        ledger: Ledger | None = None,
+        damaged: dict[int, tuple[Segment, int, int, str]] | None = None,
+        index: tuple[int, bytes] | None = None,
+    ) -> None: ...
     @property
     def used(self) -> int: ...
     @property
@@ -23,12 +31,21 @@ class SegmentScan:
     @property
     def last_id(self) -> int: ...
     @property
-    def harmed(self) -> list[tuple[int, int, str]]: ...
-    @property
-    def torn(self) -> list[int]: ...
+    def damaged(self) -> dict[int, tuple[Segment, int, int, str]]:
+        """By id, or a number less than 0 where it is not known: segment, offset, octets, why."""
 
-def scan_segment(segment: Segment, table: MessageTable, whole: bool, ledger: Ledger | None = None) -> SegmentScan:
-    """Read segment into table and ledger; OSError when the file cannot be read."""
+def scan_segment(
+    segment: Segment,
+    table: MessageTable,
+    whole: bool,
+    ledger: Ledger | None = None,
+    damaged: dict[int, tuple[Segment, int, int, str]] | None = None,
+    index: tuple[int, bytes] | None = None,
+) -> SegmentScan:
+    """Read segment, or what its side file says (read_index), into table and ledger; OSError when it cannot be read.
+
+    damaged: what earlier segments lost; ids are added, and taken out when their message is done or stands here.
+    """
 
 def read_in_flight(path: str, disk: Disk | None = None) -> list[int]:
     """Ids of the messages whose last octets may have left when the node went down; none when there is no such file."""

@@ -24,6 +24,7 @@ from angarium._core.client_session import Egress
 from angarium._core.counters import Counters, Slab, Slot
 from angarium._core.dispatch import Dispatcher, JournalIntake
 from angarium._core.event_log import EventLog
+from angarium._core.ledger import DropReason
 from angarium._core.memory_budget import MemoryBudget, MemoryState
 from angarium._core.record import MessageState, keep_heap
 from angarium._core.server_session import Reception
@@ -38,6 +39,7 @@ from angarium.delivery.route import RouteTable
 from angarium.ingress.listener import listen
 from angarium.outcome.recorder import Recorder
 from angarium.queue.backoff import expires_at, next_attempt_at
+from angarium.queue.indexer import Indexer
 from angarium.queue.ledger import LedgerWatch
 from angarium.queue.loader import Loader
 from angarium.queue.placement import shard_folder, shards_of
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from angarium._core.server_session import ListenerProfile
     from angarium.config.model import Config, Retry
     from angarium.ingress.implicit_tls import ImplicitTlsServer
+    from angarium.queue.damaged import Damage
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +63,7 @@ TICK_S = 0.05  # journal flush, timer, gauges
 SWEEP_TICKS = 20  # timeouts of sessions
 HEAL_TICKS = 100  # another try of a failed or full journal
 DRAIN_S = 20.0  # transactions under way may take so long when the worker is told to stop
-HARMED_RETRY_S = 3600.0
+UNREADABLE_RETRY_S = 600.0
 HEAP_KEPT_OCTETS = 24 << 20  # free memory that is not given back: what bursts of mail need again at once
 HEAP_MAPPED_OCTETS = 4 << 20
 SWEEP_S = 60.0  # in so long every queued message is looked at once: has its time come to an end?
@@ -137,6 +140,7 @@ class Worker:
                 counters=self.counters,
                 taker=self.dispatcher,
                 sync_interval_s=self.config.queue.sync_interval_s,
+                aside=self._spool / "damaged",
             )
             journal.kick_later = loop.call_soon
             loop.add_reader(journal.event_fd, journal.on_commit)
@@ -145,7 +149,9 @@ class Worker:
             self.reports.append(report)
             for line in report.harmed:
                 log.warning("shard %d: %s", shard, line)
-            self.counters.add(Slot.QUEUE_TORN_RECORDS, len(report.harmed))
+            for damage in report.damaged:
+                self._say_damaged(damage, Slot.QUEUE_DAMAGED_START)
+            self.counters.add(Slot.QUEUE_TORN_RECORDS, len(report.harmed) - len(report.damaged))
             self.counters.add(Slot.QUEUE_RECOVERED, report.messages)
             if report.lost_memory:
                 log.warning(
@@ -248,7 +254,8 @@ class Worker:
             workers=self._workers,
         )
         self.ledger = LedgerWatch(dispatcher, self.journals, self.counters)
-        self.loader = Loader(dispatcher.journals, self._harmed)
+        self.loader = Loader(dispatcher.journals, self._unreadable, self._damaged, self._spool / "damaged")
+        self.indexer = Indexer(self.journals)
         dispatcher.place = self.router.place
         dispatcher.load = self._load
         dispatcher.settle = recorder.settle
@@ -278,10 +285,21 @@ class Worker:
         # that a message is in doubt is in the log before it can be sent again
         self.events.flush()
 
-    def _harmed(self, message: Message, why: str) -> None:
+    def _unreadable(self, message: Message, why: str) -> None:
         log.error("message %s cannot be read: %s", message.queue_id, why)
         self.events.event("unreadable", {"id": message.queue_id, "why": why})
-        self.dispatcher.wait(message, self._clock.now() + HARMED_RETRY_S)
+        self.dispatcher.wait(message, self._clock.now() + UNREADABLE_RETRY_S)
+
+    def _damaged(self, message: Message, damage: Damage) -> None:
+        self._say_damaged(damage, Slot.QUEUE_DAMAGED_READ)
+        self.dispatcher.drop(message, DropReason.DROP_DAMAGED)
+
+    def _say_damaged(self, damage: Damage, slot: Slot) -> None:
+        log.error(
+            "%s: %s (%d octets at %d of %s)", damage.name, damage.why, damage.octets, damage.offset, damage.segment
+        )
+        self.counters.add(slot, 1)
+        self.events.event("damaged", {"id": damage.name, "why": damage.why, "kept": damage.kept})
 
     # -------------------------------------------------------------- what happens again and again
 
@@ -318,6 +336,7 @@ class Worker:
         if self._ticks_without_spare > SPARE_TICKS and not self._preparing:
             self._prepare_spare(self.journals[0])
         if count % SWEEP_TICKS == 0:
+            self.indexer.step(self._clock.monotonic())
             self.reception.sweep()
             self.egress.sweep()
             self.counters.set(Slot.QUEUE_JOURNAL_OCTETS, sum(journal.octets_on_disk for journal in self.journals))

@@ -191,6 +191,15 @@ METRICS: tuple[MetricSpec, ...] = (
     ),
     _gauge("queue_journal_bytes", Slot.QUEUE_JOURNAL_OCTETS, "Octets of the journal's segments on disk."),
     _gauge("queue_failed_shards", Slot.QUEUE_SHARDS_FAILED, "Shards closed for intake after a failed write or sync."),
+    _gauge(
+        "queue_full_shards", Slot.QUEUE_SHARDS_FULL, "Shards that refused mail for want of room and found none since."
+    ),
+    _counter(
+        "queue_shard_changes_total",
+        {"fenced": Slot.QUEUE_SHARD_FENCED, "full": Slot.QUEUE_SHARD_FULL, "healed": Slot.QUEUE_SHARD_HEALED},
+        "Shards fenced after a failed write or sync, found full, and healed of either.",
+        "state",
+    ),
     _counter(
         "queue_ledger_recipients_total",
         {
@@ -235,6 +244,12 @@ METRICS: tuple[MetricSpec, ...] = (
     ),
     _counter("queue_recovered_messages_total", Slot.QUEUE_RECOVERED, "Messages found in the journal at start."),
     _counter("queue_torn_records_total", Slot.QUEUE_TORN_RECORDS, "Unfinished records found at start, and left out."),
+    _counter(
+        "queue_damaged_records_total",
+        {"start": Slot.QUEUE_DAMAGED_START, "read": Slot.QUEUE_DAMAGED_READ},
+        "Records that were on disk and are damaged, by when that was found; what is left of them is in spool/damaged.",
+        "found",
+    ),
     _counter(
         "queue_in_doubt_messages_total",
         Slot.QUEUE_IN_DOUBT_TOTAL,

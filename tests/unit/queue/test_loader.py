@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from angarium._core.record import Message, MessageState
-from angarium.queue.loader import BATCH, Loader
+from angarium.queue.loader import BATCH, MOST_READS, Loader
+from tests.support.disk import SimulatedDisk
 from tests.support.journal import Shard
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from angarium.queue.damaged import Damage
 
 
 class Loaded:
@@ -22,8 +26,10 @@ class Loaded:
         self.shard = shard
         self.ready: list[Message] = []
         self.without: list[Message] = []
-        self.harmed: list[tuple[Message, str]] = []
-        self.loader = Loader({0: shard.journal}, self._harmed)
+        self.unreadable: list[tuple[Message, str]] = []
+        self.damaged: list[tuple[Message, Damage]] = []
+        self.aside = shard.folder.parent / "damaged"
+        self.loader = Loader({0: shard.journal}, self._unreadable, self._damaged, self.aside)
         self._expected = 0
         self._over = asyncio.Event()
 
@@ -34,8 +40,11 @@ class Loaded:
         (self.without if message.buffer is None else self.ready).append(message)
         self._check()
 
-    def _harmed(self, message: Message, why: str) -> None:
-        self.harmed.append((message, why))
+    def _unreadable(self, message: Message, why: str) -> None:
+        self.unreadable.append((message, why))
+
+    def _damaged(self, message: Message, damage: Damage) -> None:
+        self.damaged.append((message, damage))
 
     def _check(self) -> None:
         if len(self.ready) + len(self.without) == self._expected:
@@ -90,7 +99,7 @@ async def test_large_messages_are_read_a_few_at_a_time(loaded: Loaded, monkeypat
     assert sizes == [2, 2, 2, 1]
 
 
-async def test_a_harmed_record_costs_one_message(loaded: Loaded) -> None:
+async def test_a_damaged_record_costs_one_message_and_is_kept_aside(loaded: Loaded) -> None:
     messages = [loaded.message(b"message %d" % i) for i in range(3)]
     spoilt = messages[1]
     assert spoilt.segment is not None
@@ -102,21 +111,85 @@ async def test_a_harmed_record_costs_one_message(loaded: Loaded) -> None:
     await loaded.until(3)
     assert loaded.ready == [messages[0], messages[2]]
     assert loaded.without == [spoilt]  # whoever asked is told all the same
-    ((message, why),) = loaded.harmed
+    ((message, damage),) = loaded.damaged
     assert message is spoilt
-    assert "harmed" in why
-    assert spoilt.queue_id in why
+    assert "harmed" in damage.why
+    assert (damage.number, damage.name) == (spoilt.id, spoilt.queue_id)
     assert spoilt.buffer is None
+    assert loaded.unreadable == []
+    kept = Path(damage.kept)
+    assert kept == loaded.aside / f"{spoilt.queue_id}.record"
+    assert kept.read_bytes()[-9:] == b"message !"
+    about = json.loads(kept.with_suffix(".json").read_text())
+    assert (about["id"], about["offset"], about["octets"]) == (
+        spoilt.queue_id,
+        spoilt.offset_octets,
+        spoilt.record_octets,
+    )
+    assert {path.stat().st_mode & 0o777 for path in loaded.aside.iterdir()} == {0o600}
 
 
-async def test_a_file_that_cannot_be_read_is_said(loaded: Loaded) -> None:
+async def test_a_record_that_is_cut_off_is_damaged(loaded: Loaded) -> None:
     message = loaded.message(b"mail")
     assert message.segment is not None
     with open(message.segment.path, "r+b") as file:
         file.truncate(message.offset_octets)
     loaded.load(message)
     await loaded.until(1)
-    assert "too short" in loaded.harmed[0][1]
+    assert "too short" in loaded.damaged[0][1].why
+    assert Path(loaded.damaged[0][1].kept).read_bytes() == b""
+
+
+async def test_a_record_that_cannot_be_kept_aside_is_not_given_up(loaded: Loaded) -> None:
+    loaded.aside.touch()  # no folder can be made there
+    message = loaded.message(b"mail")
+    assert message.segment is not None
+    with open(message.segment.path, "r+b") as file:
+        file.truncate(message.offset_octets)
+    loaded.load(message)
+    await loaded.until(1)
+    assert loaded.damaged == []
+    assert "cannot be kept aside" in loaded.unreadable[0][1]
+
+
+class Unreadable:
+    """A shard on a simulated disk that fails to read where it is told to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.disk = SimulatedDisk(folder)
+        self.loaded = Loaded(Shard(folder, disk=self.disk.disk))
+        self.fails = True
+        self.disk.fail = lambda kind, name: errno.EIO if self.fails and kind == "read" else 0
+
+    async def load(self, message: Message) -> None:
+        before = len(self.loaded.without) + len(self.loaded.ready)
+        self.loaded.load(message)
+        await self.loaded.until(before + 1)
+
+
+async def test_a_disk_that_does_not_give_a_record_is_asked_three_times(tmp_path: Path) -> None:
+    disk = Unreadable(tmp_path / "000")
+    message = disk.loaded.message(b"mail")
+    for turn in range(MOST_READS - 1):
+        await disk.load(message)
+        assert len(disk.loaded.unreadable) == turn + 1
+    await disk.load(message)
+    ((found, damage),) = disk.loaded.damaged
+    assert found is message
+    assert "Input/output error" in damage.why
+    assert damage.unreadable_octets == message.record_octets
+    assert Path(damage.kept).read_bytes() == bytes(message.record_octets)
+
+
+async def test_a_disk_that_recovers_in_between_is_forgiven(tmp_path: Path) -> None:
+    disk = Unreadable(tmp_path / "000")
+    message = disk.loaded.message(b"mail")
+    for fails in (True, True, False, True, True, False):
+        disk.fails = fails
+        message.buffer = None
+        await disk.load(message)
+    assert disk.loaded.damaged == []
+    assert len(disk.loaded.ready) == 2
 
 
 async def test_what_is_deleted_or_held_meanwhile_gets_no_mail_data(loaded: Loaded) -> None:
@@ -128,4 +201,5 @@ async def test_what_is_deleted_or_held_meanwhile_gets_no_mail_data(loaded: Loade
     await loaded.until(5)
     assert loaded.ready == [loaded_twice, loaded_twice, last]
     assert loaded.without == [deleted, held]
-    assert loaded.harmed == []
+    assert loaded.unreadable == []
+    assert loaded.damaged == []

@@ -8,7 +8,15 @@ import pytest
 
 from angarium._core.journal import segment_header
 from angarium._core.outcome_record import encode_outcome
-from angarium._core.record import MessageState, RecordType, format_id, load_message, make_accepted, new_message
+from angarium._core.record import (
+    Message,
+    MessageState,
+    RecordType,
+    format_id,
+    load_message,
+    make_accepted,
+    new_message,
+)
 from tests.reference.record import ACCEPTED, DONE, encode_record
 from tests.support.journal import Shard, files
 
@@ -264,3 +272,91 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path, shard: Shard) ->
     segment.mkdir()
     with pytest.raises(IsADirectoryError):
         open_shard(shard.folder)
+
+
+# ---------------------------------------------------------------- damage
+
+
+def spoil(image: Path, message: Message, at: int) -> None:
+    """Change one octet of a record, counted from its beginning (or its end)."""
+    assert message.segment is not None
+    path = image / Path(message.segment.path).name
+    octets = bytearray(path.read_bytes())
+    octets[message.offset_octets + (at if at >= 0 else message.record_octets + at)] ^= 1
+    path.write_bytes(octets)
+
+
+@pytest.mark.parametrize("at", [0, 9, 30, 60, -100, -1], ids=["magic", "length", "id", "meta", "data", "end"])
+def test_a_damaged_record_costs_that_record_alone_and_is_kept_aside(shard: Shard, tmp_path: Path, at: int) -> None:
+    messages = [shard.accept(b"message %d" % i * 300) for i in range(9)]
+    victim = messages[4]
+    image, aside = shard.copy(tmp_path / "image"), tmp_path / "damaged"
+    spoil(image, victim, at)
+    again = Shard(image, segment_octets=SEGMENT, aside=aside)
+    assert ids(again) == {message.id for message in messages} - {victim.id}
+    (damage,) = again.report.damaged
+    assert (damage.offset, damage.octets) == (victim.offset_octets, victim.record_octets)
+    if at not in (0, 30):  # what is in the way of the id
+        assert damage.name == victim.queue_id
+    kept = Path(damage.kept)
+    assert kept.parent == aside
+    whole = shard.journal.read_record(victim)
+    assert sum(a != b for a, b in zip(kept.read_bytes(), whole, strict=True)) == 1
+    # it is written off: said once
+    again.journal.close()
+    later = Shard(image, segment_octets=SEGMENT, aside=aside)
+    assert ids(later) == {message.id for message in messages} - {victim.id}
+    if at not in (0, 30):
+        assert later.report.damaged == []
+        assert later.report.harmed == []
+
+
+def test_a_damaged_record_of_a_message_that_is_done_is_no_loss(shard: Shard, tmp_path: Path) -> None:
+    messages = [shard.accept(b"message %d" % i * 300) for i in range(9)]
+    segment = messages[4].segment
+    shard.journal.done(messages[4])
+    shard.accept(b"after")
+    image = shard.copy(tmp_path / "image")
+    messages[4].segment = segment
+    spoil(image, messages[4], -1)
+    again = Shard(image, segment_octets=SEGMENT, aside=tmp_path / "damaged")
+    assert again.report.damaged == again.report.harmed == []
+    assert not (tmp_path / "damaged").exists()
+
+
+def test_the_torn_end_of_what_was_written_is_not_damage(shard: Shard, tmp_path: Path) -> None:
+    safe = shard.accept(b"safe")
+    torn = shard.accept(b"x" * 5000)
+    image = shard.copy(tmp_path / "image")
+    spoil(image, torn, -1)
+    again = Shard(image, segment_octets=SEGMENT, aside=tmp_path / "damaged")
+    assert ids(again) == {safe.id}
+    assert len(again.report.harmed) == 1
+    assert again.report.damaged == []
+
+
+def test_a_damaged_record_that_cannot_be_kept_aside_is_found_again(shard: Shard, tmp_path: Path) -> None:
+    messages = [shard.accept(b"message %d" % i) for i in range(3)]
+    image, aside = shard.copy(tmp_path / "image"), tmp_path / "damaged"
+    spoil(image, messages[1], -1)
+    aside.touch()
+    again = Shard(image, segment_octets=SEGMENT, aside=aside)
+    assert again.report.damaged == []
+    assert [line for line in again.report.harmed if "cannot be kept aside" in line]
+    again.journal.close()
+    aside.unlink()
+    later = Shard(image, segment_octets=SEGMENT, aside=aside)
+    assert [damage.number for damage in later.report.damaged] == [messages[1].id]
+
+
+def test_a_bounded_number_of_damaged_records_is_kept(
+    shard: Shard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("angarium.queue.damaged.MOST_KEPT", 2)
+    messages = [shard.accept(b"message %d" % i) for i in range(5)]
+    image, aside = shard.copy(tmp_path / "image"), tmp_path / "damaged"
+    for message in messages[:4]:
+        spoil(image, message, -1)
+    again = Shard(image, segment_octets=SEGMENT, aside=aside)
+    assert len(again.report.damaged) == len(list(aside.glob("*.record"))) == 2
+    assert ids(again) == {messages[4].id}
