@@ -15,7 +15,7 @@ import os
 
 from angarium._core.record import format_id
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -81,6 +81,7 @@ cdef class SegmentScan:
     cdef uint64_t _window_at
 
     cdef Ledger _ledger
+    cdef list _uncounted                     # meta parts of messages whose mail data is harmed, for the ledger
 
     def __init__(self, Segment segment, MessageTable table, bint whole, Ledger ledger=None, dict damaged=None,
                  tuple index=None):
@@ -89,6 +90,7 @@ cdef class SegmentScan:
         self._ledger = Ledger() if ledger is None else ledger
         self._size = segment.disk.size(segment.fd)
         self.damaged = {} if damaged is None else damaged
+        self._uncounted = []
         self._window = b""
         if index is None:
             self._walk(whole)
@@ -128,12 +130,15 @@ cdef class SegmentScan:
                 p = self._at(position, header.meta_length) if header.meta_length <= header.length else NULL
                 if p != NULL and record_is_sound(p, header.meta_length, self._segment.serial):
                     if not whole or self._data_is_sound(position, &header):
+                        self._count_damaged()
                         p = self._at(position, header.meta_length)
                         self._apply(position, &header, p)
                     else:
                         # its length is known, and whatever looks like a record within its mail data is none
                         self._harm(position, header.length, header.id,
                                    f"the mail data of message {format_id(header.id)} is torn or harmed")
+                        p = self._at(position, header.meta_length)
+                        self._uncounted.append(PyBytes_FromStringAndSize(p, header.meta_length))
                     position += header.length
                     self.used = position
                     continue
@@ -151,6 +156,15 @@ cdef class SegmentScan:
 
     cdef int _harm(self, uint64_t position, uint64_t octets, uint64_t id, str why) except -1:
         self.damaged[id or -1 - len(self.damaged)] = (self._segment, position, octets, why)
+        return 0
+
+    cdef int _count_damaged(self) except -1:
+        """Something sound stands behind them: they are not the end of what was written, and had been accepted."""
+        cdef RecordHeader header
+        for record in self._uncounted:
+            memcpy(&header, PyBytes_AS_STRING(record), sizeof(header))
+            self._count(&header, PyBytes_AS_STRING(record) + sizeof(header), header.meta_length - sizeof(header))
+        self._uncounted.clear()
         return 0
 
     cdef int _walk_index(self, bytes body) except -1:
