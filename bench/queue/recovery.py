@@ -1,9 +1,10 @@
 """How long a worker takes to bring a million queued messages back, with side files and without, cold and warm.
 
-    python -m bench.queue.recovery [--messages 1000000] [--octets 10240] [--domains 100000] [--folder DIR] [--report FILE]
+    python -m bench.queue.recovery [--messages 1000000] [--octets 10240] [--domains 100000]
+                                   [--folder DIR] [--report FILE]
 
-Makes one shard in DIR with that many deferred messages (an outcome record each), then opens it in fresh processes: with its
-side files, and without. Cold: the files were put out of the page cache first (POSIX_FADV_DONTNEED). Needs about
+Makes one shard in DIR with that many deferred messages (an outcome record each), then opens it in fresh processes: with
+its side files, and without. Cold: the files were put out of the page cache first (POSIX_FADV_DONTNEED). Needs about
 messages × (octets + 600) of disk. The shard is removed at the end; a `DIR/shards` that is there already is an error.
 """
 

@@ -1,4 +1,4 @@
-"""Octets change under a stopped relay: each damaged record costs its message alone, which is named, counted and kept."""
+"""Octets change under a stopped relay: each damaged record costs one message, which is named, counted and kept."""
 
 from __future__ import annotations
 
