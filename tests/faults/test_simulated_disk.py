@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
 
+from angarium._core.counters import Slot
 from angarium._core.record import Message, load_message
 from tests.support.disk import SimulatedDisk
 from tests.support.journal import Shard
@@ -186,11 +188,47 @@ def test_a_full_disk_refuses_and_goes_on_when_mail_goes(tmp_path: Path) -> None:
     assert full.value.errno == errno.ENOSPC
     assert shard.journal.full
     assert not shard.journal.failed
+    for _ in range(3):
+        shard.journal.full = False  # as a worker does, to let the next message try again
+        with pytest.raises(OSError, match="No space left"):
+            shard.accept(bytes(5000))
+    assert states(shard) == {"full now": 1, "failed now": 0, "full": 1, "fenced": 0, "healed": 0}
     for message in safe:  # what is known of queued mail still finds room
         shard.journal.done(message)
     after = shard.accept(bytes(5000))
     assert shard.told[-1] == (after, 0)
     assert machine.disk.violations == []
+    assert states(shard) == {"full now": 0, "failed now": 0, "full": 1, "fenced": 0, "healed": 1}
+
+
+def states(shard: Shard) -> dict[str, int]:
+    """What the metrics say of the shard."""
+    return {
+        "full now": shard.count(Slot.QUEUE_SHARDS_FULL),
+        "failed now": shard.count(Slot.QUEUE_SHARDS_FAILED),
+        "full": shard.count(Slot.QUEUE_SHARD_FULL),
+        "fenced": shard.count(Slot.QUEUE_SHARD_FENCED),
+        "healed": shard.count(Slot.QUEUE_SHARD_HEALED),
+    }
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EROFS], ids=["EIO", "read-only"])
+def test_a_shard_is_fenced_and_healed_and_the_metrics_say_so(machine: Machine, error: int) -> None:
+    shard = machine.shard
+    safe = shard.accept(b"safe")
+    for turn in (1, 2):
+        fail(machine, "write", error)
+        refused(machine, error)
+        assert states(shard) == {"full now": 0, "failed now": 1, "full": 0, "fenced": turn, "healed": turn - 1}
+        # what is queued can still be read and sent; what became of it waits for the disk
+        assert load_message(shard.journal.read_record(safe)).mail_data() == b"safe"
+        with pytest.raises(OSError, match=os.strerror(error)):
+            shard.journal.heal()
+        well(machine)
+        assert shard.journal.heal()
+        assert states(shard) == {"full now": 0, "failed now": 0, "full": 0, "fenced": turn, "healed": turn}
+    after = shard.accept(b"after")
+    assert shard.told[-1] == (after, 0)
 
 
 def test_records_are_read_from_where_they_are(machine: Machine) -> None:

@@ -140,7 +140,7 @@ class Worker:
                 counters=self.counters,
                 taker=self.dispatcher,
                 sync_interval_s=self.config.queue.sync_interval_s,
-                aside=self._spool / "damaged",
+                aside=self.spool / "damaged",
             )
             journal.kick_later = loop.call_soon
             loop.add_reader(journal.event_fd, journal.on_commit)
@@ -254,7 +254,7 @@ class Worker:
             workers=self._workers,
         )
         self.ledger = LedgerWatch(dispatcher, self.journals, self.counters)
-        self.loader = Loader(dispatcher.journals, self._unreadable, self._damaged, self._spool / "damaged")
+        self.loader = Loader(dispatcher.journals, self._unreadable, self._damaged, self.spool / "damaged")
         self.indexer = Indexer(self.journals)
         dispatcher.place = self.router.place
         dispatcher.load = self._load
