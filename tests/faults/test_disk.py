@@ -133,6 +133,7 @@ def test_a_full_disk(small_disk: Path, next_hop: HopThread) -> None:
         assert all("4.3.1" in text for _, text in refusals), refusals
         assert refusals[-1][1].startswith("MAIL 4.3.1"), refusals
         assert len(sender.acknowledged) > 100
+        assert relay.metrics()["angarium_queue_full_shards"] == 1
         # delivery goes on
         next_hop.unmute()
         relay.wait(lambda: sender.acknowledged.keys() <= next_hop.ledger.arrivals.keys(), "everything to arrive", 20)
@@ -140,6 +141,9 @@ def test_a_full_disk(small_disk: Path, next_hop: HopThread) -> None:
         relay.wait(sender.accepted_again, "mail to be taken again", PATIENCE_S)
         relay.wait_empty(20)
         assert sender.acknowledged.keys() <= next_hop.ledger.arrivals.keys()
+        metrics = relay.metrics()
+        assert metrics["angarium_queue_full_shards"] == 0
+        assert metrics['angarium_queue_shard_changes_total{state="healed"}'] >= 1
         assert relay.get("/readyz")[0] == 200
         assert not TRACEBACK.search(relay.stderr), relay.stderr[-4000:]
 
@@ -187,7 +191,10 @@ def test_a_disk_that_refuses_every_write(tmp_path: Path, next_hop: HopThread) ->
             resource.prlimit(worker, resource.RLIMIT_FSIZE, allowed)
         relay.wait(sender.accepted_again, "mail to be taken again", PATIENCE_S)
         relay.wait_empty()
-        assert relay.metrics()["angarium_queue_failed_shards"] == 0
+        metrics = relay.metrics()
+        assert metrics["angarium_queue_failed_shards"] == 0
+        assert metrics['angarium_queue_shard_changes_total{state="fenced"}'] >= 1
+        assert metrics['angarium_queue_shard_changes_total{state="healed"}'] >= 1
         assert relay.get("/readyz")[0] == 200
         assert relay.worker_pids() == [worker], "the worker was restarted"
         assert "takes mail again" in relay.stderr
