@@ -850,6 +850,11 @@ cdef class Journal:
         with contextlib.suppress(OSError):
             self.disk.unlink_file(segment.path.removesuffix(".segment") + ".index")
 
+    @property
+    def has_room(self) -> bool:
+        """Whether there is more room than what is kept for records about queued mail."""
+        return self._has_room()
+
     cdef int _part(self, uint64_t sequence) except -1:
         """What is leaving is unlinked when the header that was put with this sequence is on disk."""
         for segment in self._leaving:

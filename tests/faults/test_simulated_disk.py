@@ -95,10 +95,12 @@ def test_what_a_killed_process_had_written_is_safe_once_it_is_recovered(machine:
 def test_files_may_come_back_in_any_order_and_bring_no_message_back(machine: Machine) -> None:
     shard = machine.shard
     large = shard.accept(bytes(20_000))  # in a file of its own
-    shard.journal.done(large)  # in the next one
-    other = shard.accept(b"other")
-    begin = machine.disk.note("done is on disk")
-    shard.journal.done(other)
+    others = [shard.accept(b"in the next file, after which the folder is synced no more")]
+    shard.journal.done(large)
+    others.append(shard.accept(b"done is on disk"))
+    begin = machine.disk.note("from here on it may not come back")
+    for other in others:
+        shard.journal.done(other)
     fail(machine, "write", errno.EIO)
     refused(machine, errno.EIO)  # so that the file that says `done` goes, too
     well(machine)

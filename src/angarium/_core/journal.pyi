@@ -191,6 +191,9 @@ class Journal:
         """Let the commit thread go on with what has gathered."""
     def flush(self) -> None:
         """Let the commit thread write what nobody waits for; call it a few times a second."""
+    @property
+    def has_room(self) -> bool:
+        """Whether there is more room than what is kept for records about queued mail."""
     def is_safe(self, segment: Segment) -> bool:
         """Whether all records of a sealed segment are on disk as they are in the kernel."""
     def sync(self) -> None:

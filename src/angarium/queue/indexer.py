@@ -4,8 +4,8 @@ Input: the journals of one worker, `step` called now and then. Output: side file
 start reads index data and not mail data. A segment whose mail is delivered soon is used again before it gets one: only
 what has been full for INDEX_AFTER_S and still holds mail is indexed.
 
-Fails: a segment that cannot be read or indexed is left without a side file, and is not tried again by this process; a
-side file that the disk has no room for is not made. Bounds: one side file is written at a time.
+Fails: a segment that cannot be read or indexed is left without a side file, and is not tried again by this process; none
+is made while the disk has no more room than the journal keeps for itself. Bounds: one side file is written at a time.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Indexer:
                 if segment.index_octets or not segment.alive or not journal.is_safe(segment):
                     continue
                 known[key] = since = self._seen.get(key, now)
-                if found is None and now - since >= self._after_s and key not in self._tried and not journal.full:
+                if found is None and now - since >= self._after_s and key not in self._tried and journal.has_room:
                     found = (journal, segment)
         self._seen = known
         self._tried &= known.keys()

@@ -177,6 +177,17 @@ def test_a_disk_without_room_gets_none(tmp_path: Path) -> None:
     assert not [name for name in disk.names() if name.endswith(".index")]
 
 
+def test_none_takes_the_room_that_is_kept_for_records_about_queued_mail(tmp_path: Path) -> None:
+    disk = SimulatedDisk(tmp_path)
+    shard = Shard(tmp_path, segment_octets=SEGMENT, disk=disk.disk)
+    filled(shard)
+    indexer = Indexer([shard.journal], after_s=0.0)
+    disk.capacity = disk.used_octets() + 2 * SEGMENT
+    assert indexer.due(0.0) is None
+    disk.capacity += 1
+    assert indexer.due(0.0) == (shard.journal, shard.journal.segments[0])
+
+
 def test_what_grows_or_is_harmed_or_has_no_mail_is_not_indexed(shard: Shard) -> None:
     messages = filled(shard)
     first, second, *_, last = shard.journal.segments
