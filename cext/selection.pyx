@@ -28,7 +28,7 @@ from libc.stdlib cimport free, malloc, qsort, realloc
 from libc.string cimport memcmp, memcpy, memset
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
-from angarium._core.disk cimport angarium_disk, angarium_read_all
+from angarium._core.disk cimport angarium_read_all
 from angarium._core.journal cimport Segment
 from angarium._core.octets cimport equal_fold
 from angarium._core.record cimport (
