@@ -13,8 +13,8 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
-from bench.load.accounting import pss_octets, rss_octets
-from bench.load.relays import Angarium, RelayFailure
+from bench.load.accounting import descendants, pss_octets, read_process, rss_octets
+from bench.load.relays import STOP_LIMIT_S, Angarium, RelayFailure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,11 +97,20 @@ class Node(Angarium):
         return self.log.read_bytes().count(READY.encode()) if self.log.exists() else 0
 
     def kill(self) -> None:
-        """kill -9 of the session that start() made: the supervisor and its children, and nothing else."""
+        """kill -9 of the session that start() made: the supervisor and its children, and nothing else.
+
+        Returns when they are gone: a process with much memory takes a moment, and holds the spool's lock meanwhile.
+        """
         process, self.process = self.process, None
         assert process is not None
+        pids = [member.pid for member in descendants(process.pid)]
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        deadline = time.monotonic() + STOP_LIMIT_S
+        while any(member is not None and member.state != "Z" for member in map(read_process, pids)):
+            if time.monotonic() > deadline:
+                raise RelayFailure(f"{self.name}: processes of {process.pid} do not end")
+            time.sleep(0.005)
 
     def forget_events(self) -> None:
         """Empty the event log: a million deferrals are some hundred megabytes."""

@@ -1,14 +1,16 @@
 """The load bench's arithmetic and its report, on results made up for it; nothing is measured here."""
 
 import os
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.load import accounting, figures, report, soak
+from bench.load import accounting, figures, report, soak, traffic
 
 KEY = (1024, 100, "reuse")
 
@@ -201,3 +203,20 @@ class TestAccounting:
         done = subprocess.run(argv, capture_output=True, text=True, check=True)
         assert done.stdout == "['a b', '$x']\n"
         assert int((tmp_path / accounting.CGROUP_NAME / "cgroup.procs").read_text()) > 0
+
+
+def test_a_sink_on_a_port_where_somebody_answers_is_refused(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"220 sandbox.test ESMTP\r\n")
+                connection.recv(100)
+                connection.sendall(b"221 2.0.0 bye\r\n")
+
+        other = threading.Thread(target=greet)
+        other.start()
+        with pytest.raises(traffic.MissingTool, match="something answers"):
+            traffic.Sink(tmp_path, listener.getsockname()[1])
+        other.join()
