@@ -23,6 +23,7 @@ from angarium.config.address import covers_everything, parse_host
 from angarium.config.next_hop import SHAPES, SUPPORTED
 from angarium.config.problem import nearest
 from angarium.config.units import format_duration, format_size
+from angarium.config.wording import read_wordings
 
 if TYPE_CHECKING:
     from angarium.config.address import Network
@@ -52,6 +53,7 @@ def check_all(config: Config, findings: Findings) -> None:
     _check_memory_marks(config, findings)
     _check_retry(config, findings)
     _check_routes(config, findings)
+    _check_notification(config, findings)
     if config.sandbox:
         check_nothing_leaves(config, findings)
 
@@ -367,6 +369,24 @@ def _check_next_hop(config: Config, route: Route, path: KeyPath, findings: Findi
                 f'leads back to listener "{listener.name}": the mail would go round until its hops are counted out'
             )
             findings.error((*path, "next_hop"), message)
+
+
+def _check_notification(config: Config, findings: Findings) -> None:
+    path: KeyPath = ("notification", "templates")
+    wordings, problems = read_wordings(config.notification.templates if findings.sound(path) else None)
+    for problem in problems:
+        findings.error(path, problem)
+    path = ("notification", "languages")
+    if not findings.sound(path):
+        return
+    if not config.notification.languages:
+        findings.error(path, "needs at least one language")
+    for language in config.notification.languages:
+        if language not in wordings and not problems:
+            known = sorted(wordings)
+            findings.error(
+                path, f'there are no texts in "{language}", only in {", ".join(known)}', nearest(language, known)
+            )
 
 
 def check_nothing_leaves(config: Config, findings: Findings) -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "Limits",
     "Listener",
     "Node",
+    "Notification",
     "Queue",
     "Retry",
     "Route",
@@ -221,6 +222,14 @@ class Classes(Struct, frozen=True):
         return strength(self.ceiling) <= strength(self.own) <= strength(self.floor)
 
 
+class Notification(Section, frozen=True):
+    """What senders are told of their mail, and in which words."""
+
+    templates: FilePath | None = None  # folder of LANGUAGE.toml; None: the texts that come with the relay
+    languages: tuple[str, ...] = ("en",)  # one after the other; the first gives the subject
+    original_size_octets: Annotated[Size, Meta(ge=0, le=50_000_000)] = 50_000  # of what is returned whole
+
+
 class Config(Section, frozen=True):
     """Everything."""
 
@@ -235,6 +244,7 @@ class Config(Section, frozen=True):
     delivery: Delivery = field(default_factory=Delivery)
     tenant: tuple[Tenant, ...] = ()
     route: tuple[Route, ...] = ()
+    notification: Notification = field(default_factory=Notification)
     sandbox: bool = False  # nothing may leave the machine
 
     def limits_of(self, listener: Listener) -> Limits:
