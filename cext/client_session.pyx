@@ -6,6 +6,9 @@ the next envelope in the same write as the content before it (RFC 2920 §3.1). I
 receive buffer that all sessions of a worker share. Output: per recipient the reply that decided, given to the
 dispatcher.
 
+A host that offers DSN gets RET, ENVID, NOTIFY and ORCPT as they came (RFC 3461 §5.2.1); one that does not gets none of
+them (§5.2.2), and where a recipient's NOTIFY asks for SUCCESS, that is settled outside of this module.
+
 Fails: a connection that ends before the last octet of the content was written has delivered nothing: what was not
 answered is sent again. One that ends after it leaves the accepted recipients in doubt. A reply that is none, or that
 nobody asked for, ends the connection. Results carry code 0 where no reply was seen.
@@ -51,6 +54,8 @@ cdef enum:
     LONGEST_TEXT = 1000          # octets of a reply's text that are kept
     MOST_TRANSFERS = 3           # connections that may lose a delivery before it counts as an attempt
 
+cdef const char *HEX = b"0123456789ABCDEF"
+
 PHASE_NAMES = ("connecting", "the greeting", "EHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "the mail data",
                "the end of the mail data",
                "RSET", "nothing", "QUIT")
@@ -73,6 +78,41 @@ cdef bint has_high(const char *p, size_t n) noexcept nogil:
         if <uint8_t>p[i] > 127:
             return True
     return False
+
+
+cdef size_t put_utf8_xtext(char *out, const char *octets, size_t n) noexcept nogil:
+    """An address of type utf-8 in its 7-bit form, at most three times as long: what is not ASCII as \\x{HEX}.
+
+    RFC 6533 §3: utf-8-addr-xtext. The octets are well-formed UTF-8, the command parser has seen to that.
+    """
+    cdef size_t i = 0
+    cdef size_t k = 0
+    cdef uint32_t character
+    cdef uint8_t octet
+    cdef int more, shift
+    while i < n:
+        octet = <uint8_t>octets[i]
+        i += 1
+        if octet < 0x80:
+            out[k] = octet
+            k += 1
+            continue
+        more = 1 if octet < 0xE0 else 2 if octet < 0xF0 else 3
+        character = octet & (0x3F >> more)
+        while more and i < n:
+            character = character << 6 | <uint8_t>octets[i] & 0x3F
+            i += 1
+            more -= 1
+        k += put(out + k, b"\\x{", 3)
+        shift = 20
+        while shift > 4 and character >> shift == 0:
+            shift -= 4
+        while shift >= 0:
+            out[k] = HEX[character >> shift & 15]
+            k += 1
+            shift -= 4
+        k += put(out + k, b"}", 1)
+    return k
 
 
 cdef class Egress:
@@ -325,6 +365,7 @@ cdef class ClientSession(Carrier):
         self._limit(delivery)
         self._current = delivery
         delivery.host = self.host
+        delivery.dsn_passed_on = self.capabilities & CAPABILITY_DSN != 0
         self._rcpt_answered = self._rcpt_accepted = 0
         self._answered = self._content_sent = self._mail_refused = False
         self._refused = None
@@ -410,7 +451,12 @@ cdef class ClientSession(Carrier):
                     n -= 1               # the last comma
             if recipient.orcpt.length:
                 n += put(p + n, b" ORCPT=", 7)
-                n += put(p + n, recipient.orcpt.octets, recipient.orcpt.length)
+                if not self.capabilities & CAPABILITY_SMTPUTF8 and has_high(
+                    recipient.orcpt.octets, recipient.orcpt.length
+                ):
+                    n += put_utf8_xtext(p + n, recipient.orcpt.octets, recipient.orcpt.length)
+                else:
+                    n += put(p + n, recipient.orcpt.octets, recipient.orcpt.length)
         n += put(p + n, b"\r\n", 2)
         return n
 
@@ -419,7 +465,7 @@ cdef class ClientSession(Carrier):
         cdef MailBuffer buffer = delivery.buffer
         cdef Egress egress = self.egress
         cdef Recipient recipient
-        cdef size_t wanted = 1024 + buffer.data_begin - buffer.begin + <size_t>delivery.recipients * 80
+        cdef size_t wanted = 1024 + 3 * (buffer.data_begin - buffer.begin) + <size_t>delivery.recipients * 80
         cdef size_t position, n
         cdef uint16_t i, k
         cdef char *moved
@@ -604,6 +650,9 @@ cdef class ClientSession(Carrier):
         cdef Delivery delivery = self._current
         if not good or self._refused is not None:
             return self._settle(PHASE_FINAL)
+        if not delivery.dsn_passed_on and delivery.asks_for_success():
+            # the sender is to be told, and this host will not do it (RFC 3461 §5.2.2)
+            return self._settle(PHASE_FINAL)
         self._current = None
         self.transactions += 1
         self.queue.dispatcher.delivered(delivery, &self._parser.reply, self._parser.text())
@@ -615,6 +664,7 @@ cdef class ClientSession(Carrier):
         """The envelope of the next delivery is on its way already."""
         self._current = self._ahead
         self._current.host = self.host
+        self._current.dsn_passed_on = self.capabilities & CAPABILITY_DSN != 0
         self._ahead = None
         self._rcpt_answered = self._rcpt_accepted = 0
         self._answered = self._content_sent = self._mail_refused = self._chunked = False

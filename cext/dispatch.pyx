@@ -24,6 +24,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
+from angarium._core.command cimport NOTIFY_SUCCESS
 from angarium._core.counters cimport Counters, Slot, slot_add, slot_observe, slot_set
 from angarium._core.event_log cimport EventLog
 from angarium._core.journal cimport Journal, Receiver, Taker
@@ -124,6 +125,27 @@ cdef class Delivery:
     def indices(self) -> list[int]:
         """The message's indices of this delivery's recipients."""
         return [self.index(i) for i in range(self.recipients)]
+
+    cdef bint asks_for_success(self) noexcept:
+        """Whether the NOTIFY of one of its recipients holds SUCCESS (RFC 3461 §4.1)."""
+        cdef Recipient recipient
+        cdef size_t position = self.buffer.first_recipient()
+        cdef uint16_t i
+        cdef uint16_t k = 0
+        for i in range(self.message.recipients):
+            if k == self.recipients:
+                break
+            position = self.buffer.recipient_at(position, &recipient)
+            if self.index(k) == i:
+                if recipient.notify & NOTIFY_SUCCESS:
+                    return True
+                k += 1
+        return False
+
+    @property
+    def wants_success(self) -> bool:
+        """asks_for_success for callers in Python."""
+        return self.asks_for_success()
 
     def mail_buffer(self) -> MailBuffer:
         """The octets of the message."""
@@ -1048,7 +1070,14 @@ cdef class JournalIntake(Intake):
 
     cdef uint64_t next_id(self) except 0:
         cdef Journal journal = self._open()
-        return (self._current if journal is None else journal).next_id()
+        if journal is None:
+            journal = self._current
+            if journal.failed:               # one that is only full still takes notifications
+                for other in self.journals:
+                    if (<Journal>other).failed == 0:
+                        journal = <Journal>other
+                        break
+        return journal.next_id()
 
     cdef const char *refusal(self) noexcept:
         if self._open() is not None:
@@ -1063,9 +1092,15 @@ cdef class JournalIntake(Intake):
             return self.dispatcher.take(message)
         return self.dispatcher.journal_of(message).append_message(message, receiver)
 
-    def submit(self, Message message, Receiver receiver=None):
-        """accept for callers in Python (DSNs, tests); OSError when the journal takes nothing."""
-        self.accept(message, receiver)
+    def submit(self, Message message, Receiver receiver=None, bint notification=False):
+        """accept for callers in Python (DSNs, tests); OSError when the journal takes nothing.
+
+        notification: it may use a part of the last room on a full disk.
+        """
+        if notification:
+            self.dispatcher.journal_of(message).append_message(message, receiver, True)
+        else:
+            self.accept(message, receiver)
 
     def new_id(self) -> int:
         """A queue id for a message to be submitted."""

@@ -17,7 +17,7 @@ outcome is not yet in the journal: after a crash, those are the messages that ar
 
 Fails: a write or sync that fails fences the segment (never written or synced again), tells everyone who waits, and sets
 `failed` until `heal` succeeds. When there is room for two more segments only, `full` is set and messages are refused
-with JournalFull; what is left is for records that let messages go.
+with JournalFull; what is left is for records that let messages go, and a part of it for notifications, which do so too.
 """
 
 import contextlib
@@ -550,8 +550,18 @@ cdef class Journal:
         """A file that `prepare_spare` made ready."""
         self.spares.append(segment)
 
-    cdef int append_message(self, Message message, Receiver receiver) except -1:
-        """Append the record of message.buffer; receiver is told when it is safe (None: nobody is)."""
+    cdef bint _reserve_takes(self, uint64_t length) noexcept:
+        """Whether a notification may use what is left on a full disk.
+
+        It ends a message, and so makes room in time; half of the reserve stays for the `done` records.
+        """
+        return self._active is None or not self._on_reserve or self._active.used + length <= self._active.size >> 1
+
+    cdef int append_message(self, Message message, Receiver receiver, bint notification=False) except -1:
+        """Append the record of message.buffer; receiver is told when it is safe (None: nobody is).
+
+        notification: it is about a message that is ours, and may use a part of the last room.
+        """
         cdef MailBuffer buffer = message.buffer
         cdef size_t length = buffer.end - buffer.begin
         cdef char *record = buffer.octets + buffer.begin
@@ -561,7 +571,7 @@ cdef class Journal:
         cdef bint must_sync = message.durability != DURABILITY_ASYNC
         if not is_new and self.ledger.in_memory_changed:
             self.checkpoint()                # which has it among those in memory
-        segment = self._place(length, False)
+        segment = self._place(length, notification and self._reserve_takes(length))
         (<RecordHeader *>record).flags = 0 if is_new else RECORD_FROM_MEMORY
         seal_record(record, segment.serial)
         sequence = committer_put(self._committer, segment.fd, segment.used, record, length, 0, must_sync, 0, 0)

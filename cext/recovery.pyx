@@ -34,6 +34,7 @@ from angarium._core.outcome_record cimport OutcomeEntry, OutcomeMeta, next_entry
 from angarium._core.record cimport (
     BLOCK,
     MARK_IN_DOUBT,
+    MARK_WARNED,
     MESSAGE_COMMITTING,
     MESSAGE_HELD,
     RECIPIENT_IN_DOUBT,
@@ -44,6 +45,7 @@ from angarium._core.record cimport (
     RECORD_MAGIC,
     RECORD_OUTCOME,
     RECORD_RELEASE,
+    RECORD_WARNED,
     AcceptedMeta,
     Message,
     RecordHeader,
@@ -269,6 +271,8 @@ cdef class SegmentScan:
             message.state = MESSAGE_HELD
         elif header.type == RECORD_RELEASE:
             message.state = MESSAGE_COMMITTING
+        elif header.type == RECORD_WARNED:
+            message.marks |= MARK_WARNED
         return 0
 
     cdef int _count(self, RecordHeader *header, const char *p, size_t n) except -1:

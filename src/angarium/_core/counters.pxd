@@ -61,6 +61,8 @@ cpdef enum Slot:
     DELIVERY_CONNECTIONS
     DELIVERY_READY                   # messages that may go now
     DELIVERY_SCHEDULED               # messages that wait for their time
+    # outcome
+    OUTCOME_NOTIFICATIONS_WAITING    # notifications that no journal has taken yet
 
     # ---- counters: they never go back ----
     # ingress: connections
@@ -145,6 +147,13 @@ cpdef enum Slot:
     # outcome
     OUTCOME_EVENTS
     OUTCOME_EVENTS_DROPPED
+    # outcome: notifications to senders that are queued, by the worst that they tell
+    OUTCOME_NOTIFICATIONS_FAILED
+    OUTCOME_NOTIFICATIONS_DELAYED
+    OUTCOME_NOTIFICATIONS_SUCCESS
+    OUTCOME_NOTIFICATIONS_PUT_OFF    # no room to wait: it is tried again with the message
+    OUTCOME_NOTIFICATIONS_DROPPED    # of success, and no room to wait
+    OUTCOME_DOUBLE_BOUNCES           # notifications that could not be delivered
     # processes
     WORKER_STARTS
 

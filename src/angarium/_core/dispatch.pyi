@@ -26,6 +26,7 @@ class Delivery:
 
     results: list[_Result] | None
     host: bytes | None
+    dsn_passed_on: bool
     @property
     def message(self) -> Message: ...
     @property
@@ -36,6 +37,9 @@ class Delivery:
     def began(self) -> float: ...
     @property
     def transfers(self) -> int: ...
+    @property
+    def wants_success(self) -> bool:
+        """Whether the NOTIFY of one of its recipients holds SUCCESS."""
     def indices(self) -> list[int]:
         """The message's indices of this delivery's recipients."""
     def mail_buffer(self) -> MailBuffer:
@@ -220,8 +224,11 @@ class JournalIntake(Intake):
     def dispatcher(self) -> Dispatcher: ...
     @property
     def accepting(self) -> bool: ...
-    def submit(self, message: Message, receiver: Receiver | None = None) -> None:
-        """Take a message made here; OSError when the journal takes nothing."""
+    def submit(self, message: Message, receiver: Receiver | None = None, notification: bool = False) -> None:
+        """Take a message made here; OSError when the journal takes nothing.
+
+        notification: it may use a part of the last room on a full disk.
+        """
     def new_id(self) -> int:
         """A queue id for a message to be submitted."""
 

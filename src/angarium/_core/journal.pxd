@@ -106,7 +106,8 @@ cdef class Journal:
     cdef uint32_t _headers                   # how many have been put, of whichever kind
 
     cdef uint64_t next_id(self) except 0
-    cdef int append_message(self, Message message, Receiver receiver) except -1
+    cdef int append_message(self, Message message, Receiver receiver, bint notification=*) except -1
+    cdef bint _reserve_takes(self, uint64_t length) noexcept
     cdef int append_small(self, uint8_t type, uint64_t id, uint16_t flags, const char *body, size_t n) except -1
     cdef int append_done(self, Message message, int reason) except -1
     cdef int count_memory(self, Message message) except -1

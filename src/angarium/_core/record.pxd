@@ -54,6 +54,7 @@ cpdef enum RecordType:
     RECORD_HOLD = 4          # kept from delivery until a RECORD_RELEASE
     RECORD_RELEASE = 5
     RECORD_LEDGER = 6        # totals of recipients so far (ledger.pxd)
+    RECORD_WARNED = 8        # its sender was told that it is late
 
 
 cpdef enum Durability:

@@ -14,6 +14,7 @@ class RecordType(IntEnum):
     RECORD_HOLD = 4
     RECORD_RELEASE = 5
     RECORD_LEDGER = 6
+    RECORD_WARNED = 8
 
 class Durability(IntEnum):
     DURABILITY_FSYNC = 0

@@ -145,7 +145,7 @@ class Router:
         return max(1, connections // self._workers)
 
     def _discard(self, delivery: Delivery) -> None:
-        self._dispatcher.delivered_by_hand(delivery, 250, b"discarded by configuration")
+        self._delivered(delivery, b"discarded by configuration")
 
     def _into_maildir(self, folder: Path, delivery: Delivery) -> None:
         delivery.queue.open += 1
@@ -172,7 +172,15 @@ class Router:
             text = f"cannot write into {folder}: {failure}".encode("utf-8", "replace")
             self._settle_all(delivery, 451, (4, 3, 0), text)
             return
-        self._dispatcher.delivered_by_hand(delivery, 250, f"delivered to {path.name}".encode())
+        self._delivered(delivery, f"delivered to {path.name}".encode())
+
+    def _delivered(self, delivery: Delivery, text: bytes) -> None:
+        """Handed over without SMTP; a sender who wants to hear of it is told (RFC 3461 §5.2.3)."""
+        if delivery.wants_success:
+            delivery.results = [(index, 250, (2, 0, 0), text, Phase.PHASE_FINAL) for index in delivery.indices()]
+            self._dispatcher.settle(delivery)
+        else:
+            self._dispatcher.delivered_by_hand(delivery, 250, text)
 
     # -------------------------------------------------------------- next hops by MX
 
