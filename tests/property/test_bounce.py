@@ -6,7 +6,8 @@ import email.policy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from angarium._core.command import encode_xtext
+from angarium._core.command import Notify, encode_xtext
+from angarium.config.wording import shipped_wordings
 from angarium.mail.status import EnhancedStatus
 from angarium.outcome.bounce import OriginalMessage, RecipientReport, build_dsn
 
@@ -20,13 +21,15 @@ octets = st.one_of(
 reports = st.builds(
     RecipientReport,
     forward_path=octets.map(lambda local: b'"' + local + b'"@example.net'),
-    action=st.sampled_from(["failed", "delayed"]),
+    kind=st.sampled_from(["failed", "expired", "delayed", "relayed", "delivered", "expanded"]),
     status=st.just(EnhancedStatus(5, 0, 0)),
     text=octets,
     reply_code=st.sampled_from([0, 550]),
     remote_mta=octets,
     orcpt=st.one_of(st.just(b""), octets.map(lambda address: b"rfc822;" + encode_xtext(address))),
     last_attempt=st.just(1.7e9),
+    retries_until=st.just(1.8e9),
+    notify=st.just(Notify.NOTIFY_SUCCESS | Notify.NOTIFY_FAILURE | Notify.NOTIFY_DELAY),
 )
 originals = st.builds(
     OriginalMessage,
@@ -40,11 +43,23 @@ originals = st.builds(
 )
 
 
-@given(originals, st.lists(reports, min_size=1, max_size=3))
+@given(
+    originals,
+    st.lists(reports, min_size=1, max_size=3),
+    st.lists(st.sampled_from(["en", "de"]), min_size=1, max_size=2),
+)
 def test_a_notification_has_three_parts_and_a_group_for_each_recipient(
-    original: OriginalMessage, told: list[RecipientReport]
+    original: OriginalMessage, told: list[RecipientReport], languages: list[str]
 ) -> None:
-    dsn = build_dsn(original, told, hostname="relay.example.org", now=1.7e9, message_id="id@example")
+    known = shipped_wordings()
+    dsn = build_dsn(
+        original,
+        told,
+        hostname="relay.example.org",
+        now=1.7e9,
+        message_id="id@example",
+        wordings=[known[language] for language in languages],
+    )
     assert dsn is not None
     assert dsn.eight_bit or not any(octet > 127 for octet in dsn.mail_data.partition(b"\r\n\r\n")[2])
     header, _, body = dsn.mail_data.partition(b"\r\n\r\n")
@@ -57,6 +72,7 @@ def test_a_notification_has_three_parts_and_a_group_for_each_recipient(
     pieces = body.split(b"\r\n--" + boundary.encode())
     assert len(pieces) == 5, "preamble, three parts, the end"
     assert pieces[-1] == b"--\r\n"
+    assert max(map(len, pieces[1].split(b"\r\n"))) <= 998
     status = pieces[2].partition(b"\r\n\r\n")[2]
     groups = status.removesuffix(b"\r\n").split(b"\r\n\r\n")
     assert len(groups) == 1 + len(told)

@@ -452,7 +452,9 @@ anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
 """
 
-    def __init__(self, *, size_limit: int = 20_480_000) -> None:
+    def __init__(self, *, size_limit: int = 20_480_000, hidden: str = "") -> None:
+        """hidden: extensions that it does not offer, in its own words (`dsn, chunking`)."""
+        self._hidden = hidden
         self._postfix = require("postfix")
         if os.geteuid() != 0:
             pytest.skip("Postfix can be started by root only")
@@ -507,6 +509,7 @@ postlog unix-dgram n - n - 1 postlogd
             "always_add_missing_headers": "no",
             "local_header_rewrite_clients": "",  # for others nothing is added or rewritten
             "smtputf8_enable": "yes",
+            "smtpd_discard_ehlo_keywords": self._hidden,
         }
         (self._configuration / "main.cf").write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))
         (self._configuration / "master.cf").write_text(self.SERVICES.format(port=self.port))

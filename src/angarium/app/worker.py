@@ -32,13 +32,14 @@ from angarium.app.bouncer import Bouncer
 from angarium.app.control import ControlServer
 from angarium.clock import SystemClock
 from angarium.config.resolve import memory_budget_octets
+from angarium.config.wording import read_wordings
 from angarium.delivery.attempt import Router
 from angarium.delivery.connection import Connector
 from angarium.delivery.resolver import Resolver, families_of_machine
 from angarium.delivery.route import RouteTable
 from angarium.ingress.listener import listen
 from angarium.outcome.recorder import Recorder
-from angarium.queue.backoff import expires_at, next_attempt_at
+from angarium.queue.backoff import expires_at, next_attempt_at, warns_at
 from angarium.queue.indexer import Indexer
 from angarium.queue.ledger import LedgerWatch
 from angarium.queue.loader import Loader
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from angarium._core.record import Message
     from angarium._core.server_session import ListenerProfile
     from angarium.config.model import Config, Retry
+    from angarium.config.wording import Wording
     from angarium.ingress.implicit_tls import ImplicitTlsServer
     from angarium.queue.damaged import Damage
 
@@ -68,6 +70,7 @@ HEAP_KEPT_OCTETS = 24 << 20  # free memory that is not given back: what bursts o
 HEAP_MAPPED_OCTETS = 4 << 20
 SWEEP_S = 60.0  # in so long every queued message is looked at once: has its time come to an end?
 LEAST_SWEPT = 256
+MOST_TOLD = 50  # notifications of expiry and delay written in one tick; the next round finds the others again
 SPARE_TICKS = 20  # segments that are done come back as spares: one is made only when none has for so long
 
 
@@ -212,7 +215,15 @@ class Worker:
             lifetime_s=config.delivery.lifetime_s,
             chunk_octets=(1 << 16) if config.delivery.bdat == "auto" else 0,
         )
-        bouncer = Bouncer(self.intake, self.events, clock, hostname=config.node.hostname)
+        self.bouncer = Bouncer(
+            self.intake,
+            self.counters,
+            self.events,
+            clock,
+            hostname=config.node.hostname,
+            wordings=self._wordings(),
+            longest_original_octets=config.notification.original_size_octets,
+        )
         chance = random.Random()
         self.recorder = recorder = Recorder(
             dispatcher,
@@ -222,7 +233,8 @@ class Worker:
             next_attempt=lambda message: next_attempt_at(
                 self._retry_of(message), _released(message), clock.now(), message.attempts, chance
             ),
-            bounce=bouncer.bounce,
+            expires_at=lambda message: expires_at(self._retry_of(message), _released(message)),
+            tell=self.bouncer.tell,
         )
         self.connector = Connector(
             self.egress,
@@ -262,6 +274,14 @@ class Worker:
         dispatcher.reconsider = recorder.reconsider
         dispatcher.partial = recorder.partial
         dispatcher.keep_reply = recorder.delivered
+
+    def _wordings(self) -> list[Wording]:
+        """What notifications are written in; a file that went bad since the configuration was checked is left out."""
+        known, problems = read_wordings(self.config.notification.templates)
+        for problem in problems:
+            log.error("notification.templates: %s", problem)
+        languages = [language for language in self.config.notification.languages if language in known]
+        return [known[language] for language in languages or ["en"]]
 
     def _requeue(self) -> None:
         """What recovery found waits for its time, or goes as soon as there is room."""
@@ -353,10 +373,13 @@ class Worker:
 
     def _sweep(self) -> None:
         """Look at a part of the queue, so that all of it is looked at once a minute."""
-        over, _ = self.dispatcher.sweep(max(LEAST_SWEPT, int(self.dispatcher.table.capacity * TICK_S / SWEEP_S)))
-        for message in over:
+        over, late = self.dispatcher.sweep(max(LEAST_SWEPT, int(self.dispatcher.table.capacity * TICK_S / SWEEP_S)))
+        for message, then in [
+            *((message, self._expire) for message in over),
+            *((message, self._warn) for message in late),
+        ][:MOST_TOLD]:
             if self.dispatcher.withdraw(message):
-                self._with_mail_data(message, self._expire)
+                self._with_mail_data(message, then)
 
     def _with_mail_data(self, message: Message, then: Callable[[Message], None]) -> None:
         if message.buffer is not None:
@@ -371,7 +394,21 @@ class Worker:
         if self._clock.now() < end:
             self.dispatcher.wait(message, end)
         else:
-            self.recorder.expire(message)
+            self.recorder.expire(message, self._waits_for(message))
+
+    def _warn(self, message: Message) -> None:
+        if message.buffer is None:
+            return
+        at = message.next_attempt
+        late = warns_at(self._retry_of(message), _released(message))
+        if late is not None and self._clock.now() >= late:
+            self.recorder.warn(message, self._waits_for(message))
+        self.dispatcher.wait(message, at)
+
+    def _waits_for(self, message: Message) -> bytes:
+        """Why the next hop of message is left alone, if it is."""
+        queue = self.dispatcher.schedule.queue(message)
+        return b"" if queue is None or queue.reason is None else queue.reason
 
     def _publish_resolver(self) -> None:
         resolver = self.resolver
@@ -455,7 +492,8 @@ class Worker:
         self.dispatcher.stopped = True
         self.egress.quit_idle()
         until = loop.time() + DRAIN_S
-        while (self.reception.sessions or self.egress.sessions) and loop.time() < until:
+        # a notification that is on its way to the disk ends its message's story: wait for it, or it is written twice
+        while (self.reception.sessions or self.egress.sessions or self.bouncer.committing) and loop.time() < until:
             await asyncio.sleep(TICK_S)
             self.reception.drain()
             self.egress.quit_idle()

@@ -302,6 +302,36 @@ METRICS: tuple[MetricSpec, ...] = (
     # outcome
     _counter("outcome_events_total", Slot.OUTCOME_EVENTS, "Events written to the event log."),
     _counter("outcome_dropped_events_total", Slot.OUTCOME_EVENTS_DROPPED, "Events that could not be written."),
+    _counter(
+        "outcome_notifications_total",
+        {
+            "failed": Slot.OUTCOME_NOTIFICATIONS_FAILED,
+            "delayed": Slot.OUTCOME_NOTIFICATIONS_DELAYED,
+            "success": Slot.OUTCOME_NOTIFICATIONS_SUCCESS,
+        },
+        "Delivery status notifications queued, by the worst that they tell their recipient.",
+        "kind",
+    ),
+    _gauge(
+        "outcome_waiting_notifications",
+        Slot.OUTCOME_NOTIFICATIONS_WAITING,
+        "Notifications that no journal has taken yet; the messages that they are about stay queued.",
+    ),
+    _counter(
+        "outcome_put_off_notifications_total",
+        Slot.OUTCOME_NOTIFICATIONS_PUT_OFF,
+        "Notifications that found no room to wait in: their message is deferred, and they are tried again with it.",
+    ),
+    _counter(
+        "outcome_dropped_notifications_total",
+        Slot.OUTCOME_NOTIFICATIONS_DROPPED,
+        "Notifications of a success that found no room to wait in, and were given up.",
+    ),
+    _counter(
+        "outcome_double_bounces_total",
+        Slot.OUTCOME_DOUBLE_BOUNCES,
+        "Mail with the null reverse-path that failed: nobody is told.",
+    ),
     # processes
     _counter("worker_starts_total", Slot.WORKER_STARTS, "Starts of worker processes, the first ones included."),
     _histogram("worker_loop_lag_seconds", Slot.LOOP_LAG, "How late a worker's event loop ran what was due."),

@@ -1,5 +1,6 @@
 """Delivery status notifications, read back with the standard library's parser: RFC 3461, 3464, 6522, 6533."""
 
+import base64
 import email
 import email.policy
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from angarium._core.command import Notify, ReturnContent, encode_xtext
+from angarium.config.wording import shipped_wordings
 from angarium.mail.status import EnhancedStatus
 from angarium.outcome.bounce import DeliveryStatusNotification, OriginalMessage, RecipientReport, build_dsn
 
@@ -21,7 +23,7 @@ MAIL = (
 ORIGINAL = OriginalMessage(queue_id="0abc", reverse_path=b"ada@example.org", mail_data=MAIL, received=1751364000.7)
 FAILED = RecipientReport(
     forward_path=b"bob@example.net",
-    action="failed",
+    kind="failed",
     status=EnhancedStatus(5, 1, 1),
     text=b"no such user\nhere",
     reply_code=550,
@@ -31,7 +33,7 @@ FAILED = RecipientReport(
 )
 DELAYED = RecipientReport(
     forward_path=b"eve@example.com",
-    action="delayed",
+    kind="delayed",
     status=EnhancedStatus(4, 4, 1),
     text=b"mx.example.com[192.0.2.1]:25: connection refused",
     retries_until=1751796000.0,
@@ -40,6 +42,7 @@ DELAYED = RecipientReport(
 
 def build(*reports: RecipientReport, **changes: Any) -> DeliveryStatusNotification | None:
     options = {"longest_original_octets": changes.pop("longest_original_octets", 50_000)}
+    options["wordings"] = changes.pop("wordings", ())
     return build_dsn(
         replace(ORIGINAL, **changes),
         reports,
@@ -85,6 +88,7 @@ def test_a_failure_is_reported_to_the_reverse_path_from_the_null_one() -> None:
             ("Remote-MTA", "dns; mx1.example.net"),
             ("Diagnostic-Code", "smtp; 550 5.1.1 no such user here"),
             ("Last-Attempt-Date", "Tue, 01 Jul 2025 11:00:00 +0000"),
+            ("Final-Log-ID", "0abc"),
         ],
     ]
     text = parts[0].get_content()
@@ -144,11 +148,96 @@ def test_a_delay_is_reported_with_the_header_alone() -> None:
         ("Action", "delayed"),
         ("Status", "4.4.1"),
         ("Diagnostic-Code", "X-Angarium; mx.example.com[192.0.2.1]:25: connection refused"),
+        ("Final-Log-ID", "0abc"),
         ("Will-Retry-Until", "Sun, 06 Jul 2025 10:00:00 +0000"),
     ]
     text = parts[0].get_content()
-    assert "tried again, until Sun, 06 Jul 2025 10:00:00 +0000" in text
+    assert "tried again until 2025-07-06 10:00 UTC, and then given up" in " ".join(text.split())
     assert "not be tried again" not in text
+
+
+def test_a_delay_without_an_end_is_none() -> None:
+    with pytest.raises(ValueError, match="until which"):
+        replace(DELAYED, retries_until=None)
+
+
+SUCCESS = RecipientReport(
+    forward_path=b"ina@example.net",
+    kind="relayed",
+    status=EnhancedStatus(2, 0, 0),
+    text=b"2.0.0 queued as 77",
+    reply_code=250,
+    remote_mta=b"mx1.example.net",
+    notify=Notify.NOTIFY_SUCCESS,
+    last_attempt=1751367600.0,
+)
+KINDS: list[tuple[RecipientReport, str, str, str]] = [
+    (FAILED, "failed", "5.1.1", "Your mail could not be delivered"),
+    (replace(FAILED, kind="expired", status=EnhancedStatus(4, 4, 7)), "failed", "4.4.7", "not be delivered in time"),
+    (DELAYED, "delayed", "4.4.1", "Your mail is delayed"),
+    (SUCCESS, "relayed", "2.0.0", "Your mail was handed on"),
+    (replace(SUCCESS, kind="delivered", remote_mta=b""), "delivered", "2.0.0", "Your mail was delivered"),
+    (replace(SUCCESS, kind="expanded", remote_mta=b""), "expanded", "2.0.0", "passed on to several recipients"),
+]
+
+
+@pytest.mark.parametrize(("report", "action", "status", "subject"), KINDS, ids=lambda value: str(value)[:12])
+def test_every_kind_has_its_action_and_its_words(
+    report: RecipientReport, action: str, status: str, subject: str
+) -> None:
+    message, groups, parts = read(build(report, ret=ReturnContent.RET_FULL))
+    assert subject in message["Subject"]
+    assert (groups[1]["Action"], groups[1]["Status"]) == (action, status)
+    assert f"<{report.forward_path.decode()}>" in parts[0].get_content()
+    failed = action == "failed"
+    assert parts[2].get_content_type() == ("message/rfc822" if failed else "text/rfc822-headers"), "RFC 3461 \u00a74.3"
+    assert ("Will-Retry-Until" in groups[1]) is (action == "delayed")
+
+
+def test_the_gravest_news_gives_the_subject() -> None:
+    dsn = build(SUCCESS, DELAYED, replace(FAILED, kind="expired"), FAILED)
+    assert dsn is not None
+    assert dsn.kind == "failed"
+    message, groups, _ = read(dsn)
+    assert message["Subject"] == "Your mail could not be delivered"
+    assert [group["Action"] for group in groups[1:]] == ["relayed", "delayed", "failed", "failed"]
+
+
+def test_it_speaks_the_languages_that_it_is_told() -> None:
+    known = shipped_wordings()
+    dsn = build(FAILED, wordings=[known["de"], known["en"]])
+    message, _, parts = read(dsn)
+    assert message["Subject"] == "Ihre Nachricht konnte nicht zugestellt werden"
+    assert message["From"].addresses[0].display_name == "Mailzustellung"
+    assert parts[0]["Content-Language"] == "de, en"
+    text = parts[0].get_content()
+    assert text.index("Empf\u00e4ngeradresse unbekannt") < text.index("Bad destination mailbox address")
+    assert "vom 01.07.2025 10:00 UTC" in text
+    assert dsn is not None
+    assert dsn.mail_data.isascii(), "umlauts need no 8BITMIME"
+    subject = read(build(DELAYED, wordings=[known["de"]]))[0]["Subject"]
+    assert subject == "Die Zustellung Ihrer Nachricht verz\u00f6gert sich"
+
+
+@pytest.mark.parametrize(
+    ("field", "shown"),
+    [
+        (b"Subject: hello", "hello"),
+        (b"subject:  two\r\n\tlines", "two lines"),
+        (b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?= you", "Gr\u00fc\u00dfe you"),
+        (b"Subject: =?utf-8?q?a=0D=0ABcc:_x?=", "a??Bcc: x"),
+        (b"Subject: =?x-unknown?b?AAAA?=", "=?x-unknown?b?AAAA?="),
+        (b"Subject: =?utf-8?b?A?=", "=?utf-8?b?A?="),
+        ("Subject: Gr\u00fc\u00dfe".encode(), "Gr\u00fc\u00dfe"),
+        (b"Subject: caf\xe9", "caf?"),
+        (b"Subject: " + b"x" * 400, "x" * 119 + "\u2026"),
+        (b"Subject:", "(no subject)"),
+        (b"X-Subject: no", "(no subject)"),
+    ],
+)
+def test_a_person_knows_the_message_by_its_subject(field: bytes, shown: str) -> None:
+    text = read(build(FAILED, mail_data=field + b"\r\n\r\nSubject: not this one\r\n"))[2][0].get_content()
+    assert f"\n    {shown}\n" in text.replace("\r\n", "\n")
 
 
 def test_one_notification_tells_of_all_recipients() -> None:
@@ -211,7 +300,7 @@ def test_nothing_from_outside_can_end_a_line(evil: bytes) -> None:
     )
     message, groups, _ = read(build(report, envid=encode_xtext(evil), reverse_path=b'"' + evil + b'"@example.org'))
     assert message["Bcc"] is None
-    assert [len(groups), len(groups[0]), len(groups[1])] == [2, 3, 7]
+    assert [len(groups), len(groups[0]), len(groups[1])] == [2, 3, 8]
     dsn = build(report, envid=encode_xtext(evil), reverse_path=b'"' + evil + b'"@example.org')
     assert dsn is not None
     assert dsn.mail_data.isascii()
@@ -287,6 +376,54 @@ def test_internationalised_mail_is_reported_in_the_global_forms() -> None:
     header_only = build(replace(FAILED, forward_path=bob), smtputf8=True, reverse_path=ada, ret=ReturnContent.RET_HDRS)
     assert header_only is not None
     assert b"Content-Type: text/rfc822-headers\r\n" in header_only.mail_data, "its header is ASCII"
+
+
+def test_internationalised_mail_from_an_ascii_path_is_reported_in_seven_bits() -> None:
+    """RFC 6533: nobody knows whether the host of an ASCII reverse-path takes such mail (\u00a73, \u00a74.1)."""
+    bob = "b\u00f6b@example.net".encode()
+    mail = MAIL.replace(b"Subject: hello", "Subject: Gr\u00fc\u00dfe".encode())
+    for ret, content_type in (
+        (ReturnContent.RET_FULL, "message/global"),
+        (ReturnContent.RET_HDRS, "message/global-headers"),
+    ):
+        dsn = build(
+            replace(FAILED, forward_path=bob, orcpt="utf-8;b\u00f6b+@example.net".encode()),
+            smtputf8=True,
+            mail_data=mail,
+            ret=ret,
+        )
+        assert dsn is not None
+        assert dsn.mail_data.isascii()
+        assert (dsn.eight_bit, dsn.smtputf8) == (False, False)
+        assert rb"Final-Recipient: utf-8; b\x{F6}b@example.net" in dsn.mail_data
+        assert rb"Original-Recipient: utf-8; b\x{F6}b\x{2B}@example.net" in dsn.mail_data
+        _, groups, parts = read(dsn)
+        assert len(groups) == 2
+        assert parts[1].get_content_type() == "message/delivery-status"
+        assert "<b\u00f6b@example.net>" in parts[0].get_content()
+        assert parts[2].get_content_type() == content_type
+        assert parts[2]["Content-Transfer-Encoding"] == "base64"
+        encoded = dsn.mail_data.split(b"base64\r\n\r\n")[1].split(b"\r\n--=_")[0]
+        expected = mail if ret == ReturnContent.RET_FULL else mail[: mail.index(b"\r\n\r\n") + 2]
+        assert base64.b64decode(encoded) == expected
+
+
+@pytest.mark.parametrize(
+    ("orcpt", "seven_bit", "global_form"),
+    [
+        ("utf-8;b\u00f6b@example.net", r"utf-8; b\x{F6}b@example.net", "utf-8; b\u00f6b@example.net"),
+        (r"utf-8;b\x{F6}b@example.net", r"utf-8; b\x{F6}b@example.net", "utf-8; b\u00f6b@example.net"),
+        (r"UTF-8;\x{1F40E}@example.net", r"utf-8; \x{1F40E}@example.net", "utf-8; \U0001f40e@example.net"),
+        (r"utf-8;\x{D800}@example.net", r"utf-8; \x{5C}x{D800}@example.net", r"utf-8; \x{D800}@example.net"),
+        ("rfc822;bob+2B@example.net", "rfc822; bob+@example.net", "rfc822; bob+@example.net"),
+    ],
+)
+def test_original_recipients_in_both_forms(orcpt: str, seven_bit: str, global_form: str) -> None:
+    report = replace(FAILED, orcpt=orcpt.encode())
+    for path, form in ((b"ada@example.org", seven_bit), ("\u00e5da@example.org".encode(), global_form)):
+        dsn = build(report, smtputf8=True, reverse_path=path)
+        assert dsn is not None
+        assert f"\r\nOriginal-Recipient: {form}\r\n".encode() in dsn.mail_data
 
 
 def test_a_reverse_path_alone_can_call_for_the_global_forms() -> None:
