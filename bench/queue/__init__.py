@@ -14,6 +14,7 @@ and the relay. Machine, disk, accounting, generator and sink are those of `bench
     head_of_line a pile for one slow domain, and mail to others
     space        octets on disk beside octets alive, under a mix of short- and long-lived mail
     ten_million  what ten million cost, with a clock that is only a number
+    recovery     one shard of a million messages opened without a relay, with side files and without
     judge        the goals, and whether a result meets them
     report       Markdown from the JSON result
 """

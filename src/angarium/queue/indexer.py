@@ -4,8 +4,8 @@ Input: the journals of one worker, `step` called now and then. Output: side file
 start reads index data and not mail data. A segment whose mail is delivered soon is used again before it gets one: only
 what has been full for INDEX_AFTER_S and still holds mail is indexed.
 
-Fails: a segment that cannot be read or indexed is left without a side file, and is not tried again by this process; none
-is made while the disk has no more room than the journal keeps for itself. Bounds: one side file is written at a time.
+Fails: a segment that cannot be read or indexed is left without a side file, and is not tried again by this process.
+Bounds: one side file is written at a time, and none while the disk has no more room than the journal keeps for itself.
 """
 
 from __future__ import annotations
