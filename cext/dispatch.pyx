@@ -540,7 +540,7 @@ cdef class Dispatcher(Taker):
 
     def wait(self, Message message, double at):
         """Let message wait for its next attempt at `at` (unix seconds)."""
-        self._keep(message, at, message.attempts == 0 and at == 0)
+        self._keep(message, at, message.attempts == 0 and at <= unix_s())
 
     cdef int enqueue(self, Message message) except -1:
         """Put a message that has not been tried where it may go now."""
@@ -837,7 +837,9 @@ cdef class Dispatcher(Taker):
         """Take a waiting message out for what `sweep` found; False when it does not wait any more."""
         if message.state != MESSAGE_SCHEDULED:
             return False
+        at = message.next_attempt
         self.schedule.cancel(message)
+        message.next_attempt = at            # for who puts it back
         message.state = MESSAGE_READY
         return True
 

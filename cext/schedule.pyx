@@ -35,11 +35,15 @@ from angarium._core.record cimport (
     crc32c,
 )
 
+cdef extern from "<stdlib.h>" nogil:
+    void *calloc(size_t n, size_t size)
+
 cdef enum:
     FIRST_CAPACITY = 1024
     LONGEST_DOMAIN = 255
     MOST_TENANTS = 0xFFFE
 
+cdef size_t MOVED_AT_A_TIME = 16 # slots; a table that begins to grow when 7/12 full has grown before it is 2/3 full
 cdef double FRESH_FIRST = 1e10   # seconds by which fresh mail goes before anything tried
 cdef double NEVER = 1e300
 
@@ -596,6 +600,31 @@ cdef class Schedule:
         return (<ScheduledQueue>self._timer[0]).time if self._timer_count else None
 
 
+cdef inline size_t slot_of(uint64_t id, size_t mask) noexcept:
+    """Where the search for an id begins in a table of mask + 1 slots."""
+    return <size_t>((id * <uint64_t>0x9E3779B97F4A7C15) >> 24) & mask
+
+
+cdef void take_out(void **slots, size_t mask, void *message) noexcept:
+    """Empty the slot of message, if it has one, and move back what probing had pushed on."""
+    cdef size_t i = slot_of((<Message>message).id, mask)
+    cdef size_t hole, home
+    while slots[i] != message:
+        if slots[i] == NULL:
+            return
+        i = (i + 1) & mask
+    hole = i
+    while True:
+        i = (i + 1) & mask
+        if slots[i] == NULL:
+            break
+        home = slot_of((<Message>slots[i]).id, mask)
+        if ((i - home) & mask) >= ((i - hole) & mask):
+            slots[hole] = slots[i]
+            hole = i
+    slots[hole] = NULL
+
+
 cdef class MessageTable:
     def __cinit__(self):
         self._capacity = FIRST_CAPACITY
@@ -612,6 +641,7 @@ cdef class MessageTable:
                 if self._slots[i] != NULL:
                     Py_DECREF(<object>self._slots[i])
             free(self._slots)
+            free(self._next_slots)
 
     def __len__(self):
         return self.count
@@ -637,33 +667,45 @@ cdef class MessageTable:
         """How many slots there are."""
         return self._capacity
 
-    cdef size_t _home(self, uint64_t id) noexcept:
-        return <size_t>((id * <uint64_t>0x9E3779B97F4A7C15) >> 24) & (self._capacity - 1)
+    # A larger table is filled beside this one, some slots with each message that comes, and takes its place when it
+    # holds everything: moving a million messages at once would hold up the loop for a tenth of a second.
 
-    cdef int _grow(self) except -1:
-        cdef size_t old_capacity = self._capacity
-        cdef void **old = self._slots
-        cdef void **slots = <void **>malloc(old_capacity * 2 * sizeof(void *))
-        cdef size_t i, k
-        if slots == NULL:
+    cdef int _begin_growing(self) except -1:
+        self._next_slots = <void **>calloc(self._capacity * 2, sizeof(void *))
+        if self._next_slots == NULL:
             raise MemoryError
-        memset(slots, 0, old_capacity * 2 * sizeof(void *))
-        self._capacity = old_capacity * 2
-        self._slots = slots
-        for i in range(old_capacity):
-            if old[i] != NULL:
-                k = self._home((<Message>old[i]).id)
-                while slots[k] != NULL:
-                    k = (k + 1) & (self._capacity - 1)
-                slots[k] = old[i]
-        free(old)
+        self._moved = 0
         return 0
+
+    cdef void _put_next(self, void *message) noexcept:
+        """Have message in the larger table, if it is not yet."""
+        cdef size_t mask = self._capacity * 2 - 1
+        cdef size_t i = slot_of((<Message>message).id, mask)
+        while self._next_slots[i] != NULL:
+            if self._next_slots[i] == message:
+                return
+            i = (i + 1) & mask
+        self._next_slots[i] = message
+
+    cdef void _move_on(self, size_t slots) noexcept:
+        """Copy the next slots into the larger table; when none is left, it takes over."""
+        cdef size_t end = min(self._moved + slots, self._capacity)
+        cdef size_t i
+        for i in range(self._moved, end):
+            if self._slots[i] != NULL:
+                self._put_next(self._slots[i])
+        self._moved = end
+        if end == self._capacity:
+            free(self._slots)
+            self._slots = self._next_slots
+            self._next_slots = NULL
+            self._capacity *= 2
 
     cdef int add(self, Message message) except -1:
         cdef size_t i
-        if (self.count + 1) * 3 > self._capacity * 2:
-            self._grow()
-        i = self._home(message.id)
+        if self._next_slots == NULL and (self.count + 1) * 12 > self._capacity * 7:
+            self._begin_growing()
+        i = slot_of(message.id, self._capacity - 1)
         while self._slots[i] != NULL:
             if (<Message>self._slots[i]).id == message.id:
                 raise ValueError(f"message {message.queue_id} is in the table already")
@@ -673,10 +715,13 @@ cdef class MessageTable:
         self.count += 1
         self.recipients += message.recipients
         self.octets += message.record_octets
+        if self._next_slots != NULL:
+            self._put_next(<void *>message)
+            self._move_on(MOVED_AT_A_TIME if self.count * 3 <= self._capacity * 2 else self._capacity)
         return 0
 
     cdef Message find(self, uint64_t id):
-        cdef size_t i = self._home(id)
+        cdef size_t i = slot_of(id, self._capacity - 1)
         while self._slots[i] != NULL:
             if (<Message>self._slots[i]).id == id:
                 return <Message>self._slots[i]
@@ -684,8 +729,8 @@ cdef class MessageTable:
         return None
 
     cdef bint remove(self, Message message) except -1:
-        cdef size_t i = self._home(message.id)
-        cdef size_t hole, home, mask = self._capacity - 1
+        cdef size_t mask = self._capacity - 1
+        cdef size_t i = slot_of(message.id, mask)
         while self._slots[i] != NULL:
             if <Message>self._slots[i] is message:
                 break
@@ -696,18 +741,28 @@ cdef class MessageTable:
         self.count -= 1
         self.recipients -= message.recipients
         self.octets -= message.record_octets
-        hole = i
-        while True:                          # close the gap: move back what probing had pushed on
+        self._close_gap(i)
+        if self._next_slots != NULL:
+            take_out(self._next_slots, self._capacity * 2 - 1, <void *>message)
+        Py_DECREF(message)
+        return True
+
+    cdef void _close_gap(self, size_t hole) noexcept:
+        """Empty a slot, and move back what probing had pushed on."""
+        cdef size_t mask = self._capacity - 1
+        cdef size_t i = hole
+        cdef size_t home
+        while True:
             i = (i + 1) & mask
             if self._slots[i] == NULL:
                 break
-            home = self._home((<Message>self._slots[i]).id)
+            home = slot_of((<Message>self._slots[i]).id, mask)
             if ((i - home) & mask) >= ((i - hole) & mask):
                 self._slots[hole] = self._slots[i]
+                if self._next_slots != NULL and hole < self._moved <= i:
+                    self._put_next(self._slots[i])   # it goes where the larger table has looked already
                 hole = i
         self._slots[hole] = NULL
-        Py_DECREF(message)
-        return True
 
     def insert(self, Message message):
         """add for callers in Python; ValueError when the id is there already."""

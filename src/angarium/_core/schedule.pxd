@@ -84,6 +84,8 @@ cdef class MessageTable:
     cdef readonly Schedule schedule          # of those that wait
     cdef void **_slots
     cdef size_t _capacity                    # a power of two
+    cdef void **_next_slots                  # a table of twice the size that is being filled; NULL: none is
+    cdef size_t _moved                       # slots that it has been given
     cdef readonly size_t count
     cdef readonly uint64_t recipients
     cdef readonly uint64_t octets            # of their records
@@ -91,8 +93,10 @@ cdef class MessageTable:
     cdef int add(self, Message message) except -1
     cdef Message find(self, uint64_t id)
     cdef bint remove(self, Message message) except -1
-    cdef int _grow(self) except -1
-    cdef size_t _home(self, uint64_t id) noexcept
+    cdef int _begin_growing(self) except -1
+    cdef void _put_next(self, void *message) noexcept
+    cdef void _move_on(self, size_t slots) noexcept
+    cdef void _close_gap(self, size_t hole) noexcept
 
 
 cdef uint8_t lane_of(int priority, uint8_t flags) noexcept nogil
