@@ -1,7 +1,7 @@
 """What an operator does to one message: the one place that reaches into the dispatcher for it.
 
 Each method answers with what became of the message (Effect) and leaves a line in the event log. A message that an
-attempt is under way for is not deleted or bounced: nobody can call back octets that are on their way. A hold and its
+attempt is under way for, or that is being bounced, is not deleted or bounced: nobody can call back octets that are on their way. A hold and its
 release are noted for when it comes back.
 
 Fails: OSError when the journal takes no record; the message is then as it was, or, when it was to end, ends in memory
@@ -93,7 +93,7 @@ class Steering:
         """End it; nobody is told."""
         if message.state == MessageState.MESSAGE_GONE:
             return Effect.UNCHANGED
-        if message.outstanding:
+        if message.state == MessageState.MESSAGE_READY:  # an attempt, or a notification that ends it
             return Effect.UNDER_WAY
         recipients = len(message.unfinished())
         self._dispatcher.drop(message)
@@ -104,7 +104,7 @@ class Steering:
         """End it for these recipients, as failed, and tell its sender."""
         if message.state == MessageState.MESSAGE_GONE:
             return Effect.UNCHANGED
-        if message.outstanding:
+        if message.state == MessageState.MESSAGE_READY:  # an attempt, or a notification that ends it
             return Effect.UNDER_WAY
         if message.buffer is None:
             message.buffer = buffer

@@ -85,3 +85,13 @@ def test_hold_and_release_are_in_the_journal(tmp_path: Path) -> None:
     recovered = Shard(queue.shard.copy(tmp_path / "copy"))
     states = [recovered.table.get(message.id).state for message in messages]  # type: ignore[union-attr]
     assert [state == MessageState.MESSAGE_HELD for state in states] == [False, True, False]
+
+
+def test_what_is_under_way_is_neither_deleted_nor_bounced(tmp_path: Path) -> None:
+    queue = SteeredQueue(tmp_path / "shard")
+    message = queue.add(in_memory=True)
+    message.state = MessageState.MESSAGE_READY
+    assert queue.steering.delete(message, "why", "ada") is Effect.UNDER_WAY
+    assert queue.steering.bounce(message, message.loaded, [0], "why") is Effect.UNDER_WAY
+    assert queue.dispatcher.told == []
+    assert queue.recorder.given_up == []
