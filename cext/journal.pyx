@@ -50,6 +50,7 @@ from angarium._core.ledger cimport (
     END_DROPPED,
     END_EXPIRED,
     RECORD_FROM_MEMORY,
+    RECORD_MOVED,
     Ledger,
     LedgerMeta,
 )
@@ -57,8 +58,13 @@ from angarium._core.record cimport (
     ATTEMPTS_KEPT,
     BLOCK,
     DURABILITY_ASYNC,
+    MARK_COUNTED,
+    MARK_HOLD,
+    MARK_IN_DOUBT,
+    MARK_WARNED,
     MESSAGE_COMMITTING,
     MESSAGE_GONE,
+    MESSAGE_HELD,
     RECIPIENT_DELIVERED,
     RECIPIENT_EXPIRED,
     RECIPIENT_FAILED,
@@ -69,6 +75,7 @@ from angarium._core.record cimport (
     SEGMENT_MAGIC,
     MailBuffer,
     Message,
+    MovedMeta,
     RecordHeader,
     SegmentHeader,
     counted_of,
@@ -267,6 +274,10 @@ def read_segment_header(bytes block) -> tuple[int, int, int, int] | None:
     return header.shard, header.serial, header.oldest_serial, header.size
 
 
+cdef class Move:
+    pass
+
+
 cdef class Journal:
     def __cinit__(self):
         self._folder_fd = -1
@@ -288,6 +299,8 @@ cdef class Journal:
         self.full = False
         self.ledger = Ledger() if ledger is None else ledger
         self._doomed = []
+        self._moves = deque()
+        self._moving = {}
         self._parting = []
         self._leaving = []
         self._recent = {}
@@ -402,6 +415,16 @@ cdef class Journal:
         leaving = self._leaving + [segment for _, segment in self._parting]
         return sum([segment.size + segment.index_octets for segment in self.segments + self.spares + leaving])
 
+    @property
+    def living_octets(self) -> int:
+        """Octets of the records that are needed: of messages and of what their attempts came to."""
+        return sum([segment.alive_octets for segment in self.segments]) + 64 * self.ledger.chain_units
+
+    @property
+    def log_octets(self) -> int:
+        """Octets of the segments that are full."""
+        return sum([segment.size for segment in self.segments if segment.sealed])
+
     cdef uint64_t next_id(self) except 0:
         """A new queue id: milliseconds since 2020 (42 bits), shard (8), number within the millisecond (14)."""
         cdef uint64_t id = ((unix_us() // 1000 - <uint64_t>1577836800000) << 22) | (<uint64_t>self.shard << 14)
@@ -467,6 +490,7 @@ cdef class Journal:
         self._next_serial += 1
         if before is not None:
             before.sealed = True
+            self._cut(before)
         self._active = segment
         self.segments.append(segment)
         self._recycle()
@@ -500,6 +524,13 @@ cdef class Journal:
             self._is_full = False
             self._counters.add(Slot.QUEUE_SHARD_HEALED, 1)
             self._counters.set(Slot.QUEUE_SHARDS_FULL, self._counters.value(Slot.QUEUE_SHARDS_FULL) - 1)
+
+    def _cut(self, Segment segment):
+        """Give back what a large message has left unused at the end of a segment."""
+        if segment.size - segment.used > segment.size // 8:
+            with contextlib.suppress(OSError):
+                self.disk.resize(segment.fd, segment.used)
+                segment.size = segment.used
 
     def _make_file(self, uint64_t size):
         path = None
@@ -675,9 +706,11 @@ cdef class Journal:
         for index in ended:
             if index not in told:
                 entries = [*entries, (index, message.states[<uint16_t>index], 0, b"")]
+        previous = (message.outcome_serial, message.outcome_offset)
+        if message.id in self._moving and (<Move>self._moving[message.id]).old_outcome == previous:
+            previous = (<Move>self._moving[message.id]).outcome
         body = encode_outcome(message.attempts, next_attempt, entries, attempted=attempted, attempt=attempt,
-                              next_hop=next_hop, host=host,
-                              previous=(message.outcome_serial, message.outcome_offset),
+                              next_hop=next_hop, host=host, previous=previous,
                               ended=(delivered, failed, expired))
         self._chain(message, body)
         for index in ended:
@@ -690,7 +723,9 @@ cdef class Journal:
     cdef int _chain(self, Message message, bytes body) except -1:
         """Append an outcome record; until it is on disk, its body can be read from memory."""
         self._append_kept(message, RECORD_OUTCOME, message.id, body)
+        self.ledger.chain_units -= message.outcome_units
         note_outcome(message, self._active.serial, self._placed, sizeof(RecordHeader) + PyBytes_GET_SIZE(body))
+        self.ledger.chain_units += message.outcome_units
         return 0
 
     def read_outcomes(self, Message message, int most=ATTEMPTS_KEPT) -> list:
@@ -823,10 +858,14 @@ cdef class Journal:
         """The record of message is no longer needed where it stands."""
         cdef Segment segment = <Segment>message.segment
         message.segment = None
-        if segment is None:
-            return 0
+        self.ledger.chain_units -= message.outcome_units
+        message.outcome_units = 0
+        return 0 if segment is None else self._release(segment, message.record_octets)
+
+    cdef int _release(self, Segment segment, uint32_t octets) except -1:
+        """One record less is alive in segment."""
         segment.alive -= 1
-        segment.alive_octets -= message.record_octets
+        segment.alive_octets -= octets
         if segment.alive == 0 and segment.sealed:
             self._recycle()
             if self._leaving and self._active is not None:
@@ -1061,6 +1100,8 @@ cdef class Journal:
             self._finished_freed -= 1
         while self._parting and self._parting[0][0] <= synced:
             self._remove_file(self._parting.pop(0)[1])
+        if self._moves:
+            self._finish_moves(synced, error != 0)
         while self._recent_order and self._recent_order[0][0] <= synced:
             self._recent.pop(self._recent_order.popleft()[1])
         slot_add(self._counters.slots, Slot.QUEUE_COMMITS_TOTAL, 1)
@@ -1200,7 +1241,128 @@ cdef class Journal:
 
     def read_record(self, Message message) -> bytes:
         """The whole record of message from disk. Blocks: call it in a thread."""
-        cdef Segment segment = <Segment>message.segment
-        if segment is None:
-            raise JournalFailed(errno.ENOENT, "the message has no record on disk", self.folder)
-        return self.disk.read_at(segment.fd, message.record_octets, message.offset)
+        cdef Segment segment
+        cdef uint32_t offset, n
+        while True:
+            segment = <Segment>message.segment
+            offset, n = message.offset, message.record_octets
+            if segment is None:
+                raise JournalFailed(errno.ENOENT, "the message has no record on disk", self.folder)
+            octets = self.disk.read_at(segment.fd, n, offset)
+            if message.segment is segment and message.offset == offset:
+                return octets                # else it was moved, and something else may stand there already
+
+    # ------------------------------------------------------------------ moving what lives in old segments
+
+    @property
+    def moving(self) -> int:
+        """Copies that are not on disk yet."""
+        return len(self._moves)
+
+    def is_at(self, Message message, Segment segment, uint32_t offset, tuple outcome) -> bool:
+        """Whether message may be moved, and its record and the last of its outcomes are where they were."""
+        return message.segment is segment and message.offset == offset and message.id not in self._moving and (
+            message.state != MESSAGE_GONE and (message.outcome_serial, message.outcome_offset) == outcome
+        )
+
+    def move(self, Message message, bytes record, list outcomes, bint last):
+        """Copy message to the segment that grows: `record` as it was read, `outcomes` as read_outcomes gave them.
+
+        What it is worth now (states, attempts, hold) goes with it, in one record. The old place is let go when the copy
+        is on disk; until then, and if that fails, the message is where it was. `last`: sync what was put so far.
+        OSError when the journal takes nothing.
+        """
+        cdef Move move = Move()
+        cdef RecordHeader header
+        cdef MovedMeta moved
+        cdef const char *p = PyBytes_AS_STRING(record)
+        cdef size_t n = PyBytes_GET_SIZE(record)
+        cdef size_t meta_length, trailer = message.recipients + sizeof(MovedMeta), data
+        cdef char *meta
+        cdef Segment segment
+        cdef uint16_t i
+        cdef uint32_t units = 0
+        memcpy(&header, p, sizeof(header))
+        data = n - header.meta_length
+        meta_length = header.meta_length
+        if header.flags & RECORD_MOVED:
+            meta_length -= trailer
+        move.outcome = (0, 0)
+        move.old_outcome = (message.outcome_serial, message.outcome_offset)
+        for outcome in outcomes:
+            body = encode_outcome(
+                outcome.attempts, outcome.next_attempt, outcome.entries, attempted=outcome.attempted,
+                attempt=outcome.attempt, next_hop=outcome.next_hop, host=outcome.host, previous=move.outcome,
+            )
+            self.append_small(RECORD_OUTCOME, message.id, RECORD_MOVED, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
+            move.outcome = (self._active.serial, self._placed)
+            units += <uint32_t>((sizeof(RecordHeader) + PyBytes_GET_SIZE(body) + 32) // 64)
+        move.units = <uint16_t>min(units, <uint32_t>0xFFFF)
+        move.message = message
+        move.record = record
+        move.old = <Segment>message.segment
+        move.old_offset = message.offset
+        move.octets = <uint32_t>(meta_length + trailer + data)
+        segment = self._place(move.octets, False)
+        move.segment = segment
+        move.offset = <uint32_t>segment.used
+        moved.next_attempt_us = <uint64_t>(message.next_attempt * 1e6)
+        moved.outcome_serial, moved.outcome_offset = move.outcome
+        moved.outcome_units = move.units
+        moved.attempts = message.attempts
+        moved.held = message.state == MESSAGE_HELD or message.marks & MARK_HOLD != 0
+        moved.marks = message.marks & (MARK_IN_DOUBT | MARK_WARNED | MARK_COUNTED)
+        meta = <char *>malloc(meta_length + trailer)
+        if meta == NULL:
+            raise MemoryError
+        memcpy(meta, p, meta_length)
+        for i in range(message.recipients):
+            meta[meta_length + i] = <char>(message.states[i] | (128 if is_counted(message, i) else 0))
+        memcpy(meta + meta_length + message.recipients, &moved, sizeof(moved))
+        header.meta_length = <uint32_t>(meta_length + trailer)
+        header.length = move.octets
+        header.flags = RECORD_MOVED
+        memcpy(meta, &header, sizeof(header))
+        seal_record(meta, segment.serial)
+        move.sequence = committer_put(self._committer, segment.fd, segment.used, meta, meta_length + trailer, 1,
+                                      last and data == 0, 0, 0)
+        free(meta)
+        if move.sequence and data:
+            move.sequence = committer_put(self._committer, segment.fd, segment.used + meta_length + trailer,
+                                          p + n - data, data, 0, last, 0, 0)
+        if move.sequence == 0:
+            raise MemoryError
+        segment.used += move.octets
+        segment.alive += 1
+        segment.alive_octets += move.octets
+        self._moves.append(move)
+        self._moving[message.id] = move
+        slot_add(self._counters.slots, Slot.QUEUE_COMPACTED_OCTETS, move.octets)
+        self._ask_kick(not last)
+
+    cdef int _finish_moves(self, uint64_t synced, bint failed) except -1:
+        """The copies that are on disk are what counts from now on."""
+        cdef Move move
+        cdef Message message
+        while self._moves and ((<Move>self._moves[0]).sequence <= synced or failed):
+            move = self._moves.popleft()
+            message = move.message
+            self._moving.pop(message.id, None)
+            if move.sequence > synced or message.state == MESSAGE_GONE or message.segment is not move.old or (
+                message.offset != move.old_offset
+            ):
+                self._release(move.segment, move.octets)     # it is done, or the copy is lost
+                continue
+            message.segment = move.segment
+            message.offset = move.offset
+            if (message.outcome_serial, message.outcome_offset) == move.old_outcome:
+                message.outcome_serial, message.outcome_offset = move.outcome
+                self.ledger.chain_units -= message.outcome_units
+                message.outcome_units = move.units
+                self.ledger.chain_units += message.outcome_units
+            self._release(move.old, message.record_octets)
+            self.moved_octets += <int64_t>move.octets - <int64_t>message.record_octets
+            message.record_octets = move.octets
+        if not self._moves and self.on_moved is not None:
+            self.on_moved()
+        return 0

@@ -430,6 +430,49 @@ cdef uint16_t counted_of(Message message) noexcept:
     return counted
 
 
+cdef int read_moved(Message message, const char *record) except -1:
+    cdef RecordHeader header
+    cdef MovedMeta moved
+    cdef uint16_t i
+    cdef const char *states
+    memcpy(&header, record, sizeof(header))
+    if header.meta_length < sizeof(header) + sizeof(AcceptedMeta) + sizeof(moved) + message.recipients:
+        raise RecordError(f"the record of message {format_id(header.id)} is too short for a copy")
+    memcpy(&moved, record + header.meta_length - sizeof(moved), sizeof(moved))
+    states = record + header.meta_length - sizeof(moved) - message.recipients
+    for i in range(message.recipients):
+        message.states[i] = <uint8_t>states[i] & 127
+        if <uint8_t>states[i] & 128:
+            set_counted(message, i)
+    message.next_attempt = moved.next_attempt_us * 1e-6
+    message.outcome_serial = moved.outcome_serial
+    message.outcome_offset = moved.outcome_offset
+    message.outcome_units = moved.outcome_units
+    message.attempts = moved.attempts
+    message.marks = moved.marks
+    message.record_octets = header.length
+    message.state = MESSAGE_HELD if moved.held else MESSAGE_COMMITTING
+    return 0
+
+
+def check_message(bytes record, uint64_t id):
+    """RecordError when record is not the whole and sound `accepted` record of that message, mail data included."""
+    cdef size_t n = PyBytes_GET_SIZE(record)
+    cdef const char *p = PyBytes_AS_STRING(record)
+    cdef RecordHeader header
+    cdef AcceptedMeta meta
+    if n < sizeof(header) + sizeof(meta):
+        raise RecordError(f"a record of {n} octets is too short")
+    memcpy(&header, p, sizeof(header))
+    memcpy(&meta, p + sizeof(header), sizeof(meta))
+    if not record_is_sound(p, n, header.serial):
+        raise RecordError("the record's meta part is harmed")
+    if header.type != RECORD_ACCEPTED or header.length != n or header.id != id:
+        raise RecordError(f"record of type {header.type}, {header.length} octets: not this message")
+    if crc32c(0, p + header.meta_length, n - header.meta_length) != meta.data_crc:
+        raise RecordError(f"the mail data of message {format_id(id)} is harmed")
+
+
 cdef void note_outcome(Message message, uint64_t serial, uint64_t offset, size_t octets) noexcept:
     cdef uint32_t units = message.outcome_units
     message.outcome_serial = <uint32_t>serial

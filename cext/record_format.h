@@ -47,7 +47,8 @@ typedef struct __attribute__((packed)) {
 
 /* flags of `accepted`: 0 for a message that is new */
 #define ANGARIUM_RECORD_FROM_MEMORY 1u /* it was accepted in class memory, and counted then */
-#define ANGARIUM_RECORD_MOVED 2u       /* copied from an older segment, with a MovedMeta at the end of the meta part */
+#define ANGARIUM_RECORD_MOVED 2u       /* copied from an older segment, with a MovedMeta at the end of the meta part; also of
+                                        * `outcome`: a copy for those who ask what was, it changes nothing */
 
 /* flags of `done`: how it ended for the recipients of whom no record has said so before (1 delivered, 2 bounced, 3
  * expired, 4 + reason dropped), and how many they are. When they ended in several ways or are more than the field holds,
@@ -84,6 +85,18 @@ typedef struct __attribute__((packed)) {
     /* then, each with a u16 length in front: reverse_path, envid, listener, client, greeting name, log-in, tenant;
      * then per recipient: u16 length, forward_path, u8 notify, u16 length, orcpt */
 } AcceptedMeta;
+
+/* What had become of a message when its record was copied: one state per recipient (RecipientState, and 128 when the journal has
+ * said that it is over), then this, at the very end of the meta part. */
+typedef struct __attribute__((packed)) {
+    uint64_t next_attempt_us;
+    uint32_t outcome_serial; /* the copy of its last outcome record */
+    uint32_t outcome_offset;
+    uint16_t outcome_units; /* octets of its outcome records, in units of 64 */
+    uint16_t attempts;
+    uint8_t held;
+    uint8_t marks; /* MessageMark */
+} MovedMeta;
 
 typedef struct __attribute__((packed)) {
     uint64_t attempted_us;    /* when that attempt (or this part of it) ended */

@@ -56,6 +56,7 @@ from angarium._core.record cimport (
     is_final,
     note_outcome,
     read_entry,
+    read_moved,
     record_is_sound,
     set_counted,
 )
@@ -253,6 +254,14 @@ cdef class SegmentScan:
                 self._table.schedule.join(message, p)
             else:
                 (<Segment>message.segment).drop_alive(message.record_octets)
+                self._table.octets += header.length - message.record_octets
+                message.record_octets = header.length
+            if header.flags & RECORD_MOVED:
+                self._ledger.counted -= counted_of(message)
+                self._ledger.chain_units -= message.outcome_units
+                read_moved(message, p)
+                self._ledger.counted += counted_of(message)
+                self._ledger.chain_units += message.outcome_units
             message.segment = self._segment
             message.offset = position
             self._segment.add_alive(header.length)
@@ -261,10 +270,11 @@ cdef class SegmentScan:
         elif header.type == RECORD_DONE:
             self.done += 1
             self._ledger.counted -= counted_of(message)
+            self._ledger.chain_units -= message.outcome_units
             (<Segment>message.segment).drop_alive(message.record_octets)
             message.segment = None
             self._table.remove(message)
-        elif header.type == RECORD_OUTCOME:
+        elif header.type == RECORD_OUTCOME and not header.flags & RECORD_MOVED:
             self.outcomes += 1
             self._outcome(message, position, p + sizeof(RecordHeader), n)
         elif header.type == RECORD_HOLD:
@@ -306,7 +316,9 @@ cdef class SegmentScan:
         memcpy(&meta, p, sizeof(meta))
         message.attempts = meta.attempts
         message.next_attempt = meta.next_attempt_us * 1e-6
+        self._ledger.chain_units -= message.outcome_units
         note_outcome(message, self._segment.serial, position, sizeof(RecordHeader) + n)
+        self._ledger.chain_units += message.outcome_units
         at += meta.next_hop_length + meta.host_length
         for _i in range(meta.entries):
             at = next_entry(p, n, at, &entry)
@@ -321,6 +333,35 @@ cdef class SegmentScan:
             if message.states[i] == RECIPIENT_IN_DOUBT:
                 message.marks |= MARK_IN_DOUBT
         return 0
+
+
+cdef class LivingScan(SegmentScan):
+    """Which messages have their record in a segment."""
+    cdef readonly list messages
+
+    def __init__(self, Segment segment, MessageTable table):
+        self._segment = segment
+        self._table = table
+        self._ledger = Ledger()
+        self._size = segment.used
+        self.damaged = {}
+        self._uncounted = []
+        self.messages = []
+        self._window = b""
+        self._walk(False)
+
+    cdef int _apply(self, uint64_t position, RecordHeader *header, const char *p) except -1:
+        cdef Message message
+        if header.type == RECORD_ACCEPTED:
+            message = self._table.find(header.id)
+            if message is not None and message.segment is self._segment and message.offset == position:
+                self.messages.append(message)
+        return 0
+
+
+def living_messages(Segment segment, MessageTable table) -> list:
+    """The messages whose record stands in segment, in order. Blocks: call it in a thread."""
+    return LivingScan(segment, table).messages
 
 
 def scan_segment(Segment segment, MessageTable table, bint whole, Ledger ledger=None, dict damaged=None,

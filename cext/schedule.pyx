@@ -18,7 +18,7 @@ their own, the others share one.
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
 
@@ -763,6 +763,10 @@ cdef class MessageTable:
                     self._put_next(self._slots[i])   # it goes where the larger table has looked already
                 hole = i
         self._slots[hole] = NULL
+
+    def resize(self, int64_t octets):
+        """Records of messages that are in have become longer by so much."""
+        self.octets += octets
 
     def insert(self, Message message):
         """add for callers in Python; ValueError when the id is there already."""

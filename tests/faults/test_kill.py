@@ -120,6 +120,45 @@ async def test_what_is_in_doubt_stays_so_through_a_second_crash(node: Node, hop:
     assert len(node.events("in_doubt")) == events, "delivered, and still in doubt"
 
 
+@pytest.mark.parametrize("policy", ["hold", "fail"])
+@pytest.mark.parametrize("killed", [False, True])
+async def test_what_is_in_doubt_is_held_or_failed_by_policy(
+    tmp_path: Path, hop: NextHop, ledger: Ledger, policy: str, killed: bool
+) -> None:
+    """Not sent again: kept for an operator, over a restart too, or ended, and its sender told."""
+    node = Node(tmp_path, hop.port, {"queue": {"in_doubt": policy}})
+    taken = asyncio.Event()
+    answer = hop.arrived
+
+    def arrived(content: bytes) -> bytes | None:
+        answer(content)
+        taken.set()
+        return b"" if killed else None  # no reply, and no end; or the connection's end
+
+    hop.arrived = arrived  # type: ignore[method-assign]
+    try:
+        await node.up()
+        first = await asyncio.to_thread(node.send, "to@next.test", b"X-Token: one\r\n\r\nHello.\r\n")
+        await asyncio.wait_for(taken.wait(), 30)
+        hop.arrived = answer  # type: ignore[method-assign]
+        if killed:
+            await node.kill_everything()
+            await node.up()
+        await node.until(lambda: node.events("in_doubt", id=first), "it to be in doubt")
+        if policy == "hold":
+            for _ in range(2):
+                await node.until(lambda: node.summary()["by_state"]["held"] == 1, "it to be held")
+                await node.kill_everything()
+                await node.up()
+        else:
+            await node.until(lambda: node.events("bounce", id=first), "it to fail")
+            await node.until(lambda: node.events("notification", about=first), "its sender to be told")
+            await node.settled()
+        assert ledger.arrivals["one"].count(first) == 1  # what else has its token quotes it: the notification
+    finally:
+        await node.close()
+
+
 @pytest.mark.parametrize("durability", ["async", "memory"])
 async def test_what_was_deferred_outlives_a_kill_in_every_class(
     tmp_path: Path, hop: NextHop, ledger: Ledger, durability: str

@@ -221,7 +221,7 @@ def power_failure(before: dict[str, bytes], after: dict[str, bytes], random: Ran
     order = [name for _, name in new_lives]
     begun = order[: random.randint(0, len(order))]
     removed = sorted(
-        (name for name in before if len(after.get(name, b"")) != len(before[name])),
+        (name for name in before if not after.get(name)),  # what is shorter has lost its unused end
         key=lambda name: serial(before[name]),
     )
     least = max((removed.index(name) + 1 for name in removed if name in begun), default=0)

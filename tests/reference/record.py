@@ -22,7 +22,10 @@ SEGMENT_MAGIC = int.from_bytes(b"ANS1", "little")
 RECORD_MAGIC = int.from_bytes(b"ANR1", "little")
 BLOCK = 4096
 TEXTS = ("reverse_path", "envid", "listener", "client", "greeting", "login", "tenant")
-ACCEPTED, OUTCOME, DONE, HOLD, RELEASE = range(1, 6)
+# next_attempt_us, outcome_serial, outcome_offset, outcome_units, attempts, held, marks
+MOVED_META = struct.Struct("<QIIHHBB")
+ACCEPTED, OUTCOME, DONE, HOLD, RELEASE, LEDGER = range(1, 7)
+FROM_MEMORY, MOVED = 1, 2  # flags of `accepted`
 
 
 def crc32c(octets: bytes, crc: int = 0) -> int:
@@ -47,6 +50,9 @@ class Record:
     type: int
     serial: int
     length: int
+    flags: int = 0
+    held: bool = False
+    states: tuple[int, ...] = ()  # of a copy
     envelope: dict[str, object] = field(default_factory=dict)
     mail_data: bytes = b""
     attempts: int = 0
@@ -83,7 +89,7 @@ def decode_record(octets: bytes, position: int = 0) -> Record:
     """The record that begins at position; HarmedError when it is not whole and sound, mail data included."""
     if position + RECORD_HEADER.size > len(octets):
         raise HarmedError("too short for a header")
-    magic, crc, meta_length, length, serial, number, kind, version, _ = RECORD_HEADER.unpack_from(octets, position)
+    magic, crc, meta_length, length, serial, number, kind, version, flags = RECORD_HEADER.unpack_from(octets, position)
     if magic != RECORD_MAGIC or version != 1:
         raise HarmedError("not a record")
     if not RECORD_HEADER.size <= meta_length <= length or position + length > len(octets):
@@ -93,7 +99,15 @@ def decode_record(octets: bytes, position: int = 0) -> Record:
         raise HarmedError("meta part")
     record = Record(number, kind, serial, length)
     body = meta[RECORD_HEADER.size :]
+    record.flags = flags
     if kind == ACCEPTED:
+        if flags & MOVED:
+            (recipients,) = struct.unpack_from("<H", body, 20)
+            *_, record.attempts, held, _ = MOVED_META.unpack_from(body, len(body) - MOVED_META.size)
+            record.held = bool(held)
+            body = body[: len(body) - MOVED_META.size]
+            record.states = tuple(state & 127 for state in body[len(body) - recipients :])
+            body = body[: len(body) - recipients]
         record.mail_data = octets[position + meta_length : position + length]
         record.envelope, data_crc = _decode_envelope(body)
         if crc32c(record.mail_data) != data_crc:

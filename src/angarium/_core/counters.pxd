@@ -46,6 +46,7 @@ cpdef enum Slot:
     QUEUE_OCTETS                     # of the messages queued, wherever they are
     QUEUE_MEMORY_OCTETS              # of mail data held in memory
     QUEUE_JOURNAL_OCTETS             # of segments on disk
+    QUEUE_LIVING_OCTETS              # of records that are needed
     QUEUE_SHARDS_FAILED              # closed for intake after a failed write or sync
     QUEUE_LEDGER_QUEUED              # recipients of whom the journal does not say that it is over
     QUEUE_LEDGER_DRIFT               # by how many the ledger and the queue differ
@@ -109,6 +110,7 @@ cpdef enum Slot:
     QUEUE_MEMORY_ENTERED_SOFT
     QUEUE_MEMORY_ENTERED_HARD
     QUEUE_MEMORY_ENTERED_REFUSING
+    QUEUE_COMPACTED_OCTETS           # of records copied out of old segments
     # queue: recovery and ends without delivery
     QUEUE_RECOVERED                  # messages found at start
     QUEUE_TORN_RECORDS

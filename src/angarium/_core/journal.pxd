@@ -1,6 +1,6 @@
 """One shard's journal: segments, group commit in a thread of its own that never takes the GIL, the in-flight table."""
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from angarium._core.counters cimport Counters
 from angarium._core.disk cimport Disk, angarium_disk
@@ -61,6 +61,21 @@ cdef struct Finished:
     uint64_t id              # of the message that is done; 0: the record is an outcome and the message goes on
 
 
+cdef class Move:
+    """A copy of a message's record, and of its outcomes, on the way to the disk."""
+    cdef readonly Message message
+    cdef uint64_t sequence                   # of its last piece
+    cdef Segment old                         # where the message was when it was read …
+    cdef uint32_t old_offset
+    cdef Segment segment                     # … and where it will be
+    cdef uint32_t offset
+    cdef uint32_t octets
+    cdef bytes record                        # kept while the commit thread may write from it
+    cdef tuple outcome                       # (serial, offset) of the copy of its last outcome record, of which …
+    cdef tuple old_outcome                   # … this is the original
+    cdef uint16_t units
+
+
 cdef class Journal:
     cdef readonly str folder
     cdef readonly int shard
@@ -101,6 +116,10 @@ cdef class Journal:
     cdef uint64_t *_in_flight                # mapped file: ids of messages whose last octets may have left
     cdef int *_free_slots
     cdef int _free_count
+    cdef object _moves                       # deque of Move, in order of sequence
+    cdef dict _moving                        # {message id: Move}
+    cdef public object on_moved              # called when no move is under way any more
+    cdef readonly int64_t moved_octets       # by how much moves have made records longer
     cdef list _leaving                       # files to be unlinked when a header says that they are not needed
     cdef list _parting                       # [(sequence, Segment)]: that header has been put
     cdef uint32_t _headers                   # how many have been put, of whichever kind
@@ -115,6 +134,8 @@ cdef class Journal:
     cdef int _append_kept(self, Message message, uint8_t type, uint64_t id, bytes body) except -1
     cdef void mark_in_flight(self, Message message) noexcept
     cdef int forget(self, Message message) except -1
+    cdef int _release(self, Segment segment, uint32_t octets) except -1
+    cdef int _finish_moves(self, uint64_t synced, bint failed) except -1
     cdef Segment _place(self, uint64_t length, bint small)
     cdef int _open_segment(self, uint64_t length, bint small) except -1
     cdef int _wait(self, uint64_t sequence, Message message, Receiver receiver) except -1

@@ -78,6 +78,13 @@ class Segment:
         """Nothing more is appended."""
 
 @disjoint_base
+class Move:
+    """A copy of a message's record, and of its outcomes, on the way to the disk."""
+
+    @property
+    def message(self) -> Message: ...
+
+@disjoint_base
 class Journal:
     """One shard's journal: segments, group commit in a thread of its own, the in-flight table."""
 
@@ -210,11 +217,34 @@ class Journal:
         """A file that `prepare_spare` made ready."""
     def read_record(self, message: Message) -> bytes:
         """The whole record of message from disk. Blocks: call it in a thread."""
+    on_moved: Callable[[], None] | None
+    @property
+    def moved_octets(self) -> int:
+        """By how much moves have made records longer."""
+    @property
+    def living_octets(self) -> int:
+        """Octets of the records that are needed: of messages and of what their attempts came to."""
+    @property
+    def log_octets(self) -> int:
+        """Octets of the segments that are full."""
+    @property
+    def moving(self) -> int:
+        """Copies that are not on disk yet."""
+    def is_at(self, message: Message, segment: Segment, offset: int, outcome: tuple[int, int]) -> bool:
+        """Whether message may be moved, and its record and the last of its outcomes are where they were."""
+    def move(self, message: Message, record: bytes, outcomes: list[Outcome], last: bool) -> None:
+        """Copy message to the segment that grows: `record` as it was read, `outcomes` as read_outcomes gave them.
+
+        What it is worth now (states, attempts, hold) goes with it, in one record. The old place is let go when the copy
+        is on disk; until then, and if that fails, the message is where it was. `last`: sync what was put so far.
+        OSError when the journal takes nothing.
+        """
     def close(self) -> None:
         """Write and sync what is pending, tell those who wait, close the files. The object is dead afterwards."""
     def _close(self) -> Any: ...
     def _drop_first_waiting(self) -> Any: ...
     def _drop_index(self, segment: Segment) -> Any: ...
+    def _cut(self, segment: Segment) -> Any: ...
     def _make_file(self, size: int) -> Segment: ...
     def _note_full(self) -> Any: ...
     def _note_room(self) -> Any: ...

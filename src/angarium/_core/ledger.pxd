@@ -44,6 +44,7 @@ cdef class Ledger:
     cdef readonly uint64_t in_memory         # recipients of class memory of whom the journal knows nothing
     cdef readonly uint64_t pending           # recipients of messages that are on their way to the disk
     cdef readonly uint64_t counted           # recipients in the totals whose message still has others
+    cdef readonly uint64_t chain_units       # octets of the outcome records of living messages, in units of 64
     cdef bint in_memory_changed              # since the last checkpoint
 
     cdef uint64_t over(self) noexcept

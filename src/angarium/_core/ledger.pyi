@@ -34,6 +34,8 @@ class Ledger:
     @property
     def counted(self) -> int: ...
     @property
+    def chain_units(self) -> int: ...
+    @property
     def ended(self) -> int:
         """Recipients for whom it is over, however it ended."""
     @property

@@ -46,6 +46,15 @@ cdef extern from "record_format.h":
         int8_t priority
         uint8_t trace_fields
 
+    ctypedef struct MovedMeta:
+        uint64_t next_attempt_us
+        uint32_t outcome_serial
+        uint32_t outcome_offset
+        uint16_t outcome_units
+        uint16_t attempts
+        uint8_t held
+        uint8_t marks
+
 
 cpdef enum RecordType:
     RECORD_ACCEPTED = 1      # envelope + mail data: the message is ours
@@ -186,6 +195,7 @@ cdef int allocate_states(Message message, uint16_t recipients) except -1
 cdef bint is_counted(Message message, uint16_t index) noexcept      # whether the journal says how it ended for it
 cdef uint16_t counted_of(Message message) noexcept    # for how many it does
 cdef void set_counted(Message message, uint16_t index) noexcept
+cdef int read_moved(Message message, const char *record) except -1      # what a copied `accepted` record says besides
 # its last outcome record is at offset of the segment with that serial and has so many octets
 cdef void note_outcome(Message message, uint64_t serial, uint64_t offset, size_t octets) noexcept
 cdef int read_entry(Message message, const char *record) except -1

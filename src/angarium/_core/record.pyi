@@ -151,6 +151,9 @@ def checksum(data: Buffer, crc: int = 0) -> int:
 def load_message(record: Buffer) -> MailBuffer:
     """The message of a whole `accepted` record, mail data checked; RecordError when it is harmed."""
 
+def check_message(record: bytes, id: int) -> None:
+    """RecordError when record is not the whole and sound `accepted` record of that message, mail data included."""
+
 def make_accepted(envelope: dict[str, Any], mail_data: bytes, id: int) -> MailBuffer:
     """A message from plain values (keys as MailBuffer.envelope returns them), for DSNs, tools and tests."""
 

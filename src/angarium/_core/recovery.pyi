@@ -5,6 +5,7 @@ from typing_extensions import disjoint_base
 from angarium._core.disk import Disk
 from angarium._core.journal import Segment
 from angarium._core.ledger import Ledger
+from angarium._core.record import Message
 from angarium._core.schedule import MessageTable
 
 @disjoint_base
@@ -33,6 +34,17 @@ class SegmentScan:
     @property
     def damaged(self) -> dict[int, tuple[Segment, int, int, str]]:
         """By id, or a number less than 0 where it is not known: segment, offset, octets, why."""
+
+@disjoint_base
+class LivingScan(SegmentScan):
+    """Which messages have their record in a segment."""
+
+    def __init__(self, segment: Segment, table: MessageTable) -> None: ...
+    @property
+    def messages(self) -> list[Message]: ...
+
+def living_messages(segment: Segment, table: MessageTable) -> list[Message]:
+    """The messages whose record stands in segment, in order. Blocks: call it in a thread."""
 
 def scan_segment(
     segment: Segment,

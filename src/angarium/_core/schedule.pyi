@@ -104,6 +104,8 @@ class MessageTable:
         """How many slots there are."""
     def batch(self, position: int, slots: int) -> tuple[list[Message], int]:
         """The messages in `slots` slots from `position` on, and where to go on; for walks that give way to the loop."""
+    def resize(self, octets: int) -> None:
+        """Records of messages that are in have become longer by so much."""
     def insert(self, message: Message) -> None:
         """Add message; ValueError when the id is there already."""
     def get(self, id: int) -> Message | None:

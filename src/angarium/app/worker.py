@@ -40,6 +40,8 @@ from angarium.delivery.route import RouteTable
 from angarium.ingress.listener import listen
 from angarium.outcome.recorder import Recorder
 from angarium.queue.backoff import expires_at, next_attempt_at, warns_at
+from angarium.queue.compaction import Compactor
+from angarium.queue.damaged import keep_aside
 from angarium.queue.indexer import Indexer
 from angarium.queue.ledger import LedgerWatch
 from angarium.queue.loader import Loader
@@ -235,6 +237,7 @@ class Worker:
             ),
             expires_at=lambda message: expires_at(self._retry_of(message), _released(message)),
             tell=self.bouncer.tell,
+            in_doubt=config.queue.in_doubt,
         )
         self.connector = Connector(
             self.egress,
@@ -265,6 +268,12 @@ class Worker:
             hostname=config.node.hostname,
             workers=self._workers,
         )
+        self.compactor = Compactor(
+            dispatcher.table,
+            clock,
+            rate_octets=config.queue.compaction_rate_octets,
+            damaged=self._cannot_be_moved,
+        )
         self.ledger = LedgerWatch(dispatcher, self.journals, self.counters)
         self.loader = Loader(dispatcher.journals, self._unreadable, self._damaged, self.spool / "damaged")
         self.indexer = Indexer(self.journals)
@@ -287,11 +296,10 @@ class Worker:
         """What recovery found waits for its time, or goes as soon as there is room."""
         in_doubt = {number for report in self.reports for number in report.in_doubt}
         for message in list(self.dispatcher.table):
+            resend = True
             if message.id in in_doubt:
                 # its last octets may have left before the node went down: it is sent again, and that is said
-                message.in_doubt = True
-                self.counters.add(Slot.QUEUE_IN_DOUBT_TOTAL, 1)
-                self.counters.add(Slot.DELIVERY_DUPLICATES_POSSIBLE, 1)
+                resend = self.recorder.found_in_doubt(message)
                 self.events.event(
                     "in_doubt", {"id": message.queue_id, "why": "the node went down while it was being sent"}
                 )
@@ -302,8 +310,32 @@ class Worker:
                 )
             if message.state != MessageState.MESSAGE_HELD:
                 self.dispatcher.wait(message, message.next_attempt)
+                if not resend and self.dispatcher.withdraw(message):
+                    self._with_mail_data(message, self._fail_in_doubt)
         # that a message is in doubt is in the log before it can be sent again
         self.events.flush()
+
+    def _fail_in_doubt(self, message: Message) -> None:
+        buffer = message.buffer
+        if buffer is None:
+            return  # it cannot be read, and that has been dealt with
+        self.dispatcher.wait(message, self._clock.now())
+        message.buffer = buffer
+        self.recorder.fail_in_doubt(message)
+
+    def _cannot_be_moved(self, message: Message, why: str) -> None:
+        """Compaction found its record harmed: what there is of it is kept aside, and it leaves the queue."""
+        segment = message.segment
+        if segment is None:
+            return
+        try:
+            damage = keep_aside(
+                self.spool / "damaged", message.id, segment, message.offset_octets, message.record_octets, why
+            )
+        except OSError as failure:
+            log.error("message %s is damaged (%s) and cannot be kept aside: %s", message.queue_id, why, failure)
+        else:
+            self._damaged(message, damage)
 
     def _unreadable(self, message: Message, why: str) -> None:
         log.error("message %s cannot be read: %s", message.queue_id, why)
@@ -364,6 +396,8 @@ class Worker:
             for journal in self.journals:
                 self._checkpoint(journal)
             self.ledger.check()
+            self.counters.set(Slot.QUEUE_LIVING_OCTETS, sum(journal.living_octets for journal in self.journals))
+            self.compactor.tick(self.journals)
             self.control.read_suspensions(only_if_changed=True)
         if count % HEAL_TICKS == 0:
             for journal in self.journals:
@@ -502,6 +536,7 @@ class Worker:
         await self.connector.close()
         await self.router.close()
         await self.resolver.close()
+        await self.compactor.close()
         for journal in self.journals:
             self._checkpoint(journal)
             loop.remove_reader(journal.event_fd)

@@ -170,6 +170,8 @@ class Queue(Section, frozen=True):
     memory_soft_mark: Annotated[float, Meta(gt=0, le=1)] = 0.5  # share of the budget: data of what waits is dropped
     memory_hard_mark: Annotated[float, Meta(gt=0, le=1)] = 0.85  # intake is slowed
     segment_size_octets: Annotated[Size, Meta(ge=1 << 20, le=1 << 32)] = 64_000_000
+    compaction_rate_octets: Annotated[Size, Meta(ge=1 << 16, le=1 << 40)] = 16_000_000  # a second, of each worker
+    in_doubt: Literal["resend", "hold", "fail"] = "resend"  # what becomes of mail whose final reply was not seen
     retry: Retry = field(default_factory=Retry)
 
 

@@ -190,6 +190,11 @@ METRICS: tuple[MetricSpec, ...] = (
         "mark",
     ),
     _gauge("queue_journal_bytes", Slot.QUEUE_JOURNAL_OCTETS, "Octets of the journal's segments on disk."),
+    _gauge(
+        "queue_journal_living_bytes",
+        Slot.QUEUE_LIVING_OCTETS,
+        "Octets of journal records that are needed; queue_journal_bytes over this is the space amplification.",
+    ),
     _gauge("queue_failed_shards", Slot.QUEUE_SHARDS_FAILED, "Shards closed for intake after a failed write or sync."),
     _gauge(
         "queue_full_shards", Slot.QUEUE_SHARDS_FULL, "Shards that refused mail for want of room and found none since."
@@ -241,6 +246,9 @@ METRICS: tuple[MetricSpec, ...] = (
         {"created": Slot.QUEUE_SEGMENTS_CREATED, "recycled": Slot.QUEUE_SEGMENTS_RECYCLED},
         "Journal segments taken into use, by where they came from.",
         "origin",
+    ),
+    _counter(
+        "queue_compacted_bytes_total", Slot.QUEUE_COMPACTED_OCTETS, "Octets of records copied out of old segments."
     ),
     _counter("queue_recovered_messages_total", Slot.QUEUE_RECOVERED, "Messages found in the journal at start."),
     _counter("queue_torn_records_total", Slot.QUEUE_TORN_RECORDS, "Unfinished records found at start, and left out."),

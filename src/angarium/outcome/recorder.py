@@ -62,6 +62,9 @@ GIVEN_UP = 554  # what is logged where an operator has ended it
 _DURABILITY = ("fsync", "async", "memory")
 PUT_OFF_S = 300.0  # until the notification about what has expired is tried again
 NO_ATTEMPT = b"no attempt was answered"
+LOST_REPLY = EnhancedStatus(5, 4, 2)  # RFC 3463 §3.5: bad connection
+LOST_REPLY_TEXT = b"the final reply of the next hop was not seen: it may or may not have been delivered"
+WENT_DOWN = b"the node went down while it was being sent"
 OWN_REPLY = 451  # what is logged where no host said anything
 
 
@@ -92,6 +95,7 @@ class Recorder:
         next_attempt: Callable[[Message], float | None],
         expires_at: Callable[[Message], float],
         tell: Callable[[Message, list[RecipientReport], Told], None],
+        in_doubt: str = "resend",
     ) -> None:
         self._dispatcher = dispatcher
         self._counters = counters
@@ -100,6 +104,7 @@ class Recorder:
         self._next_attempt = next_attempt
         self._expires_at = expires_at
         self._tell = tell
+        self._in_doubt = in_doubt
         self._part: _Part | None = None  # of the delivery that is being settled
 
     # ------------------------------------------------------------------ a delivery is over
@@ -113,18 +118,28 @@ class Recorder:
         if accepted:
             self._counters.add(Slot.DELIVERY_OCTETS, len(memoryview(delivery.mail_buffer())))
         part = _Part(message, delivery.queue.next_hop, delivery.host or b"")
+        doubted = False
         waiting: list[Result] = []
         reports: list[RecipientReport] = []
         for index, code, enhanced, text, phase in results:
             outcome = classify(code, enhanced, text, phase, accepted_recipients=accepted)
+            if outcome.state is RecipientState.IN_DOUBT:
+                doubted = True
+                if self._in_doubt == "fail":
+                    self._counters.add(Slot.QUEUE_IN_DOUBT_TOTAL, 1)
+                    self._dispatcher.log_attempt("in_doubt", delivery, index, OWN_REPLY, outcome.status, text)
+                    text = LOST_REPLY_TEXT  # noqa: PLW2901
+                    outcome = replace(outcome, state=RecipientState.FAILED, status=LOST_REPLY, text=text)
             report = self._report(delivery, index, outcome, enhanced)
             if report is None:
                 self._take(delivery, part, (index, outcome, text))
             else:
                 waiting.append((index, outcome, text))
                 reports.append(report)
-        if message.in_doubt:
+        if doubted:
             self._events.flush()  # it is in the log before it can be sent again
+            if self._in_doubt == "hold":
+                self._hold(message)
         if not reports:
             self._finish(delivery, part)
             return
@@ -156,12 +171,18 @@ class Recorder:
         if outcome.state is RecipientState.DELIVERED:
             self._counters.observe(Slot.DELIVERY_LATENCY, max(0, int(self._clock.now() * 1e6) - message.received_us))
         elif outcome.state is RecipientState.IN_DOUBT:
-            self._counters.add(Slot.DELIVERY_DUPLICATES_POSSIBLE, 1)
+            if self._in_doubt == "resend":
+                self._counters.add(Slot.DELIVERY_DUPLICATES_POSSIBLE, 1)
             message.in_doubt = True
         if outcome.soon:
             message.soon = True
 
     def _finish(self, delivery: Delivery, part: _Part) -> None:
+        message = delivery.message
+        if message.in_doubt:  # what came of it now may be all that was in doubt
+            message.in_doubt = any(
+                message.recipient_state(index) == RecipientState.IN_DOUBT for index in message.unfinished()
+            )
         self._part = part
         self._dispatcher.finish(delivery)
         self._part = None
@@ -170,6 +191,39 @@ class Recorder:
         """Keep the reply of a delivery that went well until the journal is told that some of the message is left."""
         self._part = _Part(delivery.message, delivery.queue.next_hop, delivery.host or b"")
         self._part.entries += [(index, RecipientState.DELIVERED, code, text) for index in delivery.indices()]
+
+    def found_in_doubt(self, message: Message) -> bool:
+        """Recovery found message in the in-flight table: its last octets may have left before the process died.
+
+        Which of its recipients they were for is not known, so all that are left are in doubt. False: by policy it is to
+        fail, and needs its mail data for that (`fail_in_doubt`).
+        """
+        self._counters.add(Slot.QUEUE_IN_DOUBT_TOTAL, 1)
+        message.in_doubt = True
+        self._part = _Part(message, b"", b"")
+        for index in message.unfinished():
+            message.set_recipient_state(index, RecipientState.IN_DOUBT)
+            self._part.entries.append((index, RecipientState.IN_DOUBT, OWN_REPLY, b"4.4.2 " + WENT_DOWN))
+        self._write_outcome(message, message.attempts + 1, message.next_attempt)
+        if self._in_doubt == "resend":
+            self._counters.add(Slot.DELIVERY_DUPLICATES_POSSIBLE, 1)
+        elif self._in_doubt == "hold":
+            self._hold(message)
+        return self._in_doubt != "fail"
+
+    def fail_in_doubt(self, message: Message) -> None:
+        """A message of `found_in_doubt` whose mail data is in memory ends: its sender is told."""
+        self.give_up(message, message.unfinished(), LOST_REPLY, LOST_REPLY_TEXT)
+
+    def _hold(self, message: Message) -> None:
+        """Until an operator releases it, also after a restart."""
+        try:
+            if message.segment is not None:
+                self._dispatcher.journal(message).append_record(RecordType.RECORD_HOLD, message.id, b"")
+        except OSError as failure:
+            log.error("message %s: that it is held could not be written: %s", message.queue_id, failure)
+        self._dispatcher.hold(message)
+        self._events.event("hold", {"id": message.queue_id, "by": "policy", "why": "queue.in_doubt"})
 
     def reconsider(self, message: Message) -> None:
         """All deliveries of this round are over and some recipients are left: schedule the next attempt, or give up."""
