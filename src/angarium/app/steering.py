@@ -1,8 +1,8 @@
 """What an operator does to one message: the one place that reaches into the dispatcher for it.
 
 Each method answers with what became of the message (Effect) and leaves a line in the event log. A message that an
-attempt is under way for, or that is being bounced, is not deleted or bounced: nobody can call back octets that are on their way. A hold and its
-release are noted for when it comes back.
+attempt is under way for, or that is being bounced, is not deleted or bounced: nobody can call back octets that are on
+their way. A hold and its release are noted for when it comes back.
 
 Fails: OSError when the journal takes no record; the message is then as it was, or, when it was to end, ends in memory
 and is recorded as soon as the journal can.
