@@ -9,6 +9,7 @@ Fails: MemoryError when no memory can be had; RecordError for octets that are no
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
@@ -31,6 +32,10 @@ cdef uint64_t buffered_octets() noexcept nogil:
 
 cdef extern from "<malloc.h>" nogil:
     int mallopt(int option, int value)
+    int malloc_trim(size_t pad)
+    cdef struct MallInfo "mallinfo2":
+        size_t fordblks
+    MallInfo mallinfo2()
     enum:
         M_MMAP_THRESHOLD
         M_TRIM_THRESHOLD
@@ -44,6 +49,15 @@ def keep_heap(int kept_octets, int mapped_octets):
     """
     mallopt(M_TRIM_THRESHOLD, kept_octets)
     mallopt(M_MMAP_THRESHOLD, mapped_octets)
+
+
+def trim_heap(size_t kept_octets) -> bool:
+    """Give the pages of free octets of the heap back to the kernel when there are more than kept_octets of them.
+
+    What has left the memory leaves holes, which the allocator keeps. Whether there was anything to give back; it takes
+    some milliseconds then.
+    """
+    return mallinfo2().fordblks > kept_octets and malloc_trim(kept_octets) != 0
 
 
 def memory_octets() -> int:
@@ -325,7 +339,7 @@ cdef class Message:
 
     def __dealloc__(self):
         if self.states != &self._one:
-            free(self.states)
+            PyMem_Free(self.states)
 
     def __repr__(self):
         return f"<Message {format_id(self.id)} {self.recipients} recipients>"
@@ -401,7 +415,7 @@ cdef int allocate_states(Message message, uint16_t recipients) except -1:
     cdef size_t octets = recipients
     if recipients > 1:
         octets += (recipients + 7) // 8      # a bit for each whose end is in the journal
-        message.states = <uint8_t *>malloc(octets)
+        message.states = <uint8_t *>PyMem_Malloc(octets)
         if message.states == NULL:
             message.states = &message._one
             raise MemoryError

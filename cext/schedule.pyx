@@ -11,12 +11,16 @@ goes. A message to several domains belongs to the queue of the empty domain.
 Lanes: what RFC 6710 calls urgent (4 and more), normal, and non-urgent (-4 and less), each with the class transactional
 before bulk: lane 0 to 5, the lower one first.
 
+What lives as long as a message waits is allocated by Python's allocator, in arenas of its own: between the buffers of
+mail data, which come and go on the heap, it would keep the heap from ever shrinking.
+
 Fails: memory that cannot be had raises MemoryError and changes nothing. Bounds: 65,534 tenants have queues of
 their own, the others share one.
 """
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
@@ -43,7 +47,7 @@ cdef enum:
     LONGEST_DOMAIN = 255
     MOST_TENANTS = 0xFFFE
 
-cdef size_t MOVED_AT_A_TIME = 16 # slots; a table that begins to grow when 7/12 full has grown before it is 2/3 full
+cdef size_t MOVED_AT_A_TIME = 16  # slots; a table that begins to grow when 7/12 full has grown before it is 2/3 full
 cdef double FRESH_FIRST = 1e10   # seconds by which fresh mail goes before anything tried
 cdef double NEVER = 1e300
 
@@ -107,8 +111,8 @@ cdef double due_at(ScheduledQueue queue) noexcept:
 @cython.no_gc
 cdef class ScheduledQueue:
     def __dealloc__(self):
-        free(self.items)
-        free(self.domain_text)
+        PyMem_Free(self.items)
+        PyMem_Free(self.domain_text)
 
     def __repr__(self):
         return f"<ScheduledQueue {self.domain!r} lane={self.lane} waiting={self.used} of {self.members}>"
@@ -241,7 +245,7 @@ cdef class Schedule:
         cdef size_t mask, i
         if (self._taken + 1) * 3 > self._capacity * 2:
             self._grow()
-        queue.domain_text = <char *>malloc(n if n else 1)
+        queue.domain_text = <char *>PyMem_Malloc(n if n else 1)
         if queue.domain_text == NULL:
             raise MemoryError
         memcpy(queue.domain_text, domain, n)
@@ -320,7 +324,7 @@ cdef class Schedule:
             self.cancel(message)
         if queue.used == queue.capacity:
             capacity = queue.capacity + (queue.capacity >> 1) + 2
-            moved = <void **>realloc(queue.items, capacity * sizeof(void *))
+            moved = <void **>PyMem_Realloc(queue.items, capacity * sizeof(void *))
             if moved == NULL:
                 raise MemoryError
             queue.items = moved
@@ -355,7 +359,7 @@ cdef class Schedule:
             sift_down(queue, (<Message>queue.items[i]).heap_index)
         if queue.capacity > 64 and queue.used < queue.capacity >> 2:
             capacity = queue.capacity >> 1
-            moved = <void **>realloc(queue.items, capacity * sizeof(void *))
+            moved = <void **>PyMem_Realloc(queue.items, capacity * sizeof(void *))
             if moved != NULL:
                 queue.items = moved
                 queue.capacity = capacity

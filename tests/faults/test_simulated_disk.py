@@ -183,7 +183,7 @@ def test_a_full_disk_refuses_and_goes_on_when_mail_goes(tmp_path: Path) -> None:
 
     def fill() -> None:
         for _ in range(100):
-            safe.append(shard.accept(bytes(5000)))
+            safe.append(shard.accept(bytes(5200)))
 
     with pytest.raises(OSError, match="No space left") as full:
         fill()
@@ -193,11 +193,11 @@ def test_a_full_disk_refuses_and_goes_on_when_mail_goes(tmp_path: Path) -> None:
     for _ in range(3):
         shard.journal.full = False  # as a worker does, to let the next message try again
         with pytest.raises(OSError, match="No space left"):
-            shard.accept(bytes(5000))
+            shard.accept(bytes(5200))
     assert states(shard) == {"full now": 1, "failed now": 0, "full": 1, "fenced": 0, "healed": 0}
     for message in safe:  # what is known of queued mail still finds room
         shard.journal.done(message)
-    after = shard.accept(bytes(5000))
+    after = shard.accept(bytes(5200))
     assert shard.told[-1] == (after, 0)
     assert machine.disk.violations == []
     assert states(shard) == {"full now": 0, "failed now": 0, "full": 1, "fenced": 0, "healed": 1}

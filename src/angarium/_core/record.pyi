@@ -133,6 +133,12 @@ class Message:
         """How many attempts have been made; beyond 65,535 it is that many."""
 
 def keep_heap(kept_octets: int, mapped_octets: int) -> None: ...
+def trim_heap(kept_octets: int) -> bool:
+    """Give the pages of free octets of the heap back to the kernel when there are more than kept_octets of them.
+
+    Whether there was anything to give back; it takes some milliseconds then.
+    """
+
 def memory_octets() -> int:
     """Octets of process memory behind all messages whose mail data is in memory."""
 

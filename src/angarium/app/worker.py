@@ -26,7 +26,7 @@ from angarium._core.dispatch import Dispatcher, JournalIntake
 from angarium._core.event_log import EventLog
 from angarium._core.ledger import DropReason
 from angarium._core.memory_budget import MemoryBudget, MemoryState
-from angarium._core.record import MessageState, keep_heap
+from angarium._core.record import MessageState, keep_heap, memory_octets, trim_heap
 from angarium._core.server_session import Reception
 from angarium.app.bouncer import Bouncer
 from angarium.app.control import ControlServer
@@ -233,9 +233,9 @@ class Worker:
             self.events,
             clock,
             next_attempt=lambda message: next_attempt_at(
-                self._retry_of(message), _released(message), clock.now(), message.attempts, chance
+                self._retry_of(message), message.received_us * 1e-6, clock.now(), message.attempts, chance
             ),
-            expires_at=lambda message: expires_at(self._retry_of(message), _released(message)),
+            expires_at=lambda message: expires_at(self._retry_of(message), message.received_us * 1e-6),
             tell=self.bouncer.tell,
             in_doubt=config.queue.in_doubt,
         )
@@ -402,6 +402,8 @@ class Worker:
         if count % HEAL_TICKS == 0:
             for journal in self.journals:
                 self._heal(journal)
+            if memory_octets() < HEAP_KEPT_OCTETS:
+                trim_heap(HEAP_KEPT_OCTETS)
 
     # -------------------------------------------------------------- the time of a message is over
 
@@ -424,7 +426,7 @@ class Worker:
     def _expire(self, message: Message) -> None:
         if message.buffer is None:
             return  # it cannot be read, and that has been dealt with
-        end = expires_at(self._retry_of(message), _released(message))
+        end = expires_at(self._retry_of(message), message.received_us * 1e-6)
         if self._clock.now() < end:
             self.dispatcher.wait(message, end)
         else:
@@ -434,7 +436,7 @@ class Worker:
         if message.buffer is None:
             return
         at = message.next_attempt
-        late = warns_at(self._retry_of(message), _released(message))
+        late = warns_at(self._retry_of(message), message.received_us * 1e-6)
         if late is not None and self._clock.now() >= late:
             self.recorder.warn(message, self._waits_for(message))
         self.dispatcher.wait(message, at)
@@ -556,8 +558,3 @@ class Worker:
         if self.memory.state == MemoryState.MEMORY_REFUSING:
             return False, "the memory budget is used up"
         return True, ""
-
-
-def _released(message: Message) -> float:
-    """When the time of message began (unix seconds): at its reception, or when its sender wanted it released."""
-    return max(message.received_us * 1e-6, float(message.loaded.hold_until))

@@ -80,7 +80,7 @@ class TestSmoke:
         assert result["drain"]["delivered"] == SMOKE.messages
         assert result["drain"]["left"] == 0
         assert result["pass"]["noop"]["count"] > 10
-        assert result["pass"]["loop"]["observed"] > 10
+        assert result["pass"]["loop"]["observed"] >= 5
         assert all(run["ok"] for run in result["accept"])
         text = rendered(stand, depth=result)
         assert "## 300 deferred messages to 40 domains" in text
