@@ -26,6 +26,7 @@ from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 from angarium._core.command cimport NOTIFY_SUCCESS
 from angarium._core.counters cimport Counters, Slot, slot_add, slot_observe, slot_set
+from angarium._core.domain_map cimport DomainMap
 from angarium._core.event_log cimport EventLog
 from angarium._core.journal cimport Journal, Receiver, Taker
 from angarium._core.ledger cimport DROP_DELETED
@@ -470,7 +471,7 @@ cdef class Dispatcher(Taker):
         self.table = MessageTable()
         self.schedule = self.table.schedule
         self.journals = {}
-        self.by_domain = {}
+        self.by_domain = DomainMap()
         self.weights = {}
         self.unrecorded = []
         self.ready_limit = 20000
@@ -566,7 +567,7 @@ cdef class Dispatcher(Taker):
                 path += i
                 for i in range(length):
                     domain[i] = lower(path[i])
-                found = self.by_domain.get(PyBytes_FromStringAndSize(domain, length))
+                found = self.by_domain.find(domain, length)
                 if found is not None:
                     ready = <ReadyQueue>found
                     if ready.expires > monotonic():
@@ -648,7 +649,7 @@ cdef class Dispatcher(Taker):
         cdef Message message
         cdef int count = 0, most
         if queue.domain_length:
-            found = self.by_domain.get(queue.domain)
+            found = self.by_domain.find(queue.domain_text, queue.domain_length)
             if found is not None:
                 ready = <ReadyQueue>found
                 if ready.expires > monotonic():
@@ -756,7 +757,7 @@ cdef class Dispatcher(Taker):
         queue = self.schedule.queue_of(message)
         self.schedule.add(message, unix_s(), message.attempts == 0)
         if queue.not_before > unix_s():
-            found = self.by_domain.get(queue.domain)
+            found = self.by_domain.find(queue.domain_text, queue.domain_length)
             if found is not None:
                 (<ReadyQueue>found).blocked_until = 0
             self.schedule.block(queue, 0, None, queue.failures)
@@ -921,7 +922,7 @@ cdef class Dispatcher(Taker):
         """From now on mail to domain goes to queue, whatever the local part."""
         if len(self.by_domain) >= MOST_DOMAINS:
             self.by_domain.clear()
-        self.by_domain[domain] = queue
+        self.by_domain.set(domain, queue)
 
     cdef int delivered(self, Delivery delivery, Reply *reply, bytes text) except -1:
         """Every recipient of delivery was accepted by the next hop."""

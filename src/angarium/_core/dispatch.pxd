@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from angarium._core.counters cimport Counters
+from angarium._core.domain_map cimport DomainMap
 from angarium._core.event_log cimport EventLog
 from angarium._core.journal cimport Journal, Receiver, Taker
 from angarium._core.record cimport MailBuffer, Message
@@ -93,7 +94,7 @@ cdef class Dispatcher(Taker):
     cdef readonly Counters counters
     cdef readonly EventLog events
     cdef readonly dict journals              # shard -> Journal
-    cdef readonly dict by_domain             # lower-case domain -> ReadyQueue, where no local part matters
+    cdef readonly DomainMap by_domain        # lower-case domain -> ReadyQueue, where no local part matters
     cdef readonly dict weights               # tenant -> its share where tenants compete, 1 where there is none
     cdef public object place                 # (message) -> None: finds the way of what by_domain does not know
     cdef public object load                  # (message, ready queue or None): gets the mail data, then calls `loaded`

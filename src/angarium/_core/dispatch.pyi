@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 from typing_extensions import disjoint_base
 
 from angarium._core.counters import Counters
+from angarium._core.domain_map import DomainMap
 from angarium._core.event_log import EventLog
 from angarium._core.journal import Journal, Receiver, Taker
 from angarium._core.record import MailBuffer, Message
@@ -139,7 +140,7 @@ class Dispatcher(Taker):
     @property
     def journals(self) -> dict[int, Journal]: ...
     @property
-    def by_domain(self) -> dict[bytes, ReadyQueue]: ...
+    def by_domain(self) -> DomainMap: ...
     @property
     def ready(self) -> int: ...
     @property

@@ -85,6 +85,7 @@ cdef class Journal:
     cdef readonly list spares                # files ready for use, oldest life first
     cdef readonly int failed                 # errno; 0 while the journal takes records
     cdef public object full                  # True after a segment could not be made for want of room
+    cdef public object let_go                # takes [Segment] of a file that went, to drop it where that may take long
     cdef public object kick_later            # called once when a commit has been asked for: arranges for kick() soon
     cdef readonly Ledger ledger
     cdef list _doomed                        # ids of messages whose commit failed, until the journal says so

@@ -89,6 +89,7 @@ class Journal:
     """One shard's journal: segments, group commit in a thread of its own, the in-flight table."""
 
     full: bool
+    let_go: Callable[[list[Segment]], object] | None
     kick_later: Callable[[Callable[[], None]], object] | None
     def __init__(
         self,

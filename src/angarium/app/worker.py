@@ -70,6 +70,8 @@ DRAIN_S = 20.0  # transactions under way may take so long when the worker is tol
 UNREADABLE_RETRY_S = 600.0
 HEAP_KEPT_OCTETS = 24 << 20  # free memory that is not given back: what bursts of mail need again at once
 HEAP_MAPPED_OCTETS = 4 << 20
+LET_GO_S = 0.2
+IDLE_OCTETS = 2 << 20  # with no more mail data than that in memory, no more free memory is kept either
 SWEEP_S = 60.0  # in so long every queued message is looked at once: has its time come to an end?
 LEAST_SWEPT = 256
 MOST_TOLD = 50  # notifications of expiry and delay written in one tick; the next round finds the others again
@@ -148,6 +150,7 @@ class Worker:
                 aside=self.spool / "damaged",
             )
             journal.kick_later = loop.call_soon
+            journal.let_go = self._let_go
             loop.add_reader(journal.event_fd, journal.on_commit)
             self.dispatcher.journals[shard] = journal
             self.journals.append(journal)
@@ -191,6 +194,11 @@ class Worker:
 
     def _load(self, message: Message, ready: ReadyQueue | None) -> None:
         self.loader.load(message, lambda read: self.dispatcher.loaded(read, ready))
+
+    def _let_go(self, segments: list[Segment]) -> None:
+        """Close a file that went in a thread, when nobody here holds it any more: that may take long."""
+        loop = asyncio.get_running_loop()
+        loop.call_later(LET_GO_S, loop.run_in_executor, None, segments.clear)
 
     def _wire(self) -> None:
         config, clock = self.config, self._clock
@@ -403,7 +411,7 @@ class Worker:
             for journal in self.journals:
                 self._heal(journal)
             if memory_octets() < HEAP_KEPT_OCTETS:
-                trim_heap(HEAP_KEPT_OCTETS)
+                trim_heap(HEAP_KEPT_OCTETS if memory_octets() > IDLE_OCTETS else IDLE_OCTETS)
 
     # -------------------------------------------------------------- the time of a message is over
 

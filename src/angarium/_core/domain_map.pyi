@@ -1,0 +1,23 @@
+"""Which ready queue the mail to a domain takes; documented in cext/domain_map.pyx."""
+
+from typing import Any, Self
+
+from typing_extensions import disjoint_base
+
+@disjoint_base
+class DomainMap:
+    """Values by domain."""
+
+    def __new__(cls) -> Self: ...
+    def __len__(self) -> int: ...
+    @property
+    def count(self) -> int: ...
+    def get(self, domain: bytes) -> Any:
+        """What was set for domain, or None."""
+    def set(self, domain: bytes, target: object) -> None:
+        """From now on domain has this target; ValueError when it has more than 255 octets."""
+    def clear(self) -> None:
+        """Forget everything."""
+
+__pyx_capi__: dict[str, object]  # the C functions of domain_map.pxd
+__test__: dict[str, str]
