@@ -19,5 +19,4 @@ class DomainMap:
     def clear(self) -> None:
         """Forget everything."""
 
-__pyx_capi__: dict[str, object]  # the C functions of domain_map.pxd
 __test__: dict[str, str]
