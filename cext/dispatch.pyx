@@ -19,7 +19,7 @@ before that it is in doubt, never lost.
 
 from collections import deque
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
@@ -801,7 +801,7 @@ cdef class Dispatcher(Taker):
         self._warn_s = warn_s
 
     def sweep(self, size_t slots) -> tuple[list[Message], list[Message]]:
-        """Look at the next `slots` slots of the table for messages that wait.
+        """Look at the next `slots` slots of the table for messages that wait; over the soft mark their mail data goes.
 
         Returns those whose time is over (by a minute, so that an attempt of their own at the end comes first), and
         those whose senders are to be told that they are late.
@@ -812,6 +812,7 @@ cdef class Dispatcher(Taker):
         cdef ScheduledQueue queue
         cdef double age_s, expire_s, warn_s
         cdef list over = [], late = []
+        cdef bint short = buffered_octets() > self.memory_soft_octets
         if self._swept >= self.table._capacity:
             self._swept = 0
         end = min(self._swept + slots, self.table._capacity)
@@ -821,6 +822,8 @@ cdef class Dispatcher(Taker):
             message = <Message>self.table._slots[i]
             if message.state != MESSAGE_SCHEDULED or not self._expire_s:
                 continue
+            if short and message.segment is not None:
+                message.buffer = None        # it came to wait before memory was short
             queue = self.schedule.queue_of(message)
             expire_s = self._expire_s[queue.policy]
             warn_s = self._warn_s[queue.policy]

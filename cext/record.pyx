@@ -30,6 +30,14 @@ cdef uint64_t buffered_octets() noexcept nogil:
     return buffered
 
 
+cdef extern from "block_pool.h":
+    enum:
+        BLOCK_POOL_BLOCK
+    size_t block_pool_chunks
+    void *block_pool_take()
+    void block_pool_give(void *block)
+
+
 cdef extern from "<malloc.h>" nogil:
     int mallopt(int option, int value)
     int malloc_trim(size_t pad)
@@ -58,6 +66,11 @@ def trim_heap(size_t kept_octets) -> bool:
     some milliseconds then.
     """
     return mallinfo2().fordblks > kept_octets and malloc_trim(kept_octets) != 0
+
+
+def pooled_octets() -> int:
+    """Octets that the blocks of small messages' mail data are cut from; an empty chunk goes, but for some."""
+    return block_pool_chunks << 20
 
 
 def memory_octets() -> int:
@@ -133,10 +146,10 @@ cdef class MailBuffer:
     def __cinit__(self, size_t room=0):
         if room < FIRST_ROOM:
             room = FIRST_ROOM
-        self.octets = <char *>malloc(FRONT_ROOM + room)
+        self.capacity = FRONT_ROOM + room
+        self.octets = <char *>(block_pool_take() if self.capacity == BLOCK_POOL_BLOCK else malloc(self.capacity))
         if self.octets == NULL:
             raise MemoryError
-        self.capacity = FRONT_ROOM + room
         self.begin = self.data_begin = self.end = FRONT_ROOM
         self.exports = 0
         global buffered
@@ -146,7 +159,10 @@ cdef class MailBuffer:
         global buffered
         if self.octets != NULL:
             buffered -= self.capacity
-        free(self.octets)
+            if self.capacity == BLOCK_POOL_BLOCK:
+                block_pool_give(self.octets)
+            else:
+                free(self.octets)
 
     def __len__(self):
         return self.end - self.begin
@@ -166,9 +182,16 @@ cdef class MailBuffer:
             raise BufferError("a view of the message is in use")
         if wanted < self.capacity * 2:
             wanted = self.capacity * 2
-        moved = <char *>realloc(self.octets, wanted)
-        if moved == NULL:
-            raise MemoryError
+        if self.capacity == BLOCK_POOL_BLOCK:
+            moved = <char *>malloc(wanted)
+            if moved == NULL:
+                raise MemoryError
+            memcpy(moved, self.octets, self.end)
+            block_pool_give(self.octets)
+        else:
+            moved = <char *>realloc(self.octets, wanted)
+            if moved == NULL:
+                raise MemoryError
         global buffered
         buffered += wanted - self.capacity
         self.octets = moved

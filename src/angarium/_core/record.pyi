@@ -139,6 +139,9 @@ def trim_heap(kept_octets: int) -> bool:
     Whether there was anything to give back; it takes some milliseconds then.
     """
 
+def pooled_octets() -> int:
+    """Octets that the blocks of small messages' mail data are cut from; an empty chunk goes, but for some."""
+
 def memory_octets() -> int:
     """Octets of process memory behind all messages whose mail data is in memory."""
 

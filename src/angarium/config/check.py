@@ -28,7 +28,7 @@ from angarium.config.wording import read_wordings
 if TYPE_CHECKING:
     from angarium.config.address import Network
     from angarium.config.locate import KeyPath
-    from angarium.config.model import Classes, Config, Limits, Listener, Route
+    from angarium.config.model import Classes, Config, Limits, Listener, Retry, Route
     from angarium.config.problem import Findings
 
 __all__ = ["check_all", "check_nothing_leaves"]
@@ -51,7 +51,7 @@ def check_all(config: Config, findings: Findings) -> None:
     _check_listeners(config, findings)
     _check_limits(config, findings)
     _check_memory_marks(config, findings)
-    _check_retry(config, findings)
+    _check_retry(config.queue.retry, ("queue", "retry"), findings)
     _check_routes(config, findings)
     _check_notification(config, findings)
     if config.sandbox:
@@ -305,9 +305,7 @@ def _check_memory_marks(config: Config, findings: Findings) -> None:
         findings.error(("queue", "memory_soft_mark"), message)
 
 
-def _check_retry(config: Config, findings: Findings) -> None:
-    path: KeyPath = ("queue", "retry")
-    retry = config.queue.retry
+def _check_retry(retry: Retry, path: KeyPath, findings: Findings) -> None:
     if not findings.sound(path):
         return
     if retry.first_s > retry.longest_s:
@@ -329,6 +327,8 @@ def _check_routes(config: Config, findings: Findings) -> None:
     for index, route in enumerate(config.route):
         path = findings.element(("route",), index)
         _check_next_hop(config, route, path, findings)
+        if route.retry is not None:
+            _check_retry(route.retry, (*path, "retry"), findings)
         if not route.recipients and findings.sound((*path, "recipients")):
             findings.error((*path, "recipients"), "is empty, so that no mail would take this route")
         if route.name is not None:

@@ -43,6 +43,7 @@ LEEWAY = 3  # segments
 CHUNK_OCTETS = 1 << 20  # read and copied at a time
 CHUNK_MESSAGES = 256
 RETRY_S = 60.0
+BUSY_S = 1.0  # what is under way in a segment has ended by then, as a rule
 
 
 def wants_compaction(journal: Journal, factor: float = TRIGGER) -> bool:
@@ -123,9 +124,10 @@ class Compactor:
                 moved = await self._empty(journal, journal.segments[0])
             except OSError as failure:
                 log.error("shard %d: compaction rests: %s", journal.shard, failure)
-                moved = False
-            if not moved:
                 self._rests_until = self._clock.monotonic() + RETRY_S
+                return
+            if not moved:  # something is under way there
+                self._rests_until = self._clock.monotonic() + BUSY_S
                 return
 
     async def _empty(self, journal: Journal, segment: Segment) -> bool:
@@ -168,6 +170,10 @@ class Compactor:
                 check_message(read.record, message.id)
             except RecordError as harm:
                 read.harm = str(harm)
+            except OSError:
+                if message.segment is segment:
+                    raise
+                continue  # done, or moved, while it was read
             reads.append(read)
         return reads
 

@@ -762,6 +762,20 @@ def test_the_sweep_finds_what_is_over_and_what_is_late(node: Node) -> None:
     assert node.dispatcher.sweep(node.dispatcher.table.capacity) == ([], [])
 
 
+def test_a_sweep_over_the_soft_mark_takes_mail_data_from_memory(node: Node) -> None:
+    node.dispatcher.set_retry_schedules([1000.0], [0.0])
+    queue = node.queue(limit=0)
+    node.dispatcher.remember(b"example.net", queue)
+    node.dispatcher.queue_limit = 1
+    ready, waits = node.accept(), node.accept()
+    node.dispatcher.sweep(node.dispatcher.table.capacity)
+    assert waits.buffer is not None
+    node.dispatcher.memory_soft_octets = 1
+    node.dispatcher.sweep(node.dispatcher.table.capacity)
+    assert (waits.buffer, waits.state) == (None, MessageState.MESSAGE_SCHEDULED)
+    assert ready.buffer is not None
+
+
 def test_a_sweep_in_parts_sees_everything_once(node: Node) -> None:
     node.dispatcher.set_retry_schedules([1.0], [0.0])
     messages = {node.wait(0.0, received_us=1_000_000 * number) for number in range(1, 40)}

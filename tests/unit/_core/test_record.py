@@ -24,6 +24,7 @@ from angarium._core.record import (
     memory_octets,
     new_message,
     parse_id,
+    pooled_octets,
     shard_of,
 )
 from tests.reference.record import decode_record
@@ -46,6 +47,32 @@ CRC_VECTORS = [
     (b"123456789", 0xE3069283),
     (b"", 0),
 ]
+
+
+def test_the_memory_of_many_small_messages_goes_back_when_they_are_gone() -> None:
+    gc.collect()
+    before = pooled_octets()
+    buffers = [MailBuffer() for _ in range(20_000)]
+    for number, buffer in enumerate(buffers):
+        buffer.append(b"%d" % number)
+    assert pooled_octets() - before >= 20_000 * 4096 - (17 << 20)
+    # one in a thousand stays, as long as its chunk
+    kept = buffers[::1000]
+    del buffers, buffer
+    assert pooled_octets() <= before + (len(kept) + 17 << 20)
+    assert [buffer.mail_data() for buffer in kept] == [b"%d" % (1000 * number) for number in range(20)]
+    again = [MailBuffer() for _ in range(3_000)]
+    for buffer in again:
+        buffer.append(b"x" * 3000)
+    assert [buffer.mail_data() for buffer in kept] == [b"%d" % (1000 * number) for number in range(20)]
+
+
+def test_a_small_message_that_grows_keeps_what_it_has() -> None:
+    buffer = MailBuffer()
+    buffer.append(b"a" * 3000)
+    buffer.append(b"b" * 3000)
+    buffer.append(b"c" * 90_000)
+    assert buffer.mail_data() == b"a" * 3000 + b"b" * 3000 + b"c" * 90_000
 
 
 def envelope(**changes: object) -> dict[str, object]:

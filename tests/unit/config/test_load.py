@@ -140,6 +140,27 @@ def test_memory_marks_stand_in_order() -> None:
     assert len(errors_of(NODE + LISTENER + "[queue]\nmemory_hard_mark = 1.5\n")) == 1
 
 
+def test_a_route_s_retry_schedule_takes_from_the_queue_s_what_it_does_not_say() -> None:
+    route = '[[route]]\nrecipients = ["a.example"]\nnext_hop = "discard:"\n'
+    config = config_of(
+        NODE
+        + LISTENER
+        + route
+        + 'retry = { first = "10s", expire = "1h", warn_after = "0s" }\n'
+        + route.replace("a.example", "b.example")
+        + '[queue.retry]\nfactor = 3\nfirst = "30s"\n'
+    )
+    assert config.route[0].retry == Retry(first_s=10.0, factor=3.0, expire_s=3600.0, warn_after_s=0.0)
+    assert config.route[1].retry is None
+    assert load_dump(dump(config)) == config
+
+
+def test_a_route_s_retry_schedule_is_checked_like_the_queue_s() -> None:
+    route = '[[route]]\nrecipients = ["a.example"]\nnext_hop = "discard:"\nretry = { first = "5h" }\n'
+    (error,) = errors_of(NODE + LISTENER + route)
+    assert "is longer than the longest interval" in str(error)
+
+
 def test_a_configuration_with_everything() -> None:
     config = config_of(
         NODE

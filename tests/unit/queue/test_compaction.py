@@ -7,7 +7,7 @@ import errno
 import tempfile
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -197,6 +197,27 @@ def test_what_happens_while_a_copy_is_on_its_way(bench: Bench) -> None:
     assert [found[0].recipient_state(i) for i in range(2)] == [1, 0]
     assert [outcome.attempt for outcome in again.journal.read_outcomes(found[0])] == [1, 2]
     assert found[1].state == MessageState.MESSAGE_HELD
+
+
+def test_what_is_done_while_it_is_read_does_not_make_it_rest(bench: Bench) -> None:
+    messages = [bench.accept(100) for _ in range(3)]
+    segment = messages[0].segment
+    assert segment is not None
+
+    class Meanwhile:
+        """The journal, with a delivery that ends in the middle of a read."""
+
+        def read_record(self, message: Message) -> bytes:
+            if message is messages[1]:
+                bench.done(message)
+            return bench.journal.read_record(message)
+
+        def read_outcomes(self, message: Message) -> list[Any]:
+            return bench.journal.read_outcomes(message)
+
+    journal: Any = Meanwhile()
+    reads = bench.compactor._read(journal, segment, messages)
+    assert [read.message for read in reads] == [messages[0], messages[2]]
 
 
 def test_a_failed_disk_leaves_everything_where_it_was(tmp_path: Path) -> None:
