@@ -923,7 +923,7 @@ cdef class Dispatcher(Taker):
 
     def remember(self, bytes domain, ReadyQueue queue):
         """From now on mail to domain goes to queue, whatever the local part."""
-        if len(self.by_domain) >= MOST_DOMAINS:
+        if self.by_domain.count >= MOST_DOMAINS or self.by_domain.targets() >= MOST_DOMAINS:
             self.by_domain.clear()
         self.by_domain.set(domain, queue)
 

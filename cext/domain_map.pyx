@@ -100,6 +100,10 @@ cdef class DomainMap:
         self._entries[i].target = index
         return 0
 
+    cdef size_t targets(self):
+        """How many distinct targets are held, those included that no domain has any more."""
+        return len(self._targets)
+
     cdef int _grow(self) except -1:
         cdef size_t old_capacity = self._capacity
         cdef size_t mask = 2 * old_capacity - 1

@@ -79,6 +79,18 @@ class Child:
         return self.role if self.role != "worker" else f"worker {self.number}"
 
 
+def end_half_line(events: Path) -> None:
+    """What is appended to the event log begins a new line, whatever a killed process left at its end.
+
+    Call it while nobody writes there. A log that cannot be written is the workers' to report.
+    """
+    with contextlib.suppress(OSError), events.open("r+b") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+
+
 class Supervisor:
     """Runs one node."""
 
@@ -137,6 +149,8 @@ class Supervisor:
             self._children.append(Child("sink", self._workers, [bind(self._sink)]))
         self._children.append(Child("admin", 0, [bind(self.config.admin.listen)]))
         self._drop_privileges()
+        if self.config.events.file is not None:
+            end_half_line(Path(self.config.events.file))
         self._shards = describe_spool(self._spool, shard_count(self.config), self._workers)
 
     def _lock_spool(self) -> None:

@@ -52,6 +52,18 @@ def wait_until(condition: Callable[[], T], what: str, patience_s: float = PATIEN
         time.sleep(LOOK_S)
 
 
+def read_event(line: bytes) -> dict[str, Any] | None:
+    """One line of the event log, or what stands behind the half line that a killed process left; None: half a line."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        if line.count(b'{"time":"') > 1:
+            return json.loads(line[line.rfind(b'{"time":"') :])
+        assert line[:1] == b"{", line
+        assert line[-1:] != b"}", line
+        return None
+
+
 def run_command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """`angarium ARGUMENTS`, to its end, with its output as text."""
     given = {"capture_output": True, "text": True, "timeout": PATIENCE_S, "env": clean_environment()} | options
@@ -322,7 +334,7 @@ class Relay:
             return []
         # the last line may be half written
         whole, _, _ = self.events_file.read_bytes().rpartition(b"\n")
-        found = (json.loads(line) for line in whole.splitlines())
+        found = (entry for line in whole.splitlines() if (entry := read_event(line)) is not None)
         return [
             entry
             for entry in found

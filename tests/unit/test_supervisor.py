@@ -12,7 +12,7 @@ import pytest
 from angarium import supervisor
 from angarium.config.address import ListenAddress
 from angarium.config.load import examine_text
-from angarium.supervisor import StartFailure, Supervisor, bind
+from angarium.supervisor import StartFailure, Supervisor, bind, end_half_line
 
 if TYPE_CHECKING:
     from angarium.config.model import Config
@@ -94,3 +94,19 @@ def test_a_unix_socket_is_taken_over_from_the_dead_only(tmp_path: Path) -> None:
     with pytest.raises(StartFailure, match="Address already in use"):
         bind(ListenAddress(path=str(file)))
     assert file.read_text() == "mail"
+
+
+@pytest.mark.parametrize(
+    ("found", "left"),
+    [(b"", b""), (b'{"a":1}\n', b'{"a":1}\n'), (b'{"a":1}\n{"time', b'{"a":1}\n{"time\n'), (b"{", b"{\n")],
+)
+def test_half_a_line_of_a_killed_process_is_ended(tmp_path: Path, found: bytes, left: bytes) -> None:
+    events = tmp_path / "events.jsonl"
+    events.write_bytes(found)
+    end_half_line(events)
+    assert events.read_bytes() == left
+
+
+def test_an_event_log_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    end_half_line(tmp_path / "events.jsonl")
+    assert not (tmp_path / "events.jsonl").exists()

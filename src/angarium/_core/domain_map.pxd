@@ -22,4 +22,5 @@ cdef class DomainMap:
     cdef object find(self, const char *domain, size_t n)
     cdef int put(self, const char *domain, size_t n, object target) except -1
     cdef size_t _place(self, const char *domain, size_t n, uint32_t hash) noexcept
+    cdef size_t targets(self)
     cdef int _grow(self) except -1

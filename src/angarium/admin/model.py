@@ -252,10 +252,9 @@ class Preview(msgspec.Struct, frozen=True):
     before: str | None = None
 
 
-class OperationPart(msgspec.Struct, frozen=True):
-    """How far one worker is with an operation."""
+class OperationProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far an action on many messages is."""
 
-    operation: str
     action: ActionName
     state: str
     by: str
@@ -271,7 +270,13 @@ class OperationPart(msgspec.Struct, frozen=True):
     errors: list[str]
 
 
-class Operation(msgspec.Struct, frozen=True):
+class OperationPart(OperationProgress, frozen=True, kw_only=True):
+    """How far one worker is with an operation."""
+
+    operation: str
+
+
+class Operation(OperationProgress, frozen=True, kw_only=True):
     """An action on many messages, over all workers.
 
     `state`: `running`, `done`, `cancelled`, or `failed` when a worker could not finish (see `errors`). Messages:
@@ -280,19 +285,6 @@ class Operation(msgspec.Struct, frozen=True):
     """
 
     id: str
-    action: ActionName
-    state: str
-    by: str
-    reason: str
-    started: str
-    ended: str | None
-    selected: int
-    done: int
-    under_way: int
-    unchanged: int
-    others: int
-    failed: int
-    errors: list[str]
 
 
 class NewSuspension(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
