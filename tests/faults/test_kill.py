@@ -82,10 +82,11 @@ async def test_an_unanswered_final_dot_is_counted_and_sent_again(node: Node, hop
     await node.settled()
     assert not ledger.missing
     assert hop.closed_unanswered == 5
+    await node.until(lambda: len(node.events("in_doubt")) == 5, "the events of the five")
     doubtful = {event["id"] for event in node.events("in_doubt")}
     assert {ids[0] for ids in ledger.twice.values()} == doubtful
     assert sum(len(ids) - 1 for ids in ledger.arrivals.values()) == 5
-    assert node.metrics()["angarium_delivery_possible_duplicates_total"] == 5
+    await node.until(lambda: node.metrics()["angarium_delivery_possible_duplicates_total"] == 5, "the counter")
 
 
 async def test_what_is_in_doubt_stays_so_through_a_second_crash(node: Node, hop: NextHop, ledger: Ledger) -> None:
@@ -176,6 +177,7 @@ async def test_what_was_deferred_outlives_a_kill_in_every_class(
         await node.up()
         await node.settled()
         assert ledger.arrivals == {"one": [first]}
+        await node.until(lambda: node.events("delivery", id=first), "the event of its delivery")
         assert {event["durability"] for event in node.events("delivery", id=first)} == {durability}
     finally:
         await node.close()
