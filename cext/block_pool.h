@@ -88,4 +88,19 @@ static inline void block_pool_give(void *block) {
         block_pool_empty++;
     }
 }
+
+/* Chunks in which nothing is left go back to the kernel now, all but `kept` of them. */
+static inline void block_pool_trim(size_t kept) {
+    block_chunk *c = block_pool_first;
+    while (c && block_pool_empty > kept) {
+        block_chunk *next = c->next;
+        if (c->used == 0) {
+            block_pool_unlink(c);
+            block_pool_chunks--;
+            block_pool_empty--;
+            munmap(c, BLOCK_POOL_CHUNK);
+        }
+        c = next;
+    }
+}
 #endif

@@ -80,12 +80,12 @@ cdef class DomainMap:
         if index is None:
             index = self._indices[id(target)] = len(self._targets)
             self._targets.append(target)
-        if (<size_t>self.count + 1) * 3 > self._capacity * 2:
+        if (<size_t>self.count + 1) * 5 > self._capacity * 4:
             self._grow()
         i = self._place(domain, n, hash)
         if self._entries[i].text == 0:
             if self._arena_used + 1 + n > self._arena_capacity:
-                capacity = self._arena_capacity + (self._arena_capacity >> 1) + 1 + n
+                capacity = self._arena_capacity + (self._arena_capacity >> 2) + 1 + n
                 moved = <char *>PyMem_Realloc(self._arena, capacity)
                 if moved == NULL:
                     raise MemoryError

@@ -36,6 +36,7 @@ cdef extern from "block_pool.h":
     size_t block_pool_chunks
     void *block_pool_take()
     void block_pool_give(void *block)
+    void block_pool_trim(size_t kept)
 
 
 cdef extern from "<malloc.h>" nogil:
@@ -45,6 +46,7 @@ cdef extern from "<malloc.h>" nogil:
         size_t fordblks
     MallInfo mallinfo2()
     enum:
+        M_ARENA_MAX
         M_MMAP_THRESHOLD
         M_TRIM_THRESHOLD
 
@@ -53,19 +55,34 @@ def keep_heap(int kept_octets, int mapped_octets):
     """Let the allocator keep so many free octets, and map only larger blocks than mapped_octets one by one.
 
     Messages come and go all the time: giving their pages back to the kernel and having them zeroed anew costs a large
-    message a fifth of its CPU time. Process-wide; call it once, at the start.
+    message a fifth of its CPU time. Threads share the heap: they allocate while they hold the GIL, and what a heap of
+    their own had taken it would keep. Process-wide; call it once, at the start.
     """
+    mallopt(M_ARENA_MAX, 1)
     mallopt(M_TRIM_THRESHOLD, kept_octets)
     mallopt(M_MMAP_THRESHOLD, mapped_octets)
 
 
-def trim_heap(size_t kept_octets) -> bool:
-    """Give the pages of free octets of the heap back to the kernel when there are more than kept_octets of them.
+cdef size_t free_when_trimmed = 0       # the allocator goes on to call octets free whose pages it has given back
 
-    What has left the memory leaves holes, which the allocator keeps. Whether there was anything to give back; it takes
-    some milliseconds then.
+
+def trim_heap(size_t kept_octets) -> bool:
+    """Give the pages of free octets of the heap back to the kernel when more than kept_octets have become free.
+
+    Since the last time, that is. What has left the memory leaves holes, which the allocator keeps; the blocks of small
+    messages' mail data go back too. Whether there was anything to give back; it takes some milliseconds then.
     """
-    return mallinfo2().fordblks > kept_octets and malloc_trim(kept_octets) != 0
+    global free_when_trimmed
+    cdef size_t chunks = block_pool_chunks
+    cdef size_t free_octets
+    block_pool_trim(1)
+    free_octets = mallinfo2().fordblks
+    free_when_trimmed = min(free_when_trimmed, free_octets)
+    if free_octets - free_when_trimmed <= kept_octets:
+        return chunks != block_pool_chunks
+    malloc_trim(kept_octets)
+    free_when_trimmed = mallinfo2().fordblks
+    return True
 
 
 def pooled_octets() -> int:

@@ -18,6 +18,8 @@ Fails: memory that cannot be had raises MemoryError and changes nothing. Bounds:
 their own, the others share one.
 """
 
+from array import array
+
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
@@ -145,7 +147,7 @@ cdef class Schedule:
         memset(self._slots, 0, FIRST_CAPACITY * sizeof(uint32_t))
         self._capacity = FIRST_CAPACITY
         self.queues = [None]                 # number 0: no queue
-        self._free_numbers = []
+        self._free_numbers = array("I")      # not a list: small integers would pin the pages that mail leaves behind
         self.tenants = [b""]
         self._tenant_numbers = {b"": 0}
         self.suspensions = {}

@@ -193,7 +193,7 @@ next_hop = "smtp://127.0.0.1:{self.ground.sink_port}"
                 start_new_session=True,
             )
         self.ground.group.watch(self.process.pid)
-        if not answers(self.port, self.start_limit_s) or self.process.poll() is not None:
+        if not answers(self.port, self.start_limit_s, self.process) or self.process.poll() is not None:
             self.stop()
             last = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
             raise RelayFailure(f"{self.name} does not answer on port {self.port} ({' / '.join(last)}); log: {self.log}")

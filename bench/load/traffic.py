@@ -48,8 +48,8 @@ def tool_environment(state: Path) -> dict[str, str]:
     return dict(os.environ, MAIL_CONFIG=str(folder))
 
 
-def answers(port: int, limit_s: float) -> bool:
-    """Whether an SMTP server greets on 127.0.0.1:`port` within `limit_s`; 0 asks once."""
+def answers(port: int, limit_s: float, process: subprocess.Popen[bytes] | None = None) -> bool:
+    """Whether an SMTP server greets on 127.0.0.1:`port` within `limit_s`; 0 asks once. Not if process has ended."""
     deadline = time.monotonic() + limit_s
     while True:
         try:
@@ -60,7 +60,7 @@ def answers(port: int, limit_s: float) -> bool:
                     return True
         except OSError:
             pass
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or (process is not None and process.poll() is not None):
             return False
         time.sleep(0.05)
 

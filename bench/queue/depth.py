@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 DEFERRED = 'angarium_delivery_recipients_total{result="deferred"}'
 MODE = "reuse"
 DRAIN_PATIENCE_S = 60.0
+IDLE_S = 6.0  # a worker looks every five seconds whether it is idle
 
 
 def settings(stand: Stand) -> dict[str, Any]:
@@ -107,7 +108,9 @@ def warm_up(stand: Stand, nodes: list[Node], sink: Sink) -> int:
 
 
 def settled_memory(node: Node) -> dict[str, int]:
+    """What is held a little after the last message: a worker that has nothing to do gives back what it had taken."""
     wait_until_settled(node.ground.group)
+    time.sleep(IDLE_S)
     return node.memory()
 
 

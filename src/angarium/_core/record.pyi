@@ -134,9 +134,10 @@ class Message:
 
 def keep_heap(kept_octets: int, mapped_octets: int) -> None: ...
 def trim_heap(kept_octets: int) -> bool:
-    """Give the pages of free octets of the heap back to the kernel when there are more than kept_octets of them.
+    """Give the pages of free octets of the heap back to the kernel when more than kept_octets have become free.
 
-    Whether there was anything to give back; it takes some milliseconds then.
+    Since the last time, that is; the blocks of small messages' mail data go back too. Whether there was anything to
+    give back; it takes some milliseconds then.
     """
 
 def pooled_octets() -> int:

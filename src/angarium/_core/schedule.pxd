@@ -44,7 +44,7 @@ cdef class ScheduledQueue:
 cdef class Schedule:
     """All scheduled queues of a worker, by key and by time."""
     cdef readonly list queues                # by number; None where there is none
-    cdef list _free_numbers
+    cdef object _free_numbers
     cdef uint32_t *_slots                    # numbers by hash: open addressing, at most two thirds full
     cdef size_t _capacity                    # a power of two
     cdef size_t _taken

@@ -71,7 +71,8 @@ UNREADABLE_RETRY_S = 600.0
 HEAP_KEPT_OCTETS = 24 << 20  # free memory that is not given back: what bursts of mail need again at once
 HEAP_MAPPED_OCTETS = 4 << 20
 LET_GO_S = 0.2
-IDLE_OCTETS = 8 << 20  # with no more mail data than that in memory, and none under way, no more free memory is kept
+IDLE_OCTETS = 8 << 20  # with no more mail data than that in memory, and none under way, a worker is idle, and then
+KEPT_OCTETS = 1 << 20  # no more free memory is kept
 SWEEP_S = 60.0  # in so long every queued message is looked at once: has its time come to an end?
 LEAST_SWEPT = 256
 MOST_TOLD = 50  # notifications of expiry and delay written in one tick; the next round finds the others again
@@ -411,7 +412,7 @@ class Worker:
             for journal in self.journals:
                 self._heal(journal)
             if memory_octets() < IDLE_OCTETS and not dispatcher.ready and not dispatcher.loading:
-                trim_heap(IDLE_OCTETS)  # a pause of some milliseconds, when nobody waits
+                trim_heap(KEPT_OCTETS)  # a pause of some milliseconds, when nobody waits
 
     # -------------------------------------------------------------- the time of a message is over
 

@@ -25,6 +25,7 @@ from angarium._core.record import (
     new_message,
     parse_id,
     pooled_octets,
+    trim_heap,
     shard_of,
 )
 from tests.reference.record import decode_record
@@ -65,6 +66,21 @@ def test_the_memory_of_many_small_messages_goes_back_when_they_are_gone() -> Non
     for buffer in again:
         buffer.append(b"x" * 3000)
     assert [buffer.mail_data() for buffer in kept] == [b"%d" % (1000 * number) for number in range(20)]
+
+
+def test_trimming_gives_back_what_a_burst_has_left() -> None:
+    gc.collect()
+    buffers = [MailBuffer() for _ in range(4_000)]
+    held = pooled_octets()
+    kept = buffers[0]
+    kept.append(b"kept")
+    del buffers
+    gc.collect()
+    assert pooled_octets() > 2 << 20, "some are kept for the next burst"
+    assert trim_heap(1 << 30)
+    assert pooled_octets() <= min(held, 3 << 20), "the chunk of what lives, one for what comes, and one of other tests"
+    assert kept.mail_data() == b"kept"
+    assert not trim_heap(1 << 30), "there is nothing more to give back"
 
 
 def test_a_small_message_that_grows_keeps_what_it_has() -> None:
