@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from angarium._core.client_session import Phase
 from angarium._core.dispatch import ReadyQueue
-from angarium.delivery.connection import Host, Target
 from angarium.delivery.maildir import deliver
 from angarium.delivery.resolver import ResolutionFailure
+from angarium.delivery.target import Host, Target, TlsPolicy
 from angarium.mail.address import ascii_domain, split_mailbox
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class Router:
                 self._dispatcher, hop, hop, hand_over=partial(self._into_maildir, folder), limit=MOST_WRITING
             )
         host, port = route.next_hop.host, route.next_hop.port
-        target = Target((Host(host, host, port),), tls=self._config.tls)
+        target = Target((Host(host, host, port),), tls=TlsPolicy(self._config.tls))
         limit = self._share(route.connections or self._config.connections_per_host)
         return ReadyQueue(
             self._dispatcher, hop, host.encode("ascii"), target, limit=limit, connect=self._connector.connect
@@ -227,7 +227,7 @@ class Router:
                 self._dispatcher,
                 MX,
                 hosts.site.encode("ascii", "replace"),
-                Target(targets, tls=self._config.tls),
+                Target(targets, tls=TlsPolicy(self._config.tls)),
                 limit=self._share(self._config.connections_per_host),
                 connect=self._connector.connect,
             )

@@ -1,7 +1,4 @@
-"""Open a connection to a next hop: TCP by us, greeting, EHLO, STARTTLS by aiosmtplib; then its transport is ours.
-
-Each of the three has a timeout of its own (RFC 5321 §4.5.3.2.1): a host may take minutes to greet, while an address
-where nothing answers is given up within seconds and the next one is tried.
+"""Open a connection to a next hop: dial, handshake; then its transport is handed to the compiled session.
 
 Input: a Target: hosts in the order in which to try them. Output: an open ClientSession that has taken the queue's next
 delivery.
@@ -12,13 +9,9 @@ Everything else that waits for it goes back to its scheduled queue untouched. A 
 the answer to all that was ready."""
 
 import asyncio
-import ipaddress
 import logging
-import os
-import socket
-import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import aiosmtplib
@@ -26,8 +19,12 @@ import aiosmtplib
 from angarium._core.client_session import ClientSession, Egress, Phase
 from angarium._core.counters import Counters, Slot
 from angarium._core.dispatch import Delivery, ReadyQueue
-from angarium._core.reply import ReplyError, ReplyParser
 from angarium.clock import Clock
+from angarium.delivery.dial import Dialler, addresses_of
+from angarium.delivery.failure import ConnectFailure
+from angarium.delivery.handshake import Handshake
+from angarium.delivery.target import Host, Target, TlsPolicy
+from angarium.delivery.tls import Contexts
 from angarium.smtp.extensions import capabilities_of, limit_of, lowest, number
 
 log = logging.getLogger(__name__)
@@ -35,51 +32,7 @@ log = logging.getLogger(__name__)
 PROBE_FIRST_S = 1.0
 PROBE_LONGEST_S = 60.0
 PERMANENT = 5  # first digit of a reply that is for good
-MOST_OPENING = 256  # TCP connections being opened by one worker at a time
-MOST_PROBING = 32  # of them to next hops that could not be reached before: they may take long, and others must not wait
 MOST_GREETED = 4096  # being greeted: hosts may take minutes for it, and must not hold up all others
-
-
-@dataclass(frozen=True)
-class Host:
-    """One mail host at one address."""
-
-    name: str
-    address: str
-    port: int = 25
-
-
-@dataclass
-class Target:
-    """Where the deliveries of a ready queue go."""
-
-    hosts: tuple[Host, ...]
-    tls: str = "opportunistic"  # none | opportunistic | require | verify
-
-
-class ConnectFailure(Exception):
-    """A host could not be used. code 0: no reply was seen, or what was seen is none."""
-
-    def __init__(self, phase: int, text: str, code: int = 0, enhanced: tuple[int, int, int] | None = None) -> None:
-        super().__init__(text)
-        self.phase = phase
-        self.text = text
-        self.code = code
-        self.enhanced = enhanced
-
-    @classmethod
-    def of_reply(cls, phase: int, where: str, refusal: aiosmtplib.SMTPResponseException) -> "ConnectFailure":
-        """What a host replied: code, enhanced status and text apart, as the compiled session would read it."""
-        lines = refusal.message.splitlines() or [""]
-        octets = b"".join(
-            b"%d%c%s\r\n" % (refusal.code, b" -"[number < len(lines)], line.encode("utf-8", "replace"))
-            for number, line in enumerate(lines, 1)
-        )
-        try:
-            ((code, enhanced, text),) = ReplyParser().parse(octets)
-        except (ReplyError, ValueError):
-            return cls(phase, f"{where}: {refusal.message.strip()}")
-        return cls(phase, f"{where}: {text.decode('utf-8', 'replace')}", code, enhanced)
 
 
 class Connector:
@@ -102,18 +55,17 @@ class Connector:
         self._egress = egress
         self._counters = counters
         self._clock = clock
-        self._hostname = hostname
-        self._connect_timeout_s = connect_timeout_s
-        self._greeting_timeout_s = greeting_timeout_s
-        self._ehlo_timeout_s = ehlo_timeout_s
+        self._dialler = Dialler(connect_timeout_s=connect_timeout_s, loopback_only=loopback_only)
+        self._handshake = Handshake(
+            Contexts(),
+            hostname=hostname,
+            greeting_timeout_s=greeting_timeout_s,
+            ehlo_timeout_s=ehlo_timeout_s,
+        )
         self._transactions = transactions_per_connection
         self._settle = settle
-        self._loopback_only = loopback_only
         self._tasks: set[asyncio.Task[None]] = set()
-        self._slots = asyncio.Semaphore(MOST_OPENING)
-        self._probes = asyncio.Semaphore(MOST_PROBING)
         self._greeted = asyncio.Semaphore(MOST_GREETED)
-        self._contexts: dict[bool, ssl.SSLContext] = {}
 
     def connect(self, queue: ReadyQueue) -> None:
         """Begin to open one connection for queue (its `connecting` has been counted)."""
@@ -135,7 +87,7 @@ class Connector:
         session: ClientSession | None = None
         try:
             async with self._greeted:
-                for host in [known for named in target.hosts for known in await _addresses(named)]:
+                for host in [known for named in target.hosts for known in await addresses_of(named)]:
                     try:
                         session = await self._open_host(queue, target, host)
                         break
@@ -182,96 +134,19 @@ class Connector:
 
     async def _open_host(self, queue: ReadyQueue, target: Target, host: Host) -> ClientSession:
         where = f"{host.name}[{host.address}]:{host.port}"
-        if self._loopback_only and not ipaddress.ip_address(host.address).is_loopback:
-            raise ConnectFailure(Phase.PHASE_CONNECT, f"{where}: refused, the sandbox delivers on this machine only")
         try:
             return await self._set_up(queue, host, target.tls, where)
         except ConnectFailure as failure:
-            if failure.phase != Phase.PHASE_TLS or target.tls != "opportunistic":
+            if failure.phase != Phase.PHASE_TLS or target.tls.level != "opportunistic":
                 raise
             # RFC 3207 §4.1: without a policy that forbids it, mail in plaintext is better than none
             log.warning("%s; delivering in plaintext", failure.text)
-            return await self._set_up(queue, host, "none", where)
+            return await self._set_up(queue, host, replace(target.tls, level="none"), where)
 
-    async def _set_up(self, queue: ReadyQueue, host: Host, tls: str, where: str) -> ClientSession:
-        connected = await self._reach(host, where, self._probes if queue.failures else self._slots)
-        client = aiosmtplib.SMTP(
-            sock=connected,
-            local_hostname=self._hostname,
-            timeout=self._greeting_timeout_s,
-            start_tls=False,
-            use_tls=False,
-        )
-        phase = Phase.PHASE_GREETING
-        try:
-            await client.connect()
-            client.timeout = self._ehlo_timeout_s
-            phase = Phase.PHASE_EHLO
-            try:
-                await client.ehlo()
-            except aiosmtplib.SMTPHeloError as refusal:
-                if refusal.code < 500:
-                    raise  # not now; only a host that does not know EHLO is asked with HELO (RFC 5321 §3.2)
-                await client.helo()
-            if tls != "none":
-                phase = Phase.PHASE_TLS
-                await self._secure(client, tls, host)
-        except aiosmtplib.SMTPResponseException as refusal:
-            client.close()
-            raise ConnectFailure.of_reply(phase, where, refusal) from refusal
-        except aiosmtplib.SMTPConnectError as failure:
-            # it ends before the greeting, or the greeting is none; aiosmtplib would name a socket by "None"
-            client.close()
-            late = isinstance(failure, aiosmtplib.SMTPConnectTimeoutError)
-            what = "timed out waiting for the greeting" if late else f"no greeting: {failure.__cause__ or failure}"
-            raise ConnectFailure(phase, f"{where}: {what}") from failure
-        except (aiosmtplib.SMTPException, OSError, ssl.SSLError, ValueError) as failure:
-            client.close()
-            raise ConnectFailure(phase, f"{where}: {failure}") from failure
-        except asyncio.CancelledError:
-            client.close()
-            raise
+    async def _set_up(self, queue: ReadyQueue, host: Host, tls: TlsPolicy, where: str) -> ClientSession:
+        connected = await self._dialler.dial(host, where, probe=queue.failures > 0)
+        client = await self._handshake.perform(connected, host, tls, where)
         return self._adopt(queue, client, where)
-
-    async def _reach(self, host: Host, where: str, slots: asyncio.Semaphore) -> socket.socket:
-        """A socket that is connected to the host."""
-        family = socket.AF_INET6 if ":" in host.address else socket.AF_INET
-        opening = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        opening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # uvloop does so for its own sockets only
-        try:
-            async with slots, asyncio.timeout(self._connect_timeout_s):
-                await asyncio.get_running_loop().sock_connect(opening, (host.address, host.port))
-        except TimeoutError as failure:
-            opening.close()
-            raise ConnectFailure(Phase.PHASE_CONNECT, f"{where}: timed out connecting") from failure
-        except OSError as failure:
-            opening.close()
-            why = os.strerror(failure.errno) if failure.errno else str(failure)
-            raise ConnectFailure(Phase.PHASE_CONNECT, f"{where}: {why}") from failure
-        except asyncio.CancelledError:
-            opening.close()
-            raise
-        return opening
-
-    async def _secure(self, client: aiosmtplib.SMTP, tls: str, host: Host) -> None:
-        """STARTTLS as the policy asks."""
-        if not client.supports_extension("starttls"):
-            if tls in {"require", "verify"}:
-                raise aiosmtplib.SMTPException("the host does not offer STARTTLS, and the policy requires it")
-            return
-        verify = tls == "verify"
-        await client.starttls(tls_context=self._context(verify), server_hostname=host.name if verify else None)
-        await client.ehlo()
-
-    def _context(self, verify: bool) -> ssl.SSLContext:
-        context = self._contexts.get(verify)
-        if context is None:
-            context = ssl.create_default_context()
-            if not verify:
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-            self._contexts[verify] = context
-        return context
 
     def _adopt(self, queue: ReadyQueue, client: aiosmtplib.SMTP, where: str) -> ClientSession:
         """Take the transport away from aiosmtplib: from here on the compiled session reads and writes."""
@@ -291,20 +166,3 @@ class Connector:
         )
         transport.set_protocol(session)
         return session
-
-
-async def _addresses(host: Host) -> list[Host]:
-    """The host at each of its addresses;
-
-    a name that the configuration gives is looked up by the system (hosts file, DNS).
-    """
-    try:
-        ipaddress.ip_address(host.address)
-    except ValueError:
-        loop = asyncio.get_running_loop()
-        try:
-            found = await loop.getaddrinfo(host.address, host.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):  # the latter for what can be no name
-            return []
-        return [Host(host.name, str(address[0]), host.port) for *_, address in found]
-    return [host]

@@ -25,8 +25,8 @@ from angarium._core.record import (
     new_message,
     parse_id,
     pooled_octets,
-    trim_heap,
     shard_of,
+    trim_heap,
 )
 from tests.reference.record import decode_record
 

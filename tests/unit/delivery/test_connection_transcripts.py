@@ -29,7 +29,8 @@ from angarium._core.dispatch import Delivery, Dispatcher, ReadyQueue
 from angarium._core.event_log import EventLog
 from angarium._core.journal import CallbackTaker, Journal
 from angarium._core.record import make_accepted, new_message
-from angarium.delivery.connection import Connector, Host, Target
+from angarium.delivery.connection import Connector
+from angarium.delivery.target import Host, Target, TlsPolicy
 from angarium.outcome.classify import classify
 from tests.support.clock import FakeClock
 from tests.support.transcript import Dialogue, Step, dialogues_of, matches, unescape
@@ -134,7 +135,7 @@ class Player:
             self.streams.append(streams)
         target = Target(
             tuple(Host(f"mx{number + 1}.test", f"127.0.0.{number + 1}", port) for number in range(self.hosts)),
-            tls=self.policy,
+            tls=TlsPolicy(self.policy),
         )
         self.port = port
         self.queue = ReadyQueue(
