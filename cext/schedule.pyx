@@ -21,7 +21,7 @@ their own, the others share one.
 from array import array
 
 cimport cython
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -58,6 +58,14 @@ cdef uint8_t lane_of(int priority, uint8_t flags) noexcept nogil:
     """Which lane a message takes: its priority (RFC 6710) first, its class second."""
     cdef uint8_t lane = 0 if priority >= 4 else 2 if priority > -4 else 4
     return lane + 1 if flags & MESSAGE_BULK else lane
+
+
+cdef bint is_ascii(const char *text, size_t n) noexcept nogil:
+    cdef size_t i
+    for i in range(n):
+        if <uint8_t>text[i] > 127:
+            return False
+    return True
 
 
 cdef inline double key_of(void *message) noexcept:
@@ -219,6 +227,11 @@ cdef class Schedule:
             p = path + length + 1            # NOTIFY
             memcpy(&length, p, 2)
             p += 2 + length                  # ORCPT
+        if self.fold_domain is not None and not is_ascii(domain, n):
+            folded = self.fold_domain(PyBytes_FromStringAndSize(domain, n))
+            if PyBytes_GET_SIZE(folded) <= LONGEST_DOMAIN:
+                n = PyBytes_GET_SIZE(folded)
+                memcpy(domain, PyBytes_AS_STRING(folded), n)
         queue = self._find(domain, n, self._tenant_number(tenant, tenant_length),
                            lane_of(message.priority, message.flags))
         message.queue_number = queue.number
@@ -325,7 +338,7 @@ cdef class Schedule:
         if message.heap_index != NOWHERE:
             self.cancel(message)
         if queue.used == queue.capacity:
-            capacity = queue.capacity + (queue.capacity >> 1) + 2
+            capacity = (queue.capacity + (queue.capacity >> 2) + 2) & ~<uint32_t>1    # what an allocator's step holds
             moved = <void **>PyMem_Realloc(queue.items, capacity * sizeof(void *))
             if moved == NULL:
                 raise MemoryError

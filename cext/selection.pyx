@@ -168,6 +168,7 @@ cdef bint fits(Conditions *wanted, const char *record, size_t length, const uint
     """Whether the envelope in a sound meta part meets the conditions."""
     cdef size_t position = sizeof(RecordHeader) + sizeof(AcceptedMeta)
     cdef const char *text
+    cdef const char *at
     cdef uint16_t n, index
     cdef int i
     for i in range(ENVELOPE_TEXTS):
@@ -198,8 +199,12 @@ cdef bint fits(Conditions *wanted, const char *record, size_t length, const uint
         if position + 2 > length:
             return False
         if wanted.domain_length < n and not is_final(states[index]):
-            text += n - wanted.domain_length - 1
-            if text[0] == c'@' and equal_fold(text + 1, wanted.domain, wanted.domain_length):
+            at = text + n - wanted.domain_length - 1
+            if at[0] == c'@' and equal_fold(at + 1, wanted.domain, wanted.domain_length):
+                return True
+        if wanted.other_domain != NULL and wanted.other_length < n and not is_final(states[index]):
+            at = text + n - wanted.other_length - 1
+            if at[0] == c'@' and equal_fold(at + 1, wanted.other_domain, wanted.other_length):
                 return True
         memcpy(&n, record + position, 2)
         position += 2 + <size_t>n            # ORCPT
@@ -238,19 +243,23 @@ cdef int examine_look(Conditions *wanted, Look *look) noexcept nogil:
 
 
 cdef class Selection:
-    def __init__(self, MessageTable table, *, to_domain=None, reverse_path=None, tenant=None, str state=None,
-                 uint64_t before_us=0, uint64_t after=0, size_t most=0):
+    def __init__(self, MessageTable table, *, to_domain=None, to_domain_unicode=None, reverse_path=None, tenant=None,
+                 str state=None, uint64_t before_us=0, uint64_t after=0, size_t most=0):
         """What is None or 0 does not restrict.
 
-        The texts are octets. reverse_path `@domain` means any local part, `b""` the null reverse-path. before_us:
-        accepted before that (microseconds of unix time); after: only ids above it; most: keep only so many candidates,
-        the oldest. ValueError for a state that is none.
+        The texts are octets. to_domain is in A-labels, to_domain_unicode the same in U-labels. reverse_path `@domain`
+        means any local part, `b""` the null reverse-path. before_us: accepted before that (microseconds of unix time);
+        after: only ids above it; most: keep only so many candidates, the oldest. ValueError for a state that is none.
         """
         cdef bytes domain = None if to_domain is None else to_domain.lower()
+        cdef bytes other = to_domain_unicode
         cdef bytes path = None if reverse_path is None else reverse_path.lower()
         cdef bytes whose = tenant
         self._table = table
-        self._kept = (domain, path, whose)
+        self._kept = (domain, other, path, whose)
+        if other is not None:
+            self._conditions.other_domain = PyBytes_AS_STRING(other)
+            self._conditions.other_length = PyBytes_GET_SIZE(other)
         if domain is not None:
             self._conditions.domain = PyBytes_AS_STRING(domain)
             self._conditions.domain_length = PyBytes_GET_SIZE(domain)

@@ -198,6 +198,20 @@ def test_a_suspended_domain_waits_and_others_do_not(relay: Relay, sink: SinkServ
     assert ask(relay, "suspend", "list") == []
 
 
+def test_an_internationalised_domain_is_meant_in_both_of_its_forms(relay: Relay) -> None:
+    """Mail written with U-labels and mail written with A-labels wait in one place, and are steered by either."""
+    ask(relay, "suspend", "--domain", "bücher.test", "--reason", "moving")
+    ids = [relay.send("r1@xn--bcher-kva.test", CONTENT)]
+    with relay.client() as client:
+        client.ehlo()
+        ids.append(client.send("me@origin.test", ["r2@bücher.test"], CONTENT, "SMTPUTF8"))
+    relay.wait(lambda: relay.summary()["by_state"]["suspended"] == 2, "both to be suspended")
+    for form in ("bücher.test", "xn--bcher-kva.test"):
+        assert {entry["id"] for entry in ask(relay, "queue", "list", "--to-domain", form)} == set(ids)
+    assert ask(relay, "queue", "delete", "--to-domain", "bücher.test", "--yes")["done"] == 2
+    relay.wait_empty()
+
+
 @pytest.mark.parametrize("known", [True, False], ids=["known before", "first mail"])
 def test_a_suspended_site_waits_and_others_do_not(tmp_path: Path, known: bool) -> None:
     with SinkServer() as one:

@@ -54,6 +54,7 @@ cdef class Schedule:
     cdef readonly list tenants
     cdef dict _tenant_numbers
     cdef readonly dict suspensions           # (kind, name) -> (until in unix seconds, reason)
+    cdef public object fold_domain           # (bytes) -> bytes: U-labels to A-labels; None: as they are
     cdef public object policy_of             # (domain) -> number of its retry schedule; None: 0
 
     cdef ScheduledQueue join(self, Message message, const char *record)

@@ -43,6 +43,7 @@ class ScheduledQueue:
 class Schedule:
     """All scheduled queues of a worker, by key and by time."""
 
+    fold_domain: Callable[[bytes], bytes] | None
     policy_of: Callable[[bytes], int] | None
     def __new__(cls) -> Self: ...
     def __len__(self) -> int: ...

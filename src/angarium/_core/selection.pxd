@@ -14,7 +14,9 @@ cdef struct Candidate:
 
 cdef struct Conditions:
     # What an envelope must say; lower case where case does not matter. NULL: it does not matter.
-    const char *domain
+    const char *domain       # in A-labels where it has U-labels
+    const char *other_domain  # its U-labels, or NULL
+    size_t other_length
     const char *reverse_path
     const char *tenant
     size_t domain_length

@@ -33,6 +33,7 @@ class Selection:
         table: MessageTable,
         *,
         to_domain: bytes | None = None,
+        to_domain_unicode: bytes | None = None,
         reverse_path: bytes | None = None,
         tenant: bytes | None = None,
         state: str | None = None,
@@ -42,9 +43,9 @@ class Selection:
     ) -> None:
         """What is None or 0 does not restrict.
 
-        The texts are octets. reverse_path `@domain` means any local part, `b""` the null reverse-path. before_us:
-        accepted before that (microseconds of unix time); after: only ids above it; most: keep only so many candidates,
-        the oldest. ValueError for a state that is none.
+        The texts are octets. to_domain is in A-labels, to_domain_unicode the same in U-labels. reverse_path `@domain`
+        means any local part, `b""` the null reverse-path. before_us: accepted before that (microseconds of unix time);
+        after: only ids above it; most: keep only so many candidates, the oldest. ValueError for a state that is none.
         """
     @property
     def count(self) -> int:

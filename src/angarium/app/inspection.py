@@ -22,7 +22,7 @@ from angarium._core.record import Durability, MessageFlag, MessageState, shard_o
 from angarium._core.selection import Census, Selection, state_name
 from angarium.app.moment import rfc3339
 from angarium.app.waiting import waits_for
-from angarium.mail.address import ascii_domain
+from angarium.mail.address import folded_domain, unicode_domain
 from angarium.mail.status import RecipientState
 from angarium.queue.record import RecordError, format_id, load_message
 
@@ -122,9 +122,11 @@ class Inspector:
         if wanted.older_than_s is not None:
             bound = max(1, int((time.time() - wanted.older_than_s) * 1e6))
             before_us = min(before_us, bound) if before_us else bound
+        domain = None if wanted.to_domain is None else folded_domain(wanted.to_domain.encode())
         return Selection(
             self._dispatcher.table,
-            to_domain=None if wanted.to_domain is None else domain_octets(wanted.to_domain),
+            to_domain=domain,
+            to_domain_unicode=None if domain is None else unicode_domain(domain),
             reverse_path=_octets(wanted.sender),
             tenant=_octets(wanted.tenant),
             state=wanted.state,
@@ -371,14 +373,6 @@ def envelope_of(buffer: MailBuffer) -> dict[str, Any]:
         "hold_until": rfc3339(envelope["hold_until"]) if envelope["hold_until"] else None,
         **texts,
     }
-
-
-def domain_octets(text: str) -> bytes:
-    """A domain as it stands in the queue: ASCII in lower case where it can be."""
-    try:
-        return ascii_domain(text.encode())
-    except ValueError:
-        return text.encode()
 
 
 def _octets(text: str | None) -> bytes | None:

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 import msgspec
 
 from angarium._core.record import MessageState
-from angarium.app.inspection import Filter, domain_octets
+from angarium.app.inspection import Filter
 from angarium.app.moment import rfc3339
 from angarium.app.steering import Effect, recipients_in
+from angarium.mail.address import folded_domain
 
 if TYPE_CHECKING:
     from angarium._core.event_log import EventLog
@@ -149,7 +150,7 @@ class Operations:
     # -------------------------------------------------------------- one operation
 
     async def _run(self, order: Order, report: Report) -> None:
-        domain = None if order.filter.to_domain is None else domain_octets(order.filter.to_domain)
+        domain = None if order.filter.to_domain is None else folded_domain(order.filter.to_domain.encode())
         try:
             async for batch in self._inspector.all_matching(order.filter, order.ids):
                 report.selected += len(batch)

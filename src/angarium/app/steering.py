@@ -14,7 +14,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from angarium._core.record import MessageState, RecordType
-from angarium.mail.address import split_mailbox
+from angarium.mail.address import folded_domain, split_mailbox
 from angarium.mail.status import EnhancedStatus
 
 if TYPE_CHECKING:
@@ -173,5 +173,5 @@ def recipients_in(buffer: MailBuffer, message: Message, domain: bytes | None) ->
     unfinished = message.unfinished()
     if domain is None:
         return unfinished, False
-    meant = [index for index in unfinished if split_mailbox(buffer.recipient(index)[0])[1].lower() == domain]
+    meant = [index for index in unfinished if folded_domain(split_mailbox(buffer.recipient(index)[0])[1]) == domain]
     return meant, len(meant) < len(unfinished)

@@ -38,6 +38,7 @@ from angarium.delivery.connection import Connector
 from angarium.delivery.resolver import Resolver, families_of_machine
 from angarium.delivery.route import RouteTable
 from angarium.ingress.listener import listen
+from angarium.mail.address import folded_domain
 from angarium.outcome.recorder import Recorder
 from angarium.queue.backoff import expires_at, next_attempt_at, warns_at
 from angarium.queue.compaction import Compactor
@@ -181,6 +182,7 @@ class Worker:
             if route.retry is not None and route.retry not in self._retries:
                 self._retries.append(route.retry)
         self.dispatcher.schedule.policy_of = self._policy_of
+        self.dispatcher.schedule.fold_domain = folded_domain
         self.dispatcher.set_retry_schedules(
             [retry.expire_s for retry in self._retries], [retry.warn_after_s for retry in self._retries]
         )

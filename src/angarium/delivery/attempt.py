@@ -94,7 +94,8 @@ class Router:
             if match.route.next_hop.kind != "mx":
                 queue = self._queue_of(match.route)
                 if match.by_domain:
-                    self._dispatcher.remember(domain.lower(), queue)
+                    for form in {domain.lower(), name.encode("ascii")}:  # as clients write it, as it is scheduled
+                        self._dispatcher.remember(form, queue)
                 ready.setdefault(queue, []).append(index)
             else:
                 indices, _ = by_mx.setdefault(name, ([], match.by_domain))

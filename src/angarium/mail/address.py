@@ -9,14 +9,16 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from angarium.mail.pattern import ascii_domain
+from angarium.mail.pattern import ascii_domain, folded_domain, unicode_domain
 
 __all__ = [
     "ascii_domain",
     "fold_local_part",
+    "folded_domain",
     "join_mailbox",
     "literal_address",
     "split_mailbox",
+    "unicode_domain",
     "unquote_local_part",
     "with_ascii_domain",
 ]

@@ -19,7 +19,7 @@ from typing import Literal
 import idna
 from msgspec import Struct
 
-__all__ = ["AddressPattern", "ascii_domain"]
+__all__ = ["AddressPattern", "ascii_domain", "folded_domain", "unicode_domain"]
 
 _LABEL = re.compile(rb"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _LOCAL = re.compile(r'"(\\.|[^"\\])*"|[^\s"(),:;<>@\[\\\]]+')  # RFC 5321 §4.1.2, dots anywhere
@@ -34,6 +34,24 @@ def ascii_domain(domain: bytes) -> bytes:
         return idna.encode(domain.decode("utf-8"), uts46=True)
     except (idna.IDNAError, UnicodeDecodeError) as error:
         raise ValueError(f"not an internationalised domain: {error}") from None
+
+
+def folded_domain(domain: bytes) -> bytes:
+    """The domain as it compares: as ascii_domain where it has A-labels, in lower case where it has none."""
+    try:
+        return ascii_domain(domain)
+    except ValueError:
+        return domain.lower()
+
+
+def unicode_domain(domain: bytes) -> bytes | None:
+    """The U-labels of a domain in A-labels, as UTF-8; None when it has none."""
+    if b"xn--" not in domain:
+        return None
+    try:
+        return idna.decode(domain).encode()
+    except (idna.IDNAError, UnicodeError):
+        return None
 
 
 def _check_domain(text: str, domain: str) -> bytes:

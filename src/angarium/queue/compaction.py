@@ -37,8 +37,8 @@ __all__ = ["LEEWAY", "MOST", "TRIGGER", "Compactor", "wants_compaction"]
 
 log = logging.getLogger(__name__)
 
-TRIGGER = 1.7
-MOST = 2.0
+TRIGGER = 1.4
+MOST = 1.6  # so that the files of a moment that is over still fit into twice what lives
 LEEWAY = 3  # segments
 CHUNK_OCTETS = 1 << 20  # read and copied at a time
 CHUNK_MESSAGES = 256

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from angarium._core.record import Message, MessageState, RecipientState, make_accepted, new_message
 from angarium._core.schedule import MessageTable
 from angarium._core.selection import STATES, Census, Selection, id_of, state_name
+from angarium.mail.address import folded_domain
 from tests.support.journal import Shard
 
 if TYPE_CHECKING:
@@ -172,6 +173,24 @@ def test_the_scheduled_queue_knows_domain_and_tenant() -> None:
     selection = Selection(table, to_domain=b"one.test")
     assert selection.step(1 << 20)
     assert selection.count == 3  # the one to several domains is a candidate, until its envelope is looked for
+
+
+def test_an_internationalised_domain_is_found_in_both_of_its_forms() -> None:
+    table = MessageTable()
+    table.schedule.fold_domain = folded_domain
+    for message in (
+        make(1, recipients=["a@Bücher.test".encode()]),
+        make(2, recipients=[b"a@XN--bcher-kva.test", b"b@xn--bcher-kva.test"]),
+        make(3, recipients=[b"a@buecher.test"]),
+    ):
+        waiting(table, message).buffer = None
+    several = make(4, recipients=["a@bücher.test".encode(), b"b@one.test"])  # its envelope is looked at
+    waiting(table, several)
+    labels = {"to_domain": b"xn--bcher-kva.test", "to_domain_unicode": "bücher.test".encode()}
+    assert numbers(found(table, **labels)) == [1, 2, 4]
+    assert table.schedule.queue(several) is not table.schedule.queue(found(table, **labels)[0])
+    queues = [queue.domain for queue in table.schedule.queues if queue is not None]
+    assert queues.count(b"xn--bcher-kva.test") == 1, "one domain is one scheduled queue"
 
 
 # ------------------------------------------------------------------ the oldest few

@@ -170,10 +170,18 @@ class TestJudge:
             {"alive_octets": 1000, "disk_octets": 2500},
             {"alive_octets": 2000, "disk_octets": 3000},
         ]
-        found = space.evaluate(samples, 1000)
-        assert found == {"counted": 2, "most": 2.5, "median": 2.5, "last": 1.5}
+        found = space.evaluate(samples, 1000, 400)
+        assert found == {
+            "counted": 2,
+            "constant_octets": 400,
+            "most": 2.1,
+            "most_whole": 2.5,
+            "median": 2.1,
+            "last": 1.3,
+        }
         assert not judge.space(found)[0].met
-        assert not judge.space(space.evaluate(samples, 10_000))[0].met, "nothing was measured, and yet it is well"
+        assert judge.space(space.evaluate(samples, 1000, 500))[0].met
+        assert not judge.space(space.evaluate(samples, 10_000, 0))[0].met, "nothing was measured, and yet it is well"
 
     def test_a_scenario_that_failed_is_named(self) -> None:
         result = {"scenarios": {"space": {"error": "it did not start"}}}
