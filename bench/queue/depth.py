@@ -9,6 +9,8 @@ RCPT.
     accept     messages to dst.example through the full relay and the empty one, in turn
     pass       everything is retried at once and refused again: the longest pause of a worker's loop, by its own
                histogram and by the longest NOOP reply
+    operators  what `angarium queue` takes over the full queue, the command's own start included: a list of a filtered
+               hundred, the summary; hold and release of everything, and the pauses of the loops meanwhile
     recovery   start-up after SIGTERM and after kill -9, less the start-up of the empty relay
     drain      the next hop says yes, everything is retried: messages a second until the last one is there
 """
@@ -22,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from bench.load.accounting import wait_until_settled
+from bench.load.relays import RETRY_LIMIT_S
 from bench.load.trial import Scenario, run_trial
 
 from .flood import Plan, flood
@@ -36,7 +39,6 @@ if TYPE_CHECKING:
 DEFERRED = 'angarium_delivery_recipients_total{result="deferred"}'
 MODE = "reuse"
 DRAIN_PATIENCE_S = 60.0
-IDLE_S = 6.0  # a worker looks every five seconds whether it is idle
 
 
 def settings(stand: Stand) -> dict[str, Any]:
@@ -70,12 +72,12 @@ def run(stand: Stand) -> dict[str, Any]:
             node.start()
         result["settings"] = full.settings()
         count = warm_up(stand, [full, empty], sink)
-        result["memory_empty"] = settled_memory(full)
+        result["memory_empty"] = settled_memory(stand, full)
         half = stand.sizes.messages // 2
         fills = [fill(stand, full, 0, half)]
-        result["memory_half"] = settled_memory(full)
+        result["memory_half"] = settled_memory(stand, full)
         fills.append(fill(stand, full, half, stand.sizes.messages - half))
-        result["memory_full"] = settled_memory(full)
+        result["memory_full"] = settled_memory(stand, full)
         result["fill"] = both(fills)
         result["disk_octets"] = full.disk_octets()
         result["octets_per_message"] = per_message(result, "memory_full")
@@ -85,11 +87,12 @@ def run(stand: Stand) -> dict[str, Any]:
         stand.say(f"depth: {result['octets_per_message']:.0f} octets of memory a message")
         result["accept"] = accept(stand, [empty, full], sink, count)
         result["pass"] = retry_pass(stand, full)
+        result["operators"] = operate(stand, full)
         result["recovery"] = recover(stand, full, empty)
-        result["memory_recovered"] = settled_memory(full)
+        result["memory_recovered"] = settled_memory(stand, full)
         result["octets_per_message_recovered"] = per_message(result, "memory_recovered")
         result["drain"] = drain(stand, full, refusing)
-        result["memory_drained"] = settled_memory(full)
+        result["memory_drained"] = settled_memory(stand, full)
         for node in (full, empty):
             node.stop()
             node.clear()
@@ -107,10 +110,10 @@ def warm_up(stand: Stand, nodes: list[Node], sink: Sink) -> int:
     return max(stand.sizes.warm_up, int(min(rates) * stand.sizes.accept_seconds))
 
 
-def settled_memory(node: Node) -> dict[str, int]:
+def settled_memory(stand: Stand, node: Node) -> dict[str, int]:
     """What is held a little after the last message: a worker that has nothing to do gives back what it had taken."""
     wait_until_settled(node.ground.group)
-    time.sleep(IDLE_S)
+    time.sleep(stand.sizes.idle_seconds)
     return node.memory()
 
 
@@ -211,6 +214,41 @@ def retry_pass(stand: Stand, node: Node) -> dict[str, Any]:
         f"depth: retry pass {result['rate']:,.0f}/s, loop lag at most {result['loop']['longest_s_at_most']:g} s, "
         f"longest NOOP {result['noop']['longest_ms']:.0f} ms"
     )
+    return result
+
+
+LOOKS = {
+    "queue list --to-domain": ["queue", "list", "--to-domain", "d7.many.example", "--limit", "100"],
+    "queue list --from": ["queue", "list", "--from", "sender@src.example", "--limit", "100"],
+    "queue list --state scheduled": ["queue", "list", "--state", "scheduled", "--limit", "100"],
+    "queue list --older-than": ["queue", "list", "--older-than", "1s", "--limit", "100"],
+    "queue summary": ["queue", "summary"],
+}
+LOOK_REPETITIONS = 3
+
+
+def operate(stand: Stand, node: Node) -> dict[str, Any]:
+    """What an operator's commands take: looks several times each, then everything held and released once."""
+    result: dict[str, Any] = {"looks": {}, "actions": {}}
+    for name, words in LOOKS.items():
+        took = []
+        for _ in range(LOOK_REPETITIONS):
+            began = time.monotonic()
+            answer = json.loads(node.run_command(*words, "--json"))
+            took.append(time.monotonic() - began)
+        result["looks"][name] = {"seconds": took, "found": len(answer) if isinstance(answer, list) else 1}
+    refused = node.metric(DEFERRED) + stand.sizes.messages
+    for action in ("hold", "release"):
+        step: dict[str, Any] = {}
+        with watched(stand, node, step):
+            began = time.monotonic()
+            report = json.loads(node.run_command("queue", action, "--all", "--yes", "--json", limit_s=RETRY_LIMIT_S))
+            step["seconds"] = time.monotonic() - began
+        result["actions"][f"queue {action} --all"] = step | {"done": report["done"]}
+        stand.say(f"depth: {action} of {report['done']:,} in {step['seconds']:.1f} s")
+    stand.wait(lambda: node.metric(DEFERRED) >= refused, "what was released to be refused again")
+    slowest = max(max(look["seconds"]) for look in result["looks"].values())
+    stand.say(f"depth: the slowest look took {slowest:.2f} s")
     return result
 
 

@@ -15,6 +15,7 @@ Result = dict[str, Any]
 MOST_OCTETS = 200
 ACCEPT_SHARE = 0.90
 MOST_PAUSE_S = 0.05
+MOST_LIST_S = 1.0
 MOST_RECOVERY_S = 10.0  # a million messages, per worker
 DRAIN_SHARE = 1.0
 ACCEPT_TIMES = 6.0
@@ -96,6 +97,16 @@ def depth(scenario: dict[str, Any]) -> list[Verdict]:
                 longest <= MOST_PAUSE_S,
             )
         )
+    lists = {name: look for name, look in scenario["operators"]["looks"].items() if "list" in name}
+    slowest = max(max(look["seconds"]) for look in lists.values())
+    verdicts.append(
+        Verdict(
+            "a filtered list of a hundred, the command's start included",
+            f"≤ {MOST_LIST_S:g} s",
+            f"{slowest:.2f} s, the slowest of {sum(len(look['seconds']) for look in lists.values())}",
+            slowest <= MOST_LIST_S,
+        )
+    )
     for way, words in (("stop", "SIGTERM"), ("kill", "kill -9")):
         recovery = scenario["recovery"][way]
         seconds = recovery["seconds_per_million_per_worker"]

@@ -98,7 +98,23 @@ def depth_section(scenario: dict[str, Any]) -> list[str]:
         for way, found in scenario["recovery"].items()
     ]
     head = ["start after", "messages", "seconds", "empty relay", "seconds a million and worker"]
-    return [*lines, *table(head, rows)]
+    lines += table(head, rows)
+    operators = scenario["operators"]
+    rows = [
+        [f"`{name}`", f"{look['found']:,}", " ".join(f"{took:.2f}" for took in look["seconds"]), "–", "–"]
+        for name, look in operators["looks"].items()
+    ]
+    rows += [
+        [
+            f"`{name}`",
+            f"{step['done']:,}",
+            f"{step['seconds']:.1f}",
+            f"≤ {step['loop']['longest_s_at_most'] * 1e3:.0f}",
+            f"{step['noop'].get('longest_ms', 0):.1f}",
+        ]
+        for name, step in operators["actions"].items()
+    ]
+    return [*lines, *table(["command", "messages", "seconds", "loop lag ms", "longest NOOP ms"], rows)]
 
 
 def dead_hop_section(scenario: dict[str, Any]) -> list[str]:

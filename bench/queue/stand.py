@@ -46,6 +46,7 @@ class Sizes:
     octets: int = 1024
     accept_repetitions: int = 5
     accept_seconds: float = 5.0
+    idle_seconds: float = 6.0  # before memory is read: a worker looks every five whether it is idle
     warm_up: int = 20_000
     pass_seconds: float = 240.0  # at most: it ends when every message was tried
     retry_first: str = "4h"  # longer than the scenario takes: a retry comes when the bench asks for it
