@@ -167,7 +167,7 @@ def space(scenario: dict[str, Any]) -> list[Verdict]:
             "octets on disk beside octets alive, at most, the constant left out",
             f"≤ {MOST_SPACE:g}",
             f"{scenario['most']:.2f} (median {scenario['median']:.2f}, at the end {scenario['last']:.2f}); with the "
-            f"{scenario['constant_octets'] / 1e6:.0f} MB of segments that are always there {scenario['most_whole']:.2f}",
+            f"{scenario['constant_octets'] / 1e6:.0f} MB that are always there {scenario['most_whole']:.2f}",
             bool(scenario["counted"]) and scenario["most"] <= MOST_SPACE,
         )
     ]

@@ -180,8 +180,8 @@ def space_section(scenario: dict[str, Any]) -> list[str]:
     return [
         "## Space",
         "",
-        f"{scenario['sent']:,} messages, short-lived and long-lived. All segments are in the table, spares and free ones",
-        f"too, and with them the {scenario['constant_octets'] / 1e6:.0f} MB that are there whatever is queued. The",
+        f"{scenario['sent']:,} messages, short-lived and long-lived. All segments are in the table, spares and free",
+        f"ones too, and with them the {scenario['constant_octets'] / 1e6:.0f} MB that are there always. The",
         f"journal was written {scenario['write_amplification']:.2f} times the mail data accepted.",
         "",
         *table(["second", "messages queued", "alive MB", "on disk MB", "ratio"], rows),

@@ -4,7 +4,8 @@ Mail comes at an even rate. Most of it is delivered at once; some is refused for
 refusing and accepting every `TURN_S`), some for as long as the bench runs, so that every segment of the journal keeps a
 little that lives. Every second the blocks of all segments, spares and free ones included, are set against the octets of
 the messages queued. The few segments that each shard always has, whatever is queued (docs/durability.md says how many),
-are left out of the ratio, and told beside it; it counts from `space_least_mib` alive on. After the mail stops the bench goes on for a while, until only the long-lived mail is left.
+are left out of the ratio, and told beside it; it counts from `space_least_mib` alive on. After the mail stops the bench
+goes on for a while, until only the long-lived mail is left.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def run(stand: Stand) -> dict[str, Any]:
         **evaluate(samples, sizes.space_least_mib << 20, constant_octets(stand)),
     }
     stand.say(
-        f"space: at most {result['most']:.2f} times what is alive beside {result['constant_octets'] / 1e6:.0f} MB, {result['last']:.2f} at the end, "
+        f"space: at most {result['most']:.2f} times what is alive beside {result['constant_octets'] / 1e6:.0f} MB, "
+        f"{result['last']:.2f} at the end, "
         f"{result['write_amplification']:.2f} times the mail written"
     )
     return result

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import msgspec
 
 from angarium._core.record import MessageState
-from angarium.app.inspection import Filter
+from angarium.app.inspection import Filter  # noqa: TC001 - msgspec looks it up when it decodes an Order
 from angarium.app.moment import rfc3339
 from angarium.app.steering import Effect, recipients_in
 from angarium.mail.address import folded_domain
