@@ -38,6 +38,8 @@ LEDGER = re.compile(
     r'^angarium_queue_ledger_(?:recipients_total\{outcome="(\w+)"\}|(dropped|queued|drift)_recipients(?:_total)?(?:\{.*)?)$'
 )
 LOOK_S = 0.1
+TRACEBACK_CHARACTERS = 3000
+LEAST_ACKNOWLEDGED = 800  # so that "nothing lost" says something
 LEDGER_S = 10.0  # the metrics follow the ledger after a second
 ENDS = ("delivered", "bounced", "expired", "dropped", "queued")
 
@@ -131,6 +133,8 @@ async def torture(folder: Path, plan: Plan) -> Report:
             await asyncio.sleep(randomly.uniform(*PAUSE_S))
             await _kill(node, hop, kind, randomly)
             report.kills[kind] += 1
+        # a machine that is busy with other things gets there as well
+        await ledger.wait_for(lambda: len(ledger.acknowledged) > LEAST_ACKNOWLEDGED, DRAIN_S)
         await senders.stop()
         hop.silent = lambda: False
         await node.serving()
@@ -218,7 +222,9 @@ def _account(report: Report, ledger: Ledger, hop: NextHop, node: Node) -> None:
             report.details.append(f"unexplained: {token} arrived as {ids}")
     report.lost = len(ledger.missing)
     report.details += [f"lost: {token} as {ledger.acknowledged[token]}" for token in sorted(ledger.missing)]
-    report.tracebacks = len(TRACEBACK.findall(node.stderr))
+    tracebacks = list(TRACEBACK.finditer(node.stderr))
+    report.tracebacks = len(tracebacks)
+    report.details += [node.stderr[found.start() : found.start() + TRACEBACK_CHARACTERS] for found in tracebacks]
     del report.details[50:]
 
 
