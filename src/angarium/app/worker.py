@@ -20,7 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from angarium._core.client_session import Egress
 from angarium._core.counters import Counters, Slab, Slot
 from angarium._core.dispatch import Dispatcher, JournalIntake
 from angarium._core.event_log import EventLog
@@ -35,10 +34,11 @@ from angarium.config.resolve import memory_budget_octets
 from angarium.config.wording import read_wordings
 from angarium.delivery.attempt import Router
 from angarium.delivery.connection import Connector
+from angarium.delivery.egress import Egresses
 from angarium.delivery.resolver import Resolver, families_of_machine
-from angarium.delivery.route import RouteTable
+from angarium.delivery.route import MailCircumstances, RouteTable
 from angarium.ingress.listener import listen
-from angarium.mail.address import folded_domain
+from angarium.mail.address import folded_domain, split_mailbox
 from angarium.outcome.recorder import Recorder
 from angarium.queue.backoff import expires_at, next_attempt_at, warns_at
 from angarium.queue.compaction import Compactor
@@ -188,12 +188,23 @@ class Worker:
         )
 
     def _policy_of(self, domain: bytes) -> int:
-        """The number of the retry schedule for mail to a domain."""
-        retry = self._routes.lookup(b"", domain).route.retry if domain else None
-        return 0 if retry is None else self._retries.index(retry)
+        """The number of the retry schedule for mail to a domain; the longest, where it depends on the message."""
+        if not domain:
+            return 0
+        matches = [self._routes.lookup(b"", domain), *self._routes.ahead(b"", domain)]
+        retries = [match.route.retry or self.config.queue.retry for match in matches]
+        return self._retries.index(max(retries, key=lambda retry: retry.expire_s))
 
     def _retry_of(self, message: Message) -> Retry:
-        return self._retries[self.dispatcher.schedule.assign(message).policy]
+        """The retry schedule of the route that the first of its recipients who are left takes, or of its domain."""
+        queue = self.dispatcher.schedule.assign(message)
+        left = message.unfinished() if self._routes.conditional and queue.domain else []
+        if not left or message.buffer is None:
+            return self._retries[queue.policy]
+        local, domain = split_mailbox(message.buffer.recipient(left[0])[0])
+        if not self._routes.ahead(local, domain):
+            return self._retries[queue.policy]
+        return self._routes.lookup(local, domain, MailCircumstances(message.buffer)).route.retry or self._retries[0]
 
     def _load(self, message: Message, ready: ReadyQueue | None) -> None:
         self.loader.load(message, lambda read: self.dispatcher.loaded(read, ready))
@@ -216,18 +227,7 @@ class Worker:
         self._share_memory()
         dispatcher.weights.update({tenant.name.encode("utf-8"): tenant.weight for tenant in config.tenant})
         self.reception = Reception(self.counters, self.events, self.intake, self.memory)
-        timeouts = config.delivery.timeouts
-        self.egress = Egress(
-            self.counters,
-            mail_timeout_s=timeouts.mail_s,
-            rcpt_timeout_s=timeouts.rcpt_s,
-            data_timeout_s=timeouts.data_s,
-            block_timeout_s=timeouts.block_s,
-            final_timeout_s=timeouts.final_s,
-            idle_s=config.delivery.idle_s,
-            lifetime_s=config.delivery.lifetime_s,
-            chunk_octets=(1 << 16) if config.delivery.bdat == "auto" else 0,
-        )
+        self.egress = Egresses(self.counters, config.delivery)
         self.bouncer = Bouncer(
             self.intake,
             self.counters,
@@ -255,10 +255,7 @@ class Worker:
             self.counters,
             clock,
             hostname=config.node.hostname,
-            connect_timeout_s=timeouts.connect_s,
-            greeting_timeout_s=timeouts.greeting_s,
-            ehlo_timeout_s=timeouts.ehlo_s,
-            transactions_per_connection=config.delivery.messages_per_connection,
+            chance=chance,
             settle=recorder.settle,
             loopback_only=config.sandbox,
         )
@@ -540,7 +537,12 @@ class Worker:
         self.egress.quit_idle()
         until = loop.time() + DRAIN_S
         # a notification that is on its way to the disk ends its message's story: wait for it, or it is written twice
-        while (self.reception.sessions or self.egress.sessions or self.bouncer.committing) and loop.time() < until:
+        while loop.time() < until and (
+            self.reception.sessions
+            or self.egress.sessions
+            or self.router.hand_offs.under_way
+            or self.bouncer.committing
+        ):
             await asyncio.sleep(TICK_S)
             self.reception.drain()
             self.egress.quit_idle()

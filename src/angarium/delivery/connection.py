@@ -1,7 +1,7 @@
 """Open a connection to a next hop: dial, handshake; then its transport is handed to the compiled session.
 
-Input: a Target: hosts in the order in which to try them. Output: an open ClientSession that has taken the queue's next
-delivery.
+Input: a Target, whose hosts are tried in the order that angarium.delivery.host_order gives them. Output: an open
+ClientSession that has taken the queue's next delivery.
 
 Fails: when no host can be reached, one message, the probe's, is settled with the last host's failure, and the next hop
 is left alone for a while that grows with each failure in a row (PROBE_*): one attempt an interval, not one a message.
@@ -12,18 +12,21 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import aiosmtplib
 
-from angarium._core.client_session import ClientSession, Egress, Phase
+from angarium._core.client_session import ClientSession, Phase
 from angarium._core.counters import Counters, Slot
 from angarium._core.dispatch import Delivery, ReadyQueue
 from angarium.clock import Clock
 from angarium.delivery.dial import Dialler, addresses_of
+from angarium.delivery.egress import Egresses
 from angarium.delivery.failure import ConnectFailure
 from angarium.delivery.handshake import Handshake
-from angarium.delivery.target import Host, Target, TlsPolicy
+from angarium.delivery.host_order import HostOrder
+from angarium.delivery.target import Host, SessionTerms, Target, TlsPolicy
 from angarium.delivery.tls import Contexts
 from angarium.smtp.extensions import capabilities_of, limit_of, lowest, number
 
@@ -40,29 +43,21 @@ class Connector:
 
     def __init__(
         self,
-        egress: Egress,
+        egresses: Egresses,
         counters: Counters,
         clock: Clock,
         *,
         hostname: str,
-        connect_timeout_s: float,
-        greeting_timeout_s: float,
-        ehlo_timeout_s: float,
-        transactions_per_connection: int,
+        chance: Random,
         settle: Callable[[Delivery], None],
         loopback_only: bool,
     ) -> None:
-        self._egress = egress
+        self._egresses = egresses
         self._counters = counters
         self._clock = clock
-        self._dialler = Dialler(connect_timeout_s=connect_timeout_s, loopback_only=loopback_only)
-        self._handshake = Handshake(
-            Contexts(),
-            hostname=hostname,
-            greeting_timeout_s=greeting_timeout_s,
-            ehlo_timeout_s=ehlo_timeout_s,
-        )
-        self._transactions = transactions_per_connection
+        self._dialler = Dialler(loopback_only=loopback_only)
+        self._handshake = Handshake(Contexts(), hostname=hostname)
+        self.order = HostOrder(clock.monotonic, chance)
         self._settle = settle
         self._tasks: set[asyncio.Task[None]] = set()
         self._greeted = asyncio.Semaphore(MOST_GREETED)
@@ -87,13 +82,21 @@ class Connector:
         session: ClientSession | None = None
         try:
             async with self._greeted:
-                for host in [known for named in target.hosts for known in await addresses_of(named)]:
+                known = [host for named in self.order.named(target) for host in await addresses_of(named)]
+                for host in self.order.in_order(known, target.tls):
+                    self.order.began(host, target.tls)
                     try:
                         session = await self._open_host(queue, target, host)
-                        break
                     except ConnectFailure as why:
                         failure = why
+                        self.order.failed(host, target.tls)
                         self._counters.add(Slot.DELIVERY_CONNECTIONS_FAILED, 1)
+                    except BaseException:
+                        self.order.broke_off(host, target.tls)
+                        raise
+                    else:
+                        self.order.worked(host, target.tls)
+                        break
         finally:
             queue.connecting -= 1
         if session is None:
@@ -135,33 +138,36 @@ class Connector:
     async def _open_host(self, queue: ReadyQueue, target: Target, host: Host) -> ClientSession:
         where = f"{host.name}[{host.address}]:{host.port}"
         try:
-            return await self._set_up(queue, host, target.tls, where)
+            return await self._set_up(queue, target.terms, host, target.tls, where)
         except ConnectFailure as failure:
             if failure.phase != Phase.PHASE_TLS or target.tls.level != "opportunistic":
                 raise
             # RFC 3207 §4.1: without a policy that forbids it, mail in plaintext is better than none
             log.warning("%s; delivering in plaintext", failure.text)
-            return await self._set_up(queue, host, replace(target.tls, level="none"), where)
+            return await self._set_up(queue, target.terms, host, replace(target.tls, level="none"), where)
 
-    async def _set_up(self, queue: ReadyQueue, host: Host, tls: TlsPolicy, where: str) -> ClientSession:
-        connected = await self._dialler.dial(host, where, probe=queue.failures > 0)
-        client = await self._handshake.perform(connected, host, tls, where)
-        return self._adopt(queue, client, where)
+    async def _set_up(
+        self, queue: ReadyQueue, terms: SessionTerms, host: Host, tls: TlsPolicy, where: str
+    ) -> ClientSession:
+        timeout_s = terms.timeouts.connect_s
+        connected = await self._dialler.dial(host, where, timeout_s=timeout_s, probe=queue.failures > 0)
+        client = await self._handshake.perform(connected, host, tls, where, terms.timeouts)
+        return self._adopt(queue, terms, client, where)
 
-    def _adopt(self, queue: ReadyQueue, client: aiosmtplib.SMTP, where: str) -> ClientSession:
+    def _adopt(self, queue: ReadyQueue, terms: SessionTerms, client: aiosmtplib.SMTP, where: str) -> ClientSession:
         """Take the transport away from aiosmtplib: from here on the compiled session reads and writes."""
         transport: Any = client.transport
         if transport is None or transport.is_closing():
             raise ConnectFailure(Phase.PHASE_EHLO, f"{where}: the host closed the connection")
         extensions = client.esmtp_extensions
         session = ClientSession(
-            self._egress,
+            self._egresses.of(terms),
             queue,
             transport,
             where.encode("ascii", "replace"),
             capabilities_of(extensions),
             size_limit=number(extensions.get("size", "")),
-            transactions_limit=lowest(self._transactions, limit_of(extensions.get("limits", ""), "MAILMAX")),
+            transactions_limit=lowest(terms.messages_per_connection, limit_of(extensions.get("limits", ""), "MAILMAX")),
             recipients_limit=limit_of(extensions.get("limits", ""), "RCPTMAX"),
         )
         transport.set_protocol(session)

@@ -25,14 +25,13 @@ MOST_PROBING = 32  # of them to next hops that could not be reached before
 class Dialler:
     """Opens the sockets of one worker."""
 
-    def __init__(self, *, connect_timeout_s: float, loopback_only: bool) -> None:
+    def __init__(self, *, loopback_only: bool) -> None:
         """loopback_only: the sandbox, from which nothing leaves the machine."""
-        self._connect_timeout_s = connect_timeout_s
         self._loopback_only = loopback_only
         self._slots = asyncio.Semaphore(MOST_OPENING)
         self._probes = asyncio.Semaphore(MOST_PROBING)
 
-    async def dial(self, host: Host, where: str, probe: bool) -> socket.socket:
+    async def dial(self, host: Host, where: str, *, timeout_s: float, probe: bool) -> socket.socket:
         """A socket that is connected to the host; `probe`: it could not be reached before."""
         if self._loopback_only and not ipaddress.ip_address(host.address).is_loopback:
             raise ConnectFailure(Phase.PHASE_CONNECT, f"{where}: refused, the sandbox delivers on this machine only")
@@ -40,7 +39,7 @@ class Dialler:
         opening = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         opening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # uvloop does so for its own sockets only
         try:
-            async with self._probes if probe else self._slots, asyncio.timeout(self._connect_timeout_s):
+            async with self._probes if probe else self._slots, asyncio.timeout(timeout_s):
                 await asyncio.get_running_loop().sock_connect(opening, (host.address, host.port))
         except TimeoutError as failure:
             opening.close()
