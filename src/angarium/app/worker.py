@@ -546,6 +546,7 @@ class Worker:
             await asyncio.sleep(TICK_S)
             self.reception.drain()
             self.egress.quit_idle()
+            self.events.flush()
             for journal in self.journals:
                 journal.flush()
         await self.connector.close()

@@ -135,7 +135,7 @@ def test_a_caller_that_is_cancelled_kills_it() -> None:
     async def cancel() -> None:
         script = f"sleep {first} & exec sleep {second}".encode()
         task = asyncio.create_task(run([b"/bin/sh", b"-c", script], b"", Pipe(user=USER)))
-        while not (running(first) and running(second)):  # noqa: ASYNC110  # another process is waited for
+        while not (running(first) and running(second)):
             await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
