@@ -101,6 +101,7 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
             tmp_path_factory.mktemp("mx"),
             {
                 "dns": {"servers": [f"127.0.0.1:{names.server.port}"]},
+                "delivery": {"never_contact": []},
                 "route": [{"recipients": ["origin.test"], "next_hop": "discard:"}],
             },
         ) as relay,

@@ -10,7 +10,8 @@ the answer to all that was ready."""
 
 import asyncio
 import logging
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from angarium._core.client_session import ClientSession, Egress, Phase
 from angarium._core.counters import Counters, Slot
 from angarium._core.dispatch import Delivery, ReadyQueue
 from angarium.clock import Clock
-from angarium.delivery.dial import Dialler, addresses_of
+from angarium.delivery.dial import FAMILIES, Dialler, by_name, where_of
 from angarium.delivery.failure import ConnectFailure
 from angarium.delivery.handshake import Handshake
 from angarium.delivery.target import Host, Target, TlsPolicy
@@ -51,11 +52,13 @@ class Connector:
         transactions_per_connection: int,
         settle: Callable[[Delivery], None],
         loopback_only: bool,
+        families: Sequence[socket.AddressFamily] = FAMILIES,
     ) -> None:
+        """`families` are those of the names that a route gives, the preferred one first."""
         self._egress = egress
         self._counters = counters
         self._clock = clock
-        self._dialler = Dialler(connect_timeout_s=connect_timeout_s, loopback_only=loopback_only)
+        self._dialler = Dialler(connect_timeout_s=connect_timeout_s, loopback_only=loopback_only, families=families)
         self._handshake = Handshake(
             Contexts(),
             hostname=hostname,
@@ -87,13 +90,16 @@ class Connector:
         session: ClientSession | None = None
         try:
             async with self._greeted:
-                for host in [known for named in target.hosts for known in await addresses_of(named)]:
-                    try:
-                        session = await self._open_host(queue, target, host)
+                hosts = [known for named in target.hosts for known in await self._dialler.addresses_of(named)]
+                for left in by_name(hosts):
+                    while left and session is None:
+                        try:
+                            session = await self._open_host(queue, target, left)
+                        except ConnectFailure as why:
+                            failure = why
+                            self._counters.add(Slot.DELIVERY_CONNECTIONS_FAILED, 1)
+                    if session is not None:
                         break
-                    except ConnectFailure as why:
-                        failure = why
-                        self._counters.add(Slot.DELIVERY_CONNECTIONS_FAILED, 1)
         finally:
             queue.connecting -= 1
         if session is None:
@@ -132,19 +138,21 @@ class Connector:
         )
         queue.block(rest_s, text)
 
-    async def _open_host(self, queue: ReadyQueue, target: Target, host: Host) -> ClientSession:
-        where = f"{host.name}[{host.address}]:{host.port}"
+    async def _open_host(self, queue: ReadyQueue, target: Target, left: list[Host]) -> ClientSession:
+        """A session with one host, at the first of its addresses that answers; those tried are taken out of `left`."""
+        host, connected = await self._dialler.dial(left, probe=queue.failures > 0)
         try:
-            return await self._set_up(queue, host, target.tls, where)
+            return await self._set_up(queue, host, connected, target.tls)
         except ConnectFailure as failure:
             if failure.phase != Phase.PHASE_TLS or target.tls.level != "opportunistic":
                 raise
             # RFC 3207 §4.1: without a policy that forbids it, mail in plaintext is better than none
             log.warning("%s; delivering in plaintext", failure.text)
-            return await self._set_up(queue, host, replace(target.tls, level="none"), where)
+            _, connected = await self._dialler.dial([host], probe=queue.failures > 0)
+            return await self._set_up(queue, host, connected, replace(target.tls, level="none"))
 
-    async def _set_up(self, queue: ReadyQueue, host: Host, tls: TlsPolicy, where: str) -> ClientSession:
-        connected = await self._dialler.dial(host, where, probe=queue.failures > 0)
+    async def _set_up(self, queue: ReadyQueue, host: Host, connected: socket.socket, tls: TlsPolicy) -> ClientSession:
+        where = where_of(host)
         client = await self._handshake.perform(connected, host, tls, where)
         return self._adopt(queue, client, where)
 
