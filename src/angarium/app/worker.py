@@ -264,7 +264,9 @@ class Worker:
             loopback_only=config.sandbox,
             families=families_of(config.delivery.address_family),
         )
-        self.lookup = LookupClient(socket_path(self.spool), monotonic=clock.monotonic, random=chance)
+        self.lookup = LookupClient(
+            socket_path(self.spool), monotonic=clock.monotonic, random=chance, on_change=self._say_lookup
+        )
         self.router = Router(
             dispatcher,
             self.connector,
@@ -451,6 +453,12 @@ class Worker:
         """Why the next hop of message is left alone, if it is."""
         queue = self.dispatcher.schedule.queue(message)
         return b"" if queue is None or queue.reason is None else queue.reason
+
+    def _say_lookup(self, away: bool) -> None:
+        if away:
+            log.error("the lookup process does not answer; mail whose hosts are not known waits")
+        else:
+            log.info("the lookup process answers again")
 
     def _first_spare(self, journal: Journal) -> None:
         """Before there is mail: the segment that the first messages will be written to."""

@@ -69,13 +69,25 @@ class _Waiting:
 class LookupClient:
     """The lookup process, as a worker sees it. It connects with the first question."""
 
-    def __init__(self, path: str, *, monotonic: Callable[[], float], random: Random, away_s: float = AWAY_S) -> None:
-        """`path` is that of the Unix socket; `away_s` how long to wait for a process that is away."""
+    def __init__(
+        self,
+        path: str,
+        *,
+        monotonic: Callable[[], float],
+        random: Random,
+        away_s: float = AWAY_S,
+        on_change: Callable[[bool], None] = lambda _: None,
+    ) -> None:
+        """`path` is that of the Unix socket; `away_s` how long to wait for a process that is away.
+
+        `on_change` is told True when it has been for so long, and False when it is back.
+        """
         self.stale_answers = 0  # questions answered with what was right once
         self._path = path
         self._monotonic = monotonic
         self._random = random
         self._away_s = away_s
+        self._on_change = on_change
         self._cache: Cache[tuple[str, Any], Any] = Cache(ENTRIES)
         self._under_way: dict[tuple[str, Any], asyncio.Task[Any]] = {}
         self._waiting: dict[int, _Waiting] = {}
@@ -192,8 +204,8 @@ class LookupClient:
             away.cancel()
             self._connecting = None
         if self._is_away:
-            log.info("the lookup process answers again")
-        self._is_away = False
+            self._is_away = False
+            self._on_change(False)
         self._connection = connection
         for waiting in self._waiting.values():
             connection.send(waiting.octets)
@@ -215,7 +227,7 @@ class LookupClient:
 
     def _give_up(self) -> None:
         self._is_away = True
-        log.error("the lookup process does not answer; mail whose hosts are not known waits")
+        self._on_change(True)
         for waiting in self._waiting.values():
             _fail(waiting)
 

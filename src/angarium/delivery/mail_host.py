@@ -32,9 +32,9 @@ class Tlsa(NamedTuple):
 class MailHost:
     """One mail host: its name (of a literal the address) and its addresses, in the order in which to try them.
 
-    `secure`: DNSSEC vouches for the way from the domain to these addresses. Only then `tlsa` is looked up (RFC 7672
-    §2.2): the records of `tlsa_base`, the name that the host's certificate and SNI are about. None: the host has no
-    TLSA record, and DANE does not apply.
+    `secure`: DNSSEC vouches for the way from the domain to these addresses. Only then `tlsa` is looked up
+    (RFC 7672 §2.2): the records of `tlsa_base`, the name that the host's certificate and SNI are about. None: the
+    host has no TLSA record, and DANE does not apply.
     """
 
     name: str

@@ -350,7 +350,7 @@ METRICS: tuple[MetricSpec, ...] = (
     _histogram("worker_loop_lag_seconds", Slot.LOOP_LAG, "How late a worker's event loop ran what was due."),
 )
 
-_PROCESSES = ("supervisor", "admin", "worker-N")
+_PROCESSES = ("supervisor", "admin", "lookup", "worker-N")
 
 
 def _of_process(kind: Kind, name: str, text: str) -> MetricSpec:
