@@ -34,8 +34,10 @@ from angarium.config.resolve import memory_budget_octets
 from angarium.config.wording import read_wordings
 from angarium.delivery.attempt import Router
 from angarium.delivery.connection import Connector
+from angarium.delivery.dial import families_of
 from angarium.delivery.egress import Egresses
-from angarium.delivery.resolver import Resolver, families_of_machine
+from angarium.delivery.lookup_client import LookupClient
+from angarium.delivery.lookup_protocol import socket_path
 from angarium.delivery.route import MailCircumstances, RouteTable
 from angarium.ingress.listener import listen
 from angarium.mail.address import folded_domain, split_mailbox
@@ -106,7 +108,6 @@ class Worker:
         self._preparing = False
         self._spare_missed = False
         self._ticks_without_spare = SPARE_TICKS  # the first one is made at once
-        self._dns_counted = (0, 0, 0)
         self._background: set[asyncio.Future[None]] = set()
 
     # -------------------------------------------------------------- life
@@ -258,18 +259,15 @@ class Worker:
             chance=chance,
             settle=recorder.settle,
             loopback_only=config.sandbox,
+            families=families_of(config.delivery.address_family),
         )
-        self.resolver = Resolver(
-            hostnames=(config.node.hostname,),
-            monotonic=clock.monotonic,
-            random=chance,
-            servers=[(server.host, server.port) for server in config.dns.servers],
-            families=families_of_machine(),
+        self.lookup = LookupClient(
+            socket_path(self.spool), monotonic=clock.monotonic, random=chance, on_change=self._say_lookup
         )
         self.router = Router(
             dispatcher,
             self.connector,
-            self.resolver,
+            self.lookup,
             self._routes,
             config.delivery,
             clock,
@@ -400,7 +398,6 @@ class Worker:
             self.reception.sweep()
             self.egress.sweep()
             self.counters.set(Slot.QUEUE_JOURNAL_OCTETS, sum(journal.octets_on_disk for journal in self.journals))
-            self._publish_resolver()
             for journal in self.journals:
                 self._checkpoint(journal)
             self.ledger.check()
@@ -454,13 +451,11 @@ class Worker:
         queue = self.dispatcher.schedule.queue(message)
         return b"" if queue is None or queue.reason is None else queue.reason
 
-    def _publish_resolver(self) -> None:
-        resolver = self.resolver
-        counted = (resolver.queries, resolver.cache_hits, resolver.failures)
-        slots = (Slot.DELIVERY_DNS_QUERIES, Slot.DELIVERY_DNS_CACHE_HITS, Slot.DELIVERY_DNS_FAILURES)
-        for slot, now, before in zip(slots, counted, self._dns_counted, strict=True):
-            self.counters.add(slot, now - before)
-        self._dns_counted = counted
+    def _say_lookup(self, away: bool) -> None:
+        if away:
+            log.error("the lookup process does not answer; mail whose hosts are not known waits")
+        else:
+            log.info("the lookup process answers again")
 
     def _first_spare(self, journal: Journal) -> None:
         """Before there is mail: the segment that the first messages will be written to."""
@@ -551,7 +546,7 @@ class Worker:
                 journal.flush()
         await self.connector.close()
         await self.router.close()
-        await self.resolver.close()
+        await self.lookup.close()
         await self.compactor.close()
         for journal in self.journals:
             self._checkpoint(journal)

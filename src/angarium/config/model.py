@@ -12,13 +12,14 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from angarium.config.address import DnsServer, ListenAddress, Network
+from angarium.config.address import SPECIAL_PURPOSE, DnsServer, ListenAddress, Network
 from angarium.config.next_hop import NextHop, NextHopKind
 from angarium.config.units import Count, Duration, FilePath, MemoryBudget, PositiveDuration, Size
 from angarium.mail.pattern import AddressPattern, SenderPattern, TextPattern
 
 __all__ = [
     "DURABILITIES",
+    "AddressFamily",
     "Admin",
     "Classes",
     "Config",
@@ -191,6 +192,9 @@ class Timeouts(Section, frozen=True):
     final_s: PositiveDuration = 600.0  # §4.5.3.2.6
 
 
+AddressFamily = Literal["ipv6-first", "ipv4-first", "ipv6-only", "ipv4-only"]
+
+
 class Delivery(Section, frozen=True):
     """Connections to next hops."""
 
@@ -200,6 +204,11 @@ class Delivery(Section, frozen=True):
     lifetime_s: PositiveDuration = 600.0
     bdat: Literal["auto", "never"] = "auto"
     tls: Literal["opportunistic", "none", "require", "verify"] = "opportunistic"
+    address_family: AddressFamily = "ipv6-first"
+    never_contact: tuple[Network, ...] = (
+        SPECIAL_PURPOSE  # by MX; a host that a route names is the operator's own choice
+    )
+    own_addresses: tuple[Network, ...] = ()  # that lead to this relay and that it cannot see itself
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from angarium._core.client_session import Phase
 from angarium._core.dispatch import ReadyQueue
 from angarium.delivery.handoff import HandOffs, per_recipient
-from angarium.delivery.resolver import ResolutionFailure
+from angarium.delivery.mail_host import ResolutionFailure
 from angarium.delivery.route import MailCircumstances
 from angarium.delivery.target import Host, HostShare, SessionTerms, Target, TlsPolicy
 from angarium.mail.address import ascii_domain, split_mailbox
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from angarium.config.model import Delivery as DeliveryConfig
     from angarium.config.model import Route
     from angarium.delivery.connection import Connector
-    from angarium.delivery.resolver import MailHosts, Resolver
+    from angarium.delivery.lookup_client import LookupClient
+    from angarium.delivery.mail_host import MailHosts
     from angarium.delivery.route import RouteTable
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Router:
         self,
         dispatcher: Dispatcher,
         connector: Connector,
-        resolver: Resolver,
+        lookup: LookupClient,
         routes: RouteTable,
         config: DeliveryConfig,
         clock: Clock,
@@ -71,7 +72,7 @@ class Router:
     ) -> None:
         self._dispatcher = dispatcher
         self._connector = connector
-        self._resolver = resolver
+        self._lookup = lookup
         self._routes = routes
         self._config = config
         self._clock = clock
@@ -207,7 +208,7 @@ class Router:
 
     async def _resolve(self, way: Way, name: str, by_domain: bool, delivery: Delivery) -> None:
         try:
-            hosts = await self._resolver.mail_hosts(name)
+            hosts = await self._lookup.mail_hosts(name)
         except ResolutionFailure as failure:
             text = failure.text.encode("utf-8", "replace")
             if failure.code // 100 == TRANSIENT and by_domain:

@@ -10,7 +10,8 @@ the answer to all that was ready."""
 
 import asyncio
 import logging
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -21,7 +22,7 @@ from angarium._core.client_session import ClientSession, Phase
 from angarium._core.counters import Counters, Slot
 from angarium._core.dispatch import Delivery, ReadyQueue
 from angarium.clock import Clock
-from angarium.delivery.dial import Dialler, addresses_of
+from angarium.delivery.dial import FAMILIES, Dialler, by_name, where_of
 from angarium.delivery.egress import Egresses
 from angarium.delivery.failure import ConnectFailure
 from angarium.delivery.handshake import Handshake
@@ -51,11 +52,13 @@ class Connector:
         chance: Random,
         settle: Callable[[Delivery], None],
         loopback_only: bool,
+        families: Sequence[socket.AddressFamily] = FAMILIES,
     ) -> None:
+        """`families` are those of the names that a route gives, the preferred one first."""
         self._egresses = egresses
         self._counters = counters
         self._clock = clock
-        self._dialler = Dialler(loopback_only=loopback_only)
+        self._dialler = Dialler(loopback_only=loopback_only, families=families)
         self._handshake = Handshake(Contexts(), hostname=hostname)
         self.order = HostOrder(clock.monotonic, chance)
         self._settle = settle
@@ -82,20 +85,15 @@ class Connector:
         session: ClientSession | None = None
         try:
             async with self._greeted:
-                known = [host for named in self.order.named(target) for host in await addresses_of(named)]
-                for host in self.order.in_order(known, target.tls):
-                    self.order.began(host, target.tls)
-                    try:
-                        session = await self._open_host(queue, target, host)
-                    except ConnectFailure as why:
-                        failure = why
-                        self.order.failed(host, target.tls)
-                        self._counters.add(Slot.DELIVERY_CONNECTIONS_FAILED, 1)
-                    except BaseException:
-                        self.order.broke_off(host, target.tls)
-                        raise
-                    else:
-                        self.order.worked(host, target.tls)
+                known = [host for named in self.order.named(target) for host in await self._dialler.addresses_of(named)]
+                for left in by_name(self.order.in_order(known, target.tls)):
+                    while left and session is None:
+                        try:
+                            session = await self._open_host(queue, target, left)
+                        except ConnectFailure as why:
+                            failure = why
+                            self._counters.add(Slot.DELIVERY_CONNECTIONS_FAILED, 1)
+                    if session is not None:
                         break
         finally:
             queue.connecting -= 1
@@ -135,22 +133,47 @@ class Connector:
         )
         queue.block(rest_s, text)
 
-    async def _open_host(self, queue: ReadyQueue, target: Target, host: Host) -> ClientSession:
-        where = f"{host.name}[{host.address}]:{host.port}"
+    async def _open_host(self, queue: ReadyQueue, target: Target, left: list[Host]) -> ClientSession:
+        """A session with one host, at the first of its addresses that answers; those tried are taken out of `left`."""
+        addresses = list(left)
+        winner: Host | None = None
+        for host in addresses:
+            self.order.began(host, target.tls)
         try:
-            return await self._set_up(queue, target.terms, host, target.tls, where)
+            host, connected = await self._dialler.dial(
+                left, timeout_s=target.terms.timeouts.connect_s, probe=queue.failures > 0
+            )
+            session = await self._shake_hands(queue, target, host, connected)
+            winner = host
+        finally:
+            for host in addresses:
+                if host is winner:
+                    self.order.worked(host, target.tls)
+                elif host in left:  # not tried, or overtaken
+                    self.order.broke_off(host, target.tls)
+                else:
+                    self.order.failed(host, target.tls)
+        return session
+
+    async def _shake_hands(
+        self, queue: ReadyQueue, target: Target, host: Host, connected: socket.socket
+    ) -> ClientSession:
+        try:
+            return await self._set_up(queue, target.terms, host, connected, target.tls)
         except ConnectFailure as failure:
             if failure.phase != Phase.PHASE_TLS or target.tls.level != "opportunistic":
                 raise
             # RFC 3207 §4.1: without a policy that forbids it, mail in plaintext is better than none
             log.warning("%s; delivering in plaintext", failure.text)
-            return await self._set_up(queue, target.terms, host, replace(target.tls, level="none"), where)
+            _, connected = await self._dialler.dial(
+                [host], timeout_s=target.terms.timeouts.connect_s, probe=queue.failures > 0
+            )
+            return await self._set_up(queue, target.terms, host, connected, replace(target.tls, level="none"))
 
     async def _set_up(
-        self, queue: ReadyQueue, terms: SessionTerms, host: Host, tls: TlsPolicy, where: str
+        self, queue: ReadyQueue, terms: SessionTerms, host: Host, connected: socket.socket, tls: TlsPolicy
     ) -> ClientSession:
-        timeout_s = terms.timeouts.connect_s
-        connected = await self._dialler.dial(host, where, timeout_s=timeout_s, probe=queue.failures > 0)
+        where = where_of(host)
         client = await self._handshake.perform(connected, host, tls, where, terms.timeouts)
         return self._adopt(queue, terms, client, where)
 
