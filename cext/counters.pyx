@@ -3,7 +3,8 @@
 
 Job: let every process of a node count without a lock, and let any of them read what all have counted. The supervisor
 makes the slab (a memfd), hands its descriptor to the workers and to the admin process, and each process writes one
-region of its own. By convention region i belongs to worker i and the last one to the supervisor.
+region of its own. By convention region i belongs to worker i, the next one to the lookup process, the last one to the
+supervisor.
 
 A region is 1,024 numbers (see Slot) and a table of the clients that are connected to its worker. Numbers are whole u64s
 written by relaxed atomic operations: a reader sees every one of them as it was at some moment, not all at one moment.

@@ -6,8 +6,8 @@ functions that the application puts into Dispatcher's attributes.
 
 A ready queue takes what it has room for from the scheduled queues attached to it (`refill`): nothing polls.
 A next hop that cannot be reached gives everything back untouched (`ReadyQueue.block`) and is probed with one message
-at a time. Mail to a domain whose way depends on the local part, and to several domains, has no ready queue
-to wait for: it goes out of its scheduled queue some messages at a time, and each finds its way itself.
+at a time. Mail to a domain whose way depends on more than the domain, and to several domains, has no ready queue
+to wait for: it goes out of its scheduled queue some messages at a time, and each finds its way, and waits, by itself.
 
 Bounds: at most `ready_limit` deliveries are ready, about `queue_limit` for one next hop; what comes beyond waits in
 scheduled queues. The mail data of what does not go soon, and over `memory_soft_octets` of everything that cannot go at
@@ -197,6 +197,10 @@ cdef class ReadyQueue:
             return 0
         window = (dispatcher.ready_limit - ready) >> 3 if ready < dispatcher.ready_limit else 0
         return min(dispatcher.queue_limit, max(window, <uint32_t>LEAST_WINDOW))
+
+    cdef bint is_too_large(self, Message message) noexcept:
+        """Whether it has more octets than this next hop is sent: then `place` says what becomes of it."""
+        return self.largest_octets != 0 and message.buffer.end - message.buffer.data_begin > self.largest_octets
 
     @property
     def rests(self) -> bool:
@@ -570,7 +574,7 @@ cdef class Dispatcher(Taker):
                 found = self.by_domain.find(domain, length)
                 if found is not None:
                     ready = <ReadyQueue>found
-                    if ready.expires > monotonic():
+                    if ready.expires > monotonic() and not ready.is_too_large(message):
                         if ready._closed():
                             queue = self._join(message)
                             if queue.not_before < unix_s():
@@ -614,10 +618,11 @@ cdef class Dispatcher(Taker):
     cdef int _put_off(self, Message message, double until, object reason, int failures) except -1:
         """Nothing was tried for message: its next hop is left alone until then, and that is no attempt."""
         cdef ScheduledQueue queue = self._join(message)
-        if queue.domain_length:
+        if queue.domain_length and self.by_domain.find(queue.domain_text, queue.domain_length) is not None:
             if queue.not_before < until:
                 self.schedule.block(queue, until, reason, failures)
             return self._keep(message, message.received_us * 1e-6, message.attempts == 0)
+        # other mail of this queue may go elsewhere: it must not wait for this next hop
         return self._keep(message, min(until, unix_s() + SEVERAL_S), False)
 
     # ------------------------------------------------------------------ what is due goes
@@ -683,7 +688,9 @@ cdef class Dispatcher(Taker):
         return self.admit(message, ready)
 
     cdef int admit(self, Message message, ReadyQueue ready) except -1:
-        if ready is not None and message.recipients == 1 and ready.expires > monotonic():
+        if ready is not None and message.recipients == 1 and ready.expires > monotonic() and (
+            not ready.is_too_large(message)
+        ):
             if ready._closed():
                 self._leave_alone(self._join(message), ready)
                 return self._keep(message, 0, message.attempts == 0)

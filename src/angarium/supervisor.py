@@ -1,12 +1,12 @@
-"""The supervisor: binds the sockets, starts the workers and the admin process, restarts what dies, and carries signals.
+"""The supervisor: binds the sockets, starts the other processes, restarts what dies, and carries signals.
 
 It runs no event loop and touches no mail. Each worker has its own listening sockets (SO_REUSEPORT) that the supervisor
 made and keeps: when a worker dies, connections that the kernel had given to its socket wait there until its successor
 answers them.
 
-Signals: SIGTERM and SIGINT drain and stop; SIGHUP reads the configuration again and replaces the workers one after the
-other (an error keeps the old one; listeners, spool and worker count need a restart, and it says so); SIGUSR1 reopens
-the event log.
+Signals: SIGTERM and SIGINT drain and stop; SIGHUP reads the configuration again and replaces the lookup process, the
+workers and the admin process one after the other (an error keeps the old one; listeners, spool and worker count need a
+restart, and it says so); SIGUSR1 reopens the event log.
 
 Fails: a socket that cannot be bound, a spool that is in use or cannot be written: one line, exit status 1, before
 anything starts. A child that dies is started again, after a pause that grows while it keeps dying."""
@@ -31,14 +31,15 @@ from typing import TYPE_CHECKING
 
 from angarium._core.counters import Slab
 from angarium.app.process import give_orders
+from angarium.config.address import ListenAddress
 from angarium.config.model import Config, dump
 from angarium.config.resolve import shard_count, worker_count
+from angarium.delivery.lookup_protocol import socket_path
+from angarium.delivery.short_path import short_path
 from angarium.queue.placement import describe_spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from angarium.config.address import ListenAddress
 
 log = logging.getLogger("angarium")
 
@@ -141,7 +142,7 @@ class Supervisor:
         os.ftruncate(self._lock_fd, 0)
         os.write(self._lock_fd, f"{os.getpid()}\n".encode())
         (self._spool / "run").mkdir(mode=0o700, exist_ok=True)
-        self._slab = Slab.create(self._workers + 1)  # one for the supervisor
+        self._slab = Slab.create(self._workers + 2)  # one for the lookup process, the last one for the supervisor
         for number in range(self._workers):
             sockets = [bind(listener.listen, shared=True, first=number == 0) for listener in self.config.listener]
             self._children.append(Child("worker", number, sockets))
@@ -149,6 +150,9 @@ class Supervisor:
             self._children.append(Child("sink", self._workers, [bind(self._sink)]))
         self._children.append(Child("admin", 0, [bind(self.config.admin.listen)]))
         self._drop_privileges()
+        # bound by the user whom the workers are; it stays open while the process behind it is replaced
+        lookup = ListenAddress(path=socket_path(self._spool))
+        self._children.insert(0, Child("lookup", self._workers, [_bind_path(lookup, private=True)]))
         if self.config.events.file is not None:
             end_half_line(Path(self.config.events.file))
         self._shards = describe_spool(self._spool, shard_count(self.config), self._workers)
@@ -327,7 +331,7 @@ class Supervisor:
             log.error("reload: the old configuration stays: %s cannot change without a restart", ", ".join(fixed))
             return
         self.config = config
-        self._replacing = [child for child in self._children if child.role in ("worker", "admin")]
+        self._replacing = [child for child in self._children if child.role in ("lookup", "worker", "admin")]
         log.info("reload: replacing %d processes, one after the other", len(self._replacing))
         self._replace_next()
 
@@ -349,8 +353,8 @@ class Supervisor:
         self._stopping = True
         for sock in (sock for child in self._children for sock in child.sockets):
             sock.close()
-        # the sink goes last: deliveries under way still end there
-        for roles in (("worker",), ("sink", "admin")):
+        # the sink goes last: deliveries under way still end there, and may need a name
+        for roles in (("worker",), ("lookup", "sink", "admin")):
             self._terminate([child for child in self._children if child.role in roles])
         self._slab.close()
         os.close(self._lock_fd)
@@ -378,18 +382,14 @@ def bind(address: ListenAddress, *, shared: bool = False, first: bool = True) ->
     is bound as if it were alone: or a second relay of the same user would join in unnoticed, and take half of the mail.
     """
     if address.path:
-        _make_room(address)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        target: str | tuple[str, int] = address.path
-    else:
-        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared and not first:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        target = (address.host, address.port)
+        return _bind_path(address)
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared and not first:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
-        sock.bind(target)
+        sock.bind((address.host, address.port))
         if shared and first:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.listen(BACKLOG)
@@ -399,12 +399,33 @@ def bind(address: ListenAddress, *, shared: bool = False, first: bool = True) ->
     return sock
 
 
-def _make_room(address: ListenAddress) -> None:
+def _bind_path(address: ListenAddress, *, private: bool = False) -> socket.socket:
+    """A listening Unix socket; `private`: for the node's own user only."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177) if private else None
+    try:
+        with short_path(address.path) as name:
+            _make_room(address, name)
+            sock.bind(name)
+        sock.listen(BACKLOG)
+    except OSError as failure:
+        sock.close()
+        raise StartFailure(f"cannot listen on {address}: {failure.strerror}") from failure
+    except StartFailure:
+        sock.close()
+        raise
+    finally:
+        if mask is not None:
+            os.umask(mask)
+    return sock
+
+
+def _make_room(address: ListenAddress, name: str) -> None:
     """Remove the socket that a relay left behind; one that somebody listens on, and any other file, stays."""
-    path = Path(address.path)
+    path = Path(name)
     if not path.is_socket():
         return  # nothing there, or bind will say that it is in the way
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        if probe.connect_ex(address.path) == 0:
+        if probe.connect_ex(name) == 0:
             raise StartFailure(f"cannot listen on {address}: Address already in use")
     path.unlink(missing_ok=True)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.dns import Fault, NameServer
+from tests.support.dns import Fault, NameServer, NameServerThread
 from tests.support.peers import SinkServer
 from tests.support.ports import is_free
 from tests.support.relay import Relay
@@ -46,37 +44,6 @@ def can_bind() -> bool:
 pytestmark = pytest.mark.skipif(not can_bind(), reason="mail hosts listen on port 25 of 127.0.0.2 to .4: needs root")
 
 
-class Names:
-    """A NameServer on a loop and thread of its own."""
-
-    def __init__(self) -> None:
-        self.server = NameServer()
-        self.server.zone("dest.test", ZONE)
-        self.server.zone("hosts.test", HOSTS)
-        self._loop = asyncio.new_event_loop()
-        self._started = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="name server")
-
-    def _run(self) -> None:
-        async def serve() -> None:
-            self._stop = asyncio.Event()
-            async with self.server:
-                self._started.set()
-                await self._stop.wait()
-
-        self._loop.run_until_complete(serve())
-        self._loop.close()
-
-    def __enter__(self) -> Names:
-        self._thread.start()
-        assert self._started.wait(10)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
-
-
 class Road:
     """The relay, its name server, and three mail hosts."""
 
@@ -93,19 +60,20 @@ class Road:
 @pytest.fixture(scope="module")
 def road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
     with (
-        Names() as names,
+        NameServerThread({"dest.test": ZONE, "hosts.test": HOSTS}) as names,
         SinkServer(host=FIRST, port=25) as one,
         SinkServer(host=SECOND, port=25) as two,
         SinkServer(host=THIRD, port=25) as three,
         Relay(
             tmp_path_factory.mktemp("mx"),
             {
-                "dns": {"servers": [f"127.0.0.1:{names.server.port}"]},
+                "dns": {"servers": [f"127.0.0.1:{names.port}"]},
+                "delivery": {"never_contact": []},
                 "route": [{"recipients": ["origin.test"], "next_hop": "discard:"}],
             },
         ) as relay,
     ):
-        yield Road(relay, names.server, [one, two, three])
+        yield Road(relay, names, [one, two, three])
 
 
 @pytest.mark.parametrize(

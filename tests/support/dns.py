@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import threading
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ import dns.rrset
 import dns.zone
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
 LONGEST_CHAIN = 8
@@ -36,6 +38,8 @@ class Fault(Enum):
     WRONG_ID = "wrong id"  # the answer to another query
     GARBAGE = "garbage"  # octets that are no message, then the answer
     NO_EDNS = "no edns"  # FORMERR for queries with an OPT record, as servers of old
+    LAME = "lame"  # a pointer to other servers instead of an answer
+    BARE_CNAME = "bare cname"  # an alias alone, of whose target nothing is said
     NO_TCP = "no tcp"  # TC over UDP, and TCP connections end at once
 
 
@@ -47,8 +51,11 @@ class NameServer:
         self.port = 0
         self._zones: dict[dns.name.Name, dns.zone.Zone] = {}
         self._faults: dict[tuple[str, str], Fault] = {}
+        self.secure: set[str] = set()  # zones of whose answers the AD bit is said, when it is asked for
+        self.insecure: set[str] = set()  # but not of those in these
         self._gate = asyncio.Event()
         self._gate.set()
+        self._held = ""
         self._asked = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._errors: list[BaseException] = []
@@ -75,7 +82,9 @@ class NameServer:
         else:
             self._faults[name, rdtype] = fault
 
-    def hold(self) -> None:
+    def hold(self, below: str = "") -> None:
+        """From now on answers for names that end like that wait."""
+        self._held = below
         self._gate.clear()
 
     def release(self) -> None:
@@ -156,7 +165,8 @@ class NameServer:
         rdtype = dns.rdatatype.to_text(question.rdtype)
         self.queries.append((name, rdtype, transport))
         self._asked.set()
-        await self._gate.wait()
+        if name.endswith(self._held):
+            await self._gate.wait()
         faults = self._faults
         fault = faults.get((name, rdtype)) or faults.get((name, "")) or faults.get(("", ""))
         response = dns.message.make_response(query, recursion_available=True)
@@ -175,7 +185,16 @@ class NameServer:
             return [response.to_wire()]
         if fault is Fault.WRONG_ID:
             response.id ^= 1
+        if fault is Fault.LAME:
+            response.authority.append(dns.rrset.from_text(question.name.parent(), 60, "IN", "NS", "ns.elsewhere.test."))
+            return [response.to_wire()]
         self._fill(response, question)
+        if fault is Fault.BARE_CNAME:
+            response.set_rcode(dns.rcode.NOERROR)
+            response.answer = response.answer[:1]
+            response.authority = []
+        if query.flags & dns.flags.AD and self._is_secure(response):
+            response.flags |= dns.flags.AD
         try:
             octets = response.to_wire(max_size=query.payload or 512 if transport == "udp" else 65535)
         except dns.exception.TooBig:
@@ -183,6 +202,14 @@ class NameServer:
             response.flags |= dns.flags.TC
             octets = response.to_wire()
         return [b"\x00garbage", octets] if fault is Fault.GARBAGE else [octets]
+
+    def _is_secure(self, response: dns.message.Message) -> bool:
+        owners = [response.question[0].name, *(rrset.name for rrset in response.answer)]
+
+        def inside(name: dns.name.Name, zones: set[str]) -> bool:
+            return any(name.is_subdomain(dns.name.from_text(zone)) for zone in zones)
+
+        return all(inside(name, self.secure) and not inside(name, self.insecure) for name in owners)
 
     def _fill(self, response: dns.message.Message, question: dns.rrset.RRset) -> None:
         """Answer and authority sections, RFC 1034 §4.3.2, as a recursive server would for the zones here."""
@@ -206,6 +233,41 @@ class NameServer:
                 return
             response.answer.append(alias)
             name = alias[0].target
+
+
+class NameServerThread:
+    """A NameServer on a loop and thread of its own, for blocking tests: `with` gives the server."""
+
+    def __init__(self, zones: Mapping[str, str]) -> None:
+        self._server = NameServer()
+        for origin, text in zones.items():
+            self._server.zone(origin, text)
+        self._loop = asyncio.new_event_loop()
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="name server")
+
+    def _run(self) -> None:
+        async def serve() -> None:
+            self._stop = asyncio.Event()
+            async with self._server:
+                self._started.set()
+                await self._stop.wait()
+
+        self._loop.run_until_complete(serve())
+        self._loop.close()
+
+    def __enter__(self) -> NameServer:
+        self._thread.start()
+        assert self._started.wait(10)
+        return self._server
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Do something in the server's thread."""
+        self._loop.call_soon_threadsafe(function)
 
 
 _RCODES: dict[Fault | None, dns.rcode.Rcode] = {

@@ -146,6 +146,7 @@ cpdef enum Slot:
     DELIVERY_DNS_QUERIES
     DELIVERY_DNS_CACHE_HITS
     DELIVERY_DNS_FAILURES
+    DELIVERY_DNS_STALE               # questions answered with what was right once
     # outcome
     OUTCOME_EVENTS
     OUTCOME_EVENTS_DROPPED

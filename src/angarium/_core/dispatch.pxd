@@ -63,6 +63,7 @@ cdef class ReadyQueue:
     cdef public double blocked_until         # monotonic; no new connection is opened before
     cdef public double suspended_until       # monotonic; nothing goes before
     cdef public object reason                # bytes, why it is left alone; None: no reason
+    cdef public uint64_t largest_octets      # of mail data that goes this way; 0: no limit
     cdef public double expires               # monotonic; after that the names behind it must be looked up again
     cdef readonly uint64_t sent
     cdef list _first                         # by lane: the first delivery, or None
@@ -85,6 +86,7 @@ cdef class ReadyQueue:
     cdef uint32_t _window(self) noexcept
     cdef int _detach_all(self, double until, object reason, int failures) except -1
     cdef bint _closed(self) noexcept
+    cdef bint is_too_large(self, Message message) noexcept
 
 
 cdef class Dispatcher(Taker):

@@ -65,6 +65,7 @@ class ReadyQueue:
     blocked_until: float
     suspended_until: float
     reason: bytes | None
+    largest_octets: int
     expires: float
     def __init__(
         self,

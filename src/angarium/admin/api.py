@@ -32,6 +32,8 @@ from angarium._core.counters import Slab, Slot
 from angarium.admin.gate import Gate
 from angarium.admin.model import (
     Liveness,
+    LookupReport,
+    LookupStatus,
     NodeStatus,
     NodeTotals,
     Readiness,
@@ -46,7 +48,9 @@ from angarium.admin.queue import LIST_MAX
 from angarium.admin.sandbox_mail import SandboxMail
 from angarium.admin.services import UNREACHABLE_HEADER, Services, ServicesDependency
 from angarium.admin.suspensions import HANDLERS as SUSPENSION_HANDLERS
-from angarium.admin.workers import Answer, Question
+from angarium.admin.workers import TIMEOUT_S, Answer, Question
+from angarium.delivery.lookup_protocol import STATUS
+from angarium.delivery.mail_host import ResolutionFailure
 from angarium.outcome.metrics import METRICS, SlabCollector
 
 __all__ = ["LIST_MAX", "UNREACHABLE_HEADER", "Services", "create_app"]
@@ -77,6 +81,26 @@ async def _ask_status(services: Services) -> list[Answer[WorkerStatus]]:
     return await services.workers.ask(Question(op="status"), _STATUS)
 
 
+async def _ask_lookup(services: Services) -> LookupReport | None:
+    if services.lookup is None:
+        return None
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            said = await services.lookup.ask(STATUS, None)
+    except ResolutionFailure as failure:
+        return LookupReport(answering=False, error=failure.text, status=None)
+    except TimeoutError:
+        return LookupReport(answering=False, error=f"no answer within {TIMEOUT_S:g} s", status=None)
+    status = LookupStatus(pid=said.pid, entries=said.entries, under_way=said.under_way, uptime_s=said.uptime_s)
+    return LookupReport(answering=True, error=None, status=status)
+
+
+def _all_reasons(answers: list[Answer[WorkerStatus]], lookup: LookupReport | None) -> list[str]:
+    """What is wrong with the node. Without names mail is accepted all the same, and waits."""
+    silent = [] if lookup is None or lookup.answering else [f"lookup: {lookup.error}"]
+    return _reasons(answers) + silent
+
+
 @get("/healthz", tags=["health"])
 async def healthz() -> Liveness:
     """The admin process is alive."""
@@ -85,10 +109,10 @@ async def healthz() -> Liveness:
 
 @get("/readyz", tags=["health"])
 async def readyz(services: ServicesDependency) -> Response[Readiness]:
-    """The node accepts mail: 200 when at least one worker does, else 503. Reasons name the workers that do not."""
-    answers = await _ask_status(services)
+    """The node accepts mail: 200 when at least one worker does, else 503. Reasons name the processes that fail."""
+    answers, lookup = await asyncio.gather(_ask_status(services), _ask_lookup(services))
     ready = _accepting(answers)
-    return Response(Readiness(ready=ready, reasons=_reasons(answers)), status_code=200 if ready else 503)
+    return Response(Readiness(ready=ready, reasons=_all_reasons(answers, lookup)), status_code=200 if ready else 503)
 
 
 @get("/metrics", tags=["metrics"], media_type=MediaType.TEXT)
@@ -97,7 +121,10 @@ async def metrics(request: Request[None, None, State], services: ServicesDepende
     pids: dict[str, int | None] = {"admin": os.getpid()}
     if services.supervisor_pid is not None:
         pids["supervisor"] = services.supervisor_pid
-    for answer in await _ask_status(services):
+    answers, lookup = await asyncio.gather(_ask_status(services), _ask_lookup(services))
+    if lookup is not None:
+        pids["lookup"] = None if lookup.status is None else lookup.status.pid
+    for answer in answers:
         pids[f"worker-{answer.worker}"] = None if answer.result is None else answer.result.pid
     registry = CollectorRegistry()
     registry.register(SlabCollector(services.slab))
@@ -108,8 +135,8 @@ async def metrics(request: Request[None, None, State], services: ServicesDepende
 
 @get("/api/v1/status", tags=["status"])
 async def status(services: ServicesDependency) -> NodeStatus:
-    """The node at a glance: its workers, whether it accepts mail, and its counters."""
-    answers = await _ask_status(services)
+    """The node at a glance: its processes, whether it accepts mail, and its counters."""
+    answers, lookup = await asyncio.gather(_ask_status(services), _ask_lookup(services))
     uptimes = [answer.result.uptime_s for answer in answers if answer.result is not None]
     return NodeStatus(
         version=angarium.__version__,
@@ -118,7 +145,8 @@ async def status(services: ServicesDependency) -> NodeStatus:
         time=datetime.now(UTC).isoformat(timespec="milliseconds"),
         uptime_s=round(max(uptimes, default=time.monotonic() - services.started), 3),
         accepting=_accepting(answers),
-        reasons=_reasons(answers),
+        reasons=_all_reasons(answers, lookup),
+        lookup=lookup,
         workers=[
             WorkerReport(worker=answer.worker, answering=answer.answered, error=answer.error, status=answer.result)
             for answer in answers

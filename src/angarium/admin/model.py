@@ -19,6 +19,8 @@ __all__ = [
     "Envelope",
     "EnvelopeRecipient",
     "Liveness",
+    "LookupReport",
+    "LookupStatus",
     "MeantMessages",
     "MessageDetail",
     "MessageState",
@@ -328,6 +330,23 @@ class WorkerReport(msgspec.Struct, frozen=True):
     status: WorkerStatus | None
 
 
+class LookupStatus(msgspec.Struct, frozen=True):
+    """What the lookup process says of itself: answers in its cache, and questions that are being asked."""
+
+    pid: int
+    entries: int
+    under_way: int
+    uptime_s: float
+
+
+class LookupReport(msgspec.Struct, frozen=True):
+    """The lookup process as the admin process sees it. `error` says why it does not answer; then `status` is null."""
+
+    answering: bool
+    error: str | None
+    status: LookupStatus | None
+
+
 class NodeTotals(msgspec.Struct, frozen=True):
     """Counters since the relay started, summed over all workers, and what is open now."""
 
@@ -358,6 +377,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
     accepting: bool
     reasons: list[str]
     workers: list[WorkerReport]
+    lookup: LookupReport | None
     totals: NodeTotals
 
 
@@ -368,7 +388,7 @@ class Liveness(msgspec.Struct, frozen=True):
 
 
 class Readiness(msgspec.Struct, frozen=True):
-    """The answer of /readyz: ready when a worker accepts mail, and why others do not."""
+    """The answer of /readyz: ready when a worker accepts mail, and what is wrong all the same."""
 
     ready: bool
     reasons: list[str]

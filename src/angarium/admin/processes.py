@@ -1,6 +1,6 @@
 """Metrics of the relay's processes, read from /proc.
 
-Job: memory, CPU time and descriptors of the supervisor, the admin process and the workers at the moment of a scrape.
+Job: memory, CPU time and descriptors of the supervisor, the admin and lookup processes and the workers, at a scrape.
 Fails: a process that has ended, or that /proc does not show to us, is left out.
 """
 

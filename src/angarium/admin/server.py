@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import stat
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +31,8 @@ from angarium.admin.sandbox_mail import SandboxMail
 from angarium.admin.services import Services
 from angarium.admin.suspensions import SuspensionBook
 from angarium.admin.workers import Workers
+from angarium.delivery.lookup_client import LookupClient
+from angarium.delivery.lookup_protocol import socket_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,6 +47,7 @@ __all__ = ["bind", "read_token", "run"]
 CONNECTIONS_MAX = 256
 GRACE_S = 3
 BACKLOG = 128
+LOOKUP_PATIENCE_S = 1.0
 
 
 def run(
@@ -66,6 +71,9 @@ def run(
         sandbox_mail=SandboxMail(spool / "sink" / "Maildir") if config.sandbox else None,
         token=read_token(Path(config.admin.token_file)) if config.admin.token_file else None,
         supervisor_pid=supervisor_pid,
+        lookup=LookupClient(
+            socket_path(spool), monotonic=time.monotonic, random=random.Random(), away_s=LOOKUP_PATIENCE_S
+        ),
     )
     listener = bind(config.admin.listen) if sock_fd is None else socket.socket(fileno=sock_fd)
     serve(create_app(services), listener, ready_fd)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from angarium.admin.sandbox_mail import SandboxMail
     from angarium.admin.suspensions import SuspensionBook
     from angarium.admin.workers import Answer, Workers
+    from angarium.delivery.lookup_client import LookupClient
 
 __all__ = ["UNREACHABLE_HEADER", "ServiceUnavailable", "Services", "ServicesDependency", "missing", "results"]
 
@@ -34,6 +35,7 @@ class Services:
     sandbox_mail: SandboxMail | None = None
     token: str | None = None
     supervisor_pid: int | None = None
+    lookup: LookupClient | None = None
     started: float = field(default_factory=time.monotonic)
 
 

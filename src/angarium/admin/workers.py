@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
+from angarium.delivery.short_path import short_path
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
 __all__ = [
@@ -33,7 +34,6 @@ __all__ = [
     "Question",
     "WorkerFailure",
     "Workers",
-    "short_path",
 ]
 
 TIMEOUT_S = 5.0
@@ -158,16 +158,6 @@ class Workers:
             return Answer(worker, None, f"unreadable answer: {error}")
         except _Refused as error:
             return Answer(worker, None, str(error))
-
-
-@contextlib.contextmanager
-def short_path(path: str) -> Iterator[str]:
-    """A name for a Unix socket that fits into its 107 octets, however deep the spool is: by its open folder (Linux)."""
-    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{folder}/{os.path.basename(path)}"
-    finally:
-        os.close(folder)
 
 
 @contextlib.asynccontextmanager

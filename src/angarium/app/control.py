@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from angarium.admin.workers import short_path
 from angarium.app.inspection import Filter, Inspector, envelope_of
 from angarium.app.operations import Action, Operations, Order
 from angarium.app.steering import Steering
+from angarium.delivery.short_path import short_path
 from angarium.queue.record import parse_id
 from angarium.queue.suspension import SuspensionError, in_force, load
 

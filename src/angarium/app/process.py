@@ -27,7 +27,7 @@ PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 class Orders(msgspec.Struct):
     """What a child is to do."""
 
-    role: str  # worker | sink | admin
+    role: str  # worker | lookup | sink | admin
     config: str  # base64 of config.model.dump
     number: int
     workers: int
@@ -78,6 +78,14 @@ def main() -> None:
         # counters of its own: what the sink takes is not what the relay took
         sink = Sink(Path(config.node.spool) / "sink" / "Maildir", Slab.create(1).region(0))
         uvloop.run(sink.run(sockets[0], orders.ready_fd))
+        return
+    if orders.role == "lookup":
+        from angarium.app.lookup import Lookup  # noqa: PLC0415  # a worker needs none of it
+
+        async def look_up() -> None:
+            await Lookup(config, slab.region(orders.number)).run(sockets[0], orders.ready_fd)
+
+        uvloop.run(look_up())
         return
     from angarium.app.worker import Worker  # noqa: PLC0415  # the admin process needs none of it
 

@@ -20,7 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from angarium._core.client_session import Egress
 from angarium._core.counters import Counters, Slab, Slot
 from angarium._core.dispatch import Dispatcher, JournalIntake
 from angarium._core.event_log import EventLog
@@ -35,10 +34,13 @@ from angarium.config.resolve import memory_budget_octets
 from angarium.config.wording import read_wordings
 from angarium.delivery.attempt import Router
 from angarium.delivery.connection import Connector
-from angarium.delivery.resolver import Resolver, families_of_machine
-from angarium.delivery.route import RouteTable
+from angarium.delivery.dial import families_of
+from angarium.delivery.egress import Egresses
+from angarium.delivery.lookup_client import LookupClient
+from angarium.delivery.lookup_protocol import socket_path
+from angarium.delivery.route import MailCircumstances, RouteTable
 from angarium.ingress.listener import listen
-from angarium.mail.address import folded_domain
+from angarium.mail.address import folded_domain, split_mailbox
 from angarium.outcome.recorder import Recorder
 from angarium.queue.backoff import expires_at, next_attempt_at, warns_at
 from angarium.queue.compaction import Compactor
@@ -106,7 +108,6 @@ class Worker:
         self._preparing = False
         self._spare_missed = False
         self._ticks_without_spare = SPARE_TICKS  # the first one is made at once
-        self._dns_counted = (0, 0, 0)
         self._background: set[asyncio.Future[None]] = set()
 
     # -------------------------------------------------------------- life
@@ -188,12 +189,23 @@ class Worker:
         )
 
     def _policy_of(self, domain: bytes) -> int:
-        """The number of the retry schedule for mail to a domain."""
-        retry = self._routes.lookup(b"", domain).route.retry if domain else None
-        return 0 if retry is None else self._retries.index(retry)
+        """The number of the retry schedule for mail to a domain; the longest, where it depends on the message."""
+        if not domain:
+            return 0
+        matches = [self._routes.lookup(b"", domain), *self._routes.ahead(b"", domain)]
+        retries = [match.route.retry or self.config.queue.retry for match in matches]
+        return self._retries.index(max(retries, key=lambda retry: retry.expire_s))
 
     def _retry_of(self, message: Message) -> Retry:
-        return self._retries[self.dispatcher.schedule.assign(message).policy]
+        """The retry schedule of the route that the first of its recipients who are left takes, or of its domain."""
+        queue = self.dispatcher.schedule.assign(message)
+        left = message.unfinished() if self._routes.conditional and queue.domain else []
+        if not left or message.buffer is None:
+            return self._retries[queue.policy]
+        local, domain = split_mailbox(message.buffer.recipient(left[0])[0])
+        if not self._routes.ahead(local, domain):
+            return self._retries[queue.policy]
+        return self._routes.lookup(local, domain, MailCircumstances(message.buffer)).route.retry or self._retries[0]
 
     def _load(self, message: Message, ready: ReadyQueue | None) -> None:
         self.loader.load(message, lambda read: self.dispatcher.loaded(read, ready))
@@ -216,18 +228,7 @@ class Worker:
         self._share_memory()
         dispatcher.weights.update({tenant.name.encode("utf-8"): tenant.weight for tenant in config.tenant})
         self.reception = Reception(self.counters, self.events, self.intake, self.memory)
-        timeouts = config.delivery.timeouts
-        self.egress = Egress(
-            self.counters,
-            mail_timeout_s=timeouts.mail_s,
-            rcpt_timeout_s=timeouts.rcpt_s,
-            data_timeout_s=timeouts.data_s,
-            block_timeout_s=timeouts.block_s,
-            final_timeout_s=timeouts.final_s,
-            idle_s=config.delivery.idle_s,
-            lifetime_s=config.delivery.lifetime_s,
-            chunk_octets=(1 << 16) if config.delivery.bdat == "auto" else 0,
-        )
+        self.egress = Egresses(self.counters, config.delivery)
         self.bouncer = Bouncer(
             self.intake,
             self.counters,
@@ -255,24 +256,18 @@ class Worker:
             self.counters,
             clock,
             hostname=config.node.hostname,
-            connect_timeout_s=timeouts.connect_s,
-            greeting_timeout_s=timeouts.greeting_s,
-            ehlo_timeout_s=timeouts.ehlo_s,
-            transactions_per_connection=config.delivery.messages_per_connection,
+            chance=chance,
             settle=recorder.settle,
             loopback_only=config.sandbox,
+            families=families_of(config.delivery.address_family),
         )
-        self.resolver = Resolver(
-            hostnames=(config.node.hostname,),
-            monotonic=clock.monotonic,
-            random=chance,
-            servers=[(server.host, server.port) for server in config.dns.servers],
-            families=families_of_machine(),
+        self.lookup = LookupClient(
+            socket_path(self.spool), monotonic=clock.monotonic, random=chance, on_change=self._say_lookup
         )
         self.router = Router(
             dispatcher,
             self.connector,
-            self.resolver,
+            self.lookup,
             self._routes,
             config.delivery,
             clock,
@@ -403,7 +398,6 @@ class Worker:
             self.reception.sweep()
             self.egress.sweep()
             self.counters.set(Slot.QUEUE_JOURNAL_OCTETS, sum(journal.octets_on_disk for journal in self.journals))
-            self._publish_resolver()
             for journal in self.journals:
                 self._checkpoint(journal)
             self.ledger.check()
@@ -457,13 +451,11 @@ class Worker:
         queue = self.dispatcher.schedule.queue(message)
         return b"" if queue is None or queue.reason is None else queue.reason
 
-    def _publish_resolver(self) -> None:
-        resolver = self.resolver
-        counted = (resolver.queries, resolver.cache_hits, resolver.failures)
-        slots = (Slot.DELIVERY_DNS_QUERIES, Slot.DELIVERY_DNS_CACHE_HITS, Slot.DELIVERY_DNS_FAILURES)
-        for slot, now, before in zip(slots, counted, self._dns_counted, strict=True):
-            self.counters.add(slot, now - before)
-        self._dns_counted = counted
+    def _say_lookup(self, away: bool) -> None:
+        if away:
+            log.error("the lookup process does not answer; mail whose hosts are not known waits")
+        else:
+            log.info("the lookup process answers again")
 
     def _first_spare(self, journal: Journal) -> None:
         """Before there is mail: the segment that the first messages will be written to."""
@@ -540,15 +532,21 @@ class Worker:
         self.egress.quit_idle()
         until = loop.time() + DRAIN_S
         # a notification that is on its way to the disk ends its message's story: wait for it, or it is written twice
-        while (self.reception.sessions or self.egress.sessions or self.bouncer.committing) and loop.time() < until:
+        while loop.time() < until and (
+            self.reception.sessions
+            or self.egress.sessions
+            or self.router.hand_offs.under_way
+            or self.bouncer.committing
+        ):
             await asyncio.sleep(TICK_S)
             self.reception.drain()
             self.egress.quit_idle()
+            self.events.flush()
             for journal in self.journals:
                 journal.flush()
         await self.connector.close()
         await self.router.close()
-        await self.resolver.close()
+        await self.lookup.close()
         await self.compactor.close()
         for journal in self.journals:
             self._checkpoint(journal)

@@ -15,7 +15,16 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["DnsServer", "ListenAddress", "Network", "covers_everything", "parse_host", "parse_port", "split_host_port"]
+__all__ = [
+    "SPECIAL_PURPOSE",
+    "DnsServer",
+    "ListenAddress",
+    "Network",
+    "covers_everything",
+    "parse_host",
+    "parse_port",
+    "split_host_port",
+]
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -172,3 +181,36 @@ def covers_everything(networks: Sequence[Network]) -> bool:
             return False
         end = max(end, start + (1 << (bits - network.prefix_length)))
     return bool(networks) and end == 1 << bits
+
+
+# Not reachable over the Internet, whatever a public domain's records say (RFC 6890 and the registries that it set up).
+SPECIAL_PURPOSE = tuple(
+    map(
+        Network.parse,
+        (
+            "0.0.0.0/8",
+            "10.0.0.0/8",
+            "100.64.0.0/10",
+            "127.0.0.0/8",
+            "169.254.0.0/16",
+            "172.16.0.0/12",
+            "192.0.0.0/24",
+            "192.0.2.0/24",
+            "192.168.0.0/16",
+            "198.18.0.0/15",
+            "198.51.100.0/24",
+            "203.0.113.0/24",
+            "224.0.0.0/4",
+            "240.0.0.0/4",
+            "::/128",
+            "::1/128",
+            "64:ff9b:1::/48",
+            "100::/64",
+            "2001:db8::/32",
+            "fc00::/7",
+            "fe80::/10",
+            "fec0::/10",
+            "ff00::/8",
+        ),
+    )
+)

@@ -12,7 +12,6 @@ is looked up, no port is bound.
 from __future__ import annotations
 
 import grp
-import os
 import pwd
 import re
 import ssl
@@ -20,7 +19,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from angarium.config.address import covers_everything, parse_host
-from angarium.config.next_hop import SHAPES, SUPPORTED
+from angarium.config.check_route import check_route, check_shadows, check_stays
 from angarium.config.problem import nearest
 from angarium.config.units import format_duration, format_size
 from angarium.config.wording import read_wordings
@@ -28,15 +27,13 @@ from angarium.config.wording import read_wordings
 if TYPE_CHECKING:
     from angarium.config.address import Network
     from angarium.config.locate import KeyPath
-    from angarium.config.model import Classes, Config, Limits, Listener, Retry, Route
+    from angarium.config.model import Classes, Config, Limits, Listener, Retry
     from angarium.config.problem import Findings
 
 __all__ = ["check_all", "check_nothing_leaves"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}")
-
-_WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104  (compared with, not bound)
 
 LEAST_RECIPIENTS = 100  # RFC 5321 §4.5.3.1.8
 LEAST_MESSAGE_OCTETS = 64 * 1024  # §4.5.3.1.7
@@ -323,52 +320,18 @@ def _check_retry(retry: Retry, path: KeyPath, findings: Findings) -> None:
 
 def _check_routes(config: Config, findings: Findings) -> None:
     names: dict[str, int] = {}
-    seen: dict[str, KeyPath] = {}
     for index, route in enumerate(config.route):
         path = findings.element(("route",), index)
-        _check_next_hop(config, route, path, findings)
+        check_route(config, route, path, findings)
         if route.retry is not None:
             _check_retry(route.retry, (*path, "retry"), findings)
-        if not route.recipients and findings.sound((*path, "recipients")):
-            findings.error((*path, "recipients"), "is empty, so that no mail would take this route")
         if route.name is not None:
             if not _NAME.fullmatch(route.name):
                 message = f'"{route.name}" is not a name: letters, digits, ".", "_" and "-", at most 64'
                 findings.error((*path, "name"), message)
             if names.setdefault(route.name, index) != index:
                 findings.error((*path, "name"), f'another route is named "{route.name}" too')
-        if "*" in seen:
-            findings.warn(path, f'no mail takes this route: {_show(seen["*"])} in front of it has "*"')
-            continue
-        for number, pattern in enumerate(route.recipients):
-            text = str(pattern)
-            if text in seen:
-                where = findings.element((*path, "recipients"), number)
-                findings.warn(where, f'"{text}" stands in {_show(seen[text])} already, and the first match wins')
-            seen.setdefault(text, path)
-
-
-def _show(path: KeyPath) -> str:
-    return f"{path[0]}[{path[1]}]"
-
-
-def _check_next_hop(config: Config, route: Route, path: KeyPath, findings: Findings) -> None:
-    next_hop = route.next_hop
-    if next_hop.kind not in SUPPORTED:
-        supported = ", ".join(SHAPES[kind] for kind in SUPPORTED)
-        message = f'"{SHAPES[next_hop.kind]}" is not supported in this version; what is: {supported}'
-        findings.error((*path, "next_hop"), message)
-    if next_hop.kind != "smtp":
-        return
-    for listener in config.listener:
-        here = listener.listen
-        if here.path or here.port != next_hop.port:
-            continue
-        if next_hop.host == here.host or (next_hop.is_loopback and here.host in _WILDCARDS):
-            message = (
-                f'leads back to listener "{listener.name}": the mail would go round until its hops are counted out'
-            )
-            findings.error((*path, "next_hop"), message)
+    check_shadows(config, findings)
 
 
 def _check_notification(config: Config, findings: Findings) -> None:
@@ -400,12 +363,14 @@ def check_nothing_leaves(config: Config, findings: Findings) -> None:
     for index, route in enumerate(config.route):
         path = (*findings.element(("route",), index), "next_hop")
         if findings.sound(path):
-            _check_stays(config, route, path, findings)
+            for number, hop in enumerate(route.hops):
+                check_stays(config, hop.to, path if len(route.hops) == 1 else (*path, number), findings)
     if _all_written_patterns_are_known(config, findings) and not any(
-        pattern.kind == "any" for route in config.route for pattern in route.recipients
+        pattern.kind == "any" for route in config.route for pattern in route.recipients if not route.conditional
     ):
         message = (
-            'a sandbox needs a route for "*": without one the last resort is by MX, and mail would leave the machine'
+            'a sandbox needs a route for "*" without other conditions: without one the last resort is by MX, and mail '
+            "would leave the machine"
         )
         findings.error(("route",), message)
 
@@ -413,24 +378,3 @@ def check_nothing_leaves(config: Config, findings: Findings) -> None:
 def _all_written_patterns_are_known(config: Config, findings: Findings) -> bool:
     paths = [findings.element(("route",), index) for index in range(len(config.route))]
     return findings.whole(("route",)) and all(findings.sound((*path, "recipients")) for path in paths)
-
-
-def _check_stays(config: Config, route: Route, path: KeyPath, findings: Findings) -> None:
-    next_hop = route.next_hop
-    match next_hop.kind:
-        case "discard":
-            return
-        case "maildir":
-            spool = os.path.realpath(config.node.spool)
-            if findings.sound(("node", "spool")) and not os.path.realpath(next_hop.path).startswith(spool + os.sep):
-                findings.error(path, f"{next_hop.path} is not under the sandbox's spool, {config.node.spool}")
-        case "smtp" if next_hop.is_loopback:
-            return
-        case "smtp":
-            suggestion = f"smtp://127.0.0.1:{next_hop.port}" if next_hop.host == "localhost" else None
-            message = (
-                f'"{next_hop}" could leave the machine, and this is a sandbox: only a loopback address is sure to stay'
-            )
-            findings.error(path, message, suggestion)
-        case _:
-            findings.error(path, f'"{next_hop}" could leave the machine, and this is a sandbox')

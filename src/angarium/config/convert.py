@@ -8,6 +8,7 @@ required key, or whose required key is not usable, has no value: the tuple that 
 
 from __future__ import annotations
 
+import re
 import types
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
@@ -15,11 +16,11 @@ from msgspec import Meta
 from msgspec.structs import fields
 
 from angarium.config.address import DnsServer, ListenAddress, Network
-from angarium.config.model import Config, Section
+from angarium.config.model import Config, HeaderCondition, Hop, Section
 from angarium.config.next_hop import NextHop
 from angarium.config.problem import key_text, nearest
 from angarium.config.units import MemoryBudget, Unit, format_duration, format_size, parse_duration, parse_size
-from angarium.mail.pattern import AddressPattern
+from angarium.mail.pattern import AddressPattern, SenderPattern, TextPattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,15 +34,18 @@ __all__ = ["Converter"]
 # What a float holds exactly; not a number and infinity are beyond it too.
 _LARGEST_NUMBER = 2**53
 # Values that are written as one string.
-_PARSED = (ListenAddress, DnsServer, Network, NextHop, AddressPattern)
+_PARSED = (ListenAddress, DnsServer, Network, NextHop, AddressPattern, SenderPattern, TextPattern)
 # Tables from which others of the same kind, further down, take what they do not say.
-_GIVES = {("limits",), ("queue", "retry")}
+_GIVES = {("limits",), ("queue", "retry"), ("delivery", "timeouts")}
+_FIELD_NAME = re.compile(r"[!-9;-~]{1,77}")  # RFC 5322 §3.6.8
 _EXPECTED = {
     ListenAddress: 'an address and a port such as "127.0.0.1:25"',
     DnsServer: 'the address of a name server such as "127.0.0.1:53"',
     Network: 'a network such as "10.0.0.0/8"',
     NextHop: 'a next hop such as "smtp://192.0.2.1:25" or "mx"',
     AddressPattern: 'a pattern such as "example.org", "*.example.org" or "*"',
+    SenderPattern: 'a pattern such as "example.org", "*.example.org", "*", or "<>" for the null reverse-path',
+    TextPattern: 'a text, in which "*" stands for anything',
     MemoryBudget: 'a share such as "25%" or a size such as "2GB"',
 }
 
@@ -91,9 +95,9 @@ class Converter:
         base = self._inherited.get(kind)
         made: dict[str, Any] = {}
         complete = True
-        # the node's limits before the listeners, and the queue's retry schedule before the routes, which take from
-        # them what they do not say
-        for key, field in sorted(known.items(), key=lambda item: item[0] not in ("limits", "queue")):
+        # the node's limits before the listeners, and the queue's retry schedule and the timeouts before the routes,
+        # which take from them what they do not say
+        for key, field in sorted(known.items(), key=lambda item: item[0] not in ("limits", "queue", "delivery")):
             if key in value:
                 try:
                     made[field.name] = self._value(hints[field.name], value[key], (*path, key))
@@ -134,7 +138,8 @@ class Converter:
         if origin is Literal:
             return self._choice(get_args(kind), value)
         if origin is tuple:
-            return self._array(get_args(kind)[0], value, path)
+            (element, *_) = get_args(kind)
+            return self._headers(value, path) if element is HeaderCondition else self._array(element, value, path)
         if kind is MemoryBudget:
             if not (isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))):
                 raise _Unusable(f"expected {_EXPECTED[MemoryBudget]}, found {_describe(value)}")
@@ -154,6 +159,8 @@ class Converter:
         kinds = tuple(kind for kind in kinds if kind is not types.NoneType)
         if len(kinds) == 1:
             return self._value(kinds[0], value, path)
+        if NextHop in kinds:
+            return self._hops(value, path) if isinstance(value, list) else self._value(NextHop, value, path)
         number, choice = kinds  # a number or one of some words
         if isinstance(value, str):
             words = get_args(choice)
@@ -184,6 +191,32 @@ class Converter:
         self._findings.indexes[path] = indexes
         if len(indexes) < len(value):
             self._findings.short.add(path)
+        return tuple(made)
+
+    def _hops(self, value: list[object], path: KeyPath) -> tuple[object, ...]:
+        """Several next hops: texts in the order in which to try them, or tables with weight and priority."""
+        if not value:
+            raise _Unusable("is empty, so that mail could go nowhere")
+        written = {type(element) for element in value}
+        if written == {str, dict}:
+            raise _Unusable("is either an array of next hops or one of tables { to, weight, priority }, not a mixture")
+        made = self._array(NextHop if str in written else Hop, value, path)
+        if len(made) < len(value):
+            raise _Unusable
+        return tuple(Hop(to=hop, priority=index) if isinstance(hop, NextHop) else hop for index, hop in enumerate(made))
+
+    def _headers(self, value: object, path: KeyPath) -> tuple[HeaderCondition, ...]:
+        if not isinstance(value, dict):
+            raise _Unusable(f'expected a table such as {{ "X-Stream" = "bulk*" }}, found {_describe(value)}')
+        made = []
+        for name, pattern in value.items():
+            if not _FIELD_NAME.fullmatch(name):
+                raise _Unusable(f'"{name}" is not the name of a header field (RFC 5322 §3.6.8)')
+            try:
+                text = self._value(TextPattern, pattern, (*path, name))
+            except _Unusable as error:
+                raise _Unusable(f"{name}: {error}") from None
+            made.append(HeaderCondition(name=name, value=cast("TextPattern", text).folded))
         return tuple(made)
 
     def _parse(self, kind: Any, value: object) -> object:

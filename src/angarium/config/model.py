@@ -12,13 +12,14 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from angarium.config.address import DnsServer, ListenAddress, Network
-from angarium.config.next_hop import NextHop
+from angarium.config.address import SPECIAL_PURPOSE, DnsServer, ListenAddress, Network
+from angarium.config.next_hop import NextHop, NextHopKind
 from angarium.config.units import Count, Duration, FilePath, MemoryBudget, PositiveDuration, Size
-from angarium.mail.pattern import AddressPattern
+from angarium.mail.pattern import AddressPattern, SenderPattern, TextPattern
 
 __all__ = [
     "DURABILITIES",
+    "AddressFamily",
     "Admin",
     "Classes",
     "Config",
@@ -26,10 +27,13 @@ __all__ = [
     "Dns",
     "Durability",
     "Events",
+    "HeaderCondition",
+    "Hop",
     "Limits",
     "Listener",
     "Node",
     "Notification",
+    "Pipe",
     "Queue",
     "Retry",
     "Route",
@@ -188,6 +192,9 @@ class Timeouts(Section, frozen=True):
     final_s: PositiveDuration = 600.0  # §4.5.3.2.6
 
 
+AddressFamily = Literal["ipv6-first", "ipv4-first", "ipv6-only", "ipv4-only"]
+
+
 class Delivery(Section, frozen=True):
     """Connections to next hops."""
 
@@ -197,17 +204,79 @@ class Delivery(Section, frozen=True):
     lifetime_s: PositiveDuration = 600.0
     bdat: Literal["auto", "never"] = "auto"
     tls: Literal["opportunistic", "none", "require", "verify"] = "opportunistic"
+    address_family: AddressFamily = "ipv6-first"
+    never_contact: tuple[Network, ...] = (
+        SPECIAL_PURPOSE  # by MX; a host that a route names is the operator's own choice
+    )
+    own_addresses: tuple[Network, ...] = ()  # that lead to this relay and that it cannot see itself
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 
+class Hop(Section, frozen=True):
+    """One of several next hops of a route: those of the lowest priority first, in shares by weight."""
+
+    to: NextHop
+    weight: Annotated[int, Meta(ge=1, le=1000)] = 1
+    priority: Annotated[int, Meta(ge=0, le=65535)] = 0
+
+
+class HeaderCondition(Struct, frozen=True):
+    """A field of the header section, by name (no case), and what its value is to be (no case either)."""
+
+    name: str
+    value: TextPattern
+
+
+class Pipe(Section, frozen=True):
+    """Who the program of a `pipe:` next hop runs as, and what it may take. Memory and time are of each process."""
+
+    user: str | None = None  # None: whoever the relay runs as, unless that is root
+    timeout_s: PositiveDuration = 300.0
+    cpu_s: PositiveDuration = 60.0
+    memory_octets: Annotated[Size, Meta(ge=1 << 20, le=1 << 50)] = 1_000_000_000
+    output_octets: Annotated[Size, Meta(ge=0, le=1 << 20)] = 16_384  # that is kept of what it says
+
+
 class Route(Section, frozen=True):
-    """Which recipients go where; the first route that matches wins, and the last resort is by MX."""
+    """Which mail goes where; the first route all of whose conditions hold wins, and the last resort is by MX."""
 
     recipients: tuple[AddressPattern, ...]
-    next_hop: NextHop
+    next_hop: NextHop | tuple[Hop, ...]
     name: str | None = None
+    senders: tuple[SenderPattern, ...] = ()  # of this and what follows, empty: no condition
+    tenants: tuple[str, ...] = ()
+    listeners: tuple[str, ...] = ()
+    log_ins: tuple[TextPattern, ...] = ()
+    headers: tuple[HeaderCondition, ...] = ()  # all of them
     connections: Count | None = None  # None: delivery.connections_per_host
+    messages_per_connection: Annotated[int, Meta(ge=0, le=1_000_000_000)] | None = None  # None: as in [delivery]
+    idle_s: PositiveDuration | None = None
+    message_size_octets: Annotated[Size, Meta(ge=1, le=2_000_000_000)] | None = None  # None: no limit of its own
+    timeouts: Timeouts | None = None  # None: delivery.timeouts; never partial, the loader fills what is not set
     retry: Retry | None = None  # None: the queue's; never partial, the loader fills what is not set from the queue's
+    pipe: Pipe = field(default_factory=Pipe)
+
+    @property
+    def hops(self) -> tuple[Hop, ...]:
+        """The next hops, one or several."""
+        return (Hop(to=self.next_hop),) if isinstance(self.next_hop, NextHop) else self.next_hop
+
+    @property
+    def kind(self) -> NextHopKind:
+        """Of its next hops; where there are several, the first's."""
+        return self.hops[0].to.kind
+
+    @property
+    def conditional(self) -> bool:
+        """Whether more than the recipient decides."""
+        return bool(self.senders or self.tenants or self.listeners or self.log_ins or self.headers)
+
+    @property
+    def way(self) -> "Route":
+        """What it says of the way, without what it says of who takes it: routes with equal ways share connections."""
+        return msgspec.structs.replace(
+            self, recipients=(), name=None, senders=(), tenants=(), listeners=(), log_ins=(), headers=(), retry=None
+        )
 
 
 class Classes(Struct, frozen=True):

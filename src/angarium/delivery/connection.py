@@ -1,7 +1,7 @@
 """Open a connection to a next hop: dial, handshake; then its transport is handed to the compiled session.
 
-Input: a Target: hosts in the order in which to try them. Output: an open ClientSession that has taken the queue's next
-delivery.
+Input: a Target, whose hosts are tried in the order that angarium.delivery.host_order gives them. Output: an open
+ClientSession that has taken the queue's next delivery.
 
 Fails: when no host can be reached, one message, the probe's, is settled with the last host's failure, and the next hop
 is left alone for a while that grows with each failure in a row (PROBE_*): one attempt an interval, not one a message.
@@ -10,20 +10,24 @@ the answer to all that was ready."""
 
 import asyncio
 import logging
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import aiosmtplib
 
-from angarium._core.client_session import ClientSession, Egress, Phase
+from angarium._core.client_session import ClientSession, Phase
 from angarium._core.counters import Counters, Slot
 from angarium._core.dispatch import Delivery, ReadyQueue
 from angarium.clock import Clock
-from angarium.delivery.dial import Dialler, addresses_of
+from angarium.delivery.dial import FAMILIES, Dialler, by_name, where_of
+from angarium.delivery.egress import Egresses
 from angarium.delivery.failure import ConnectFailure
 from angarium.delivery.handshake import Handshake
-from angarium.delivery.target import Host, Target, TlsPolicy
+from angarium.delivery.host_order import HostOrder
+from angarium.delivery.target import Host, SessionTerms, Target, TlsPolicy
 from angarium.delivery.tls import Contexts
 from angarium.smtp.extensions import capabilities_of, limit_of, lowest, number
 
@@ -40,29 +44,23 @@ class Connector:
 
     def __init__(
         self,
-        egress: Egress,
+        egresses: Egresses,
         counters: Counters,
         clock: Clock,
         *,
         hostname: str,
-        connect_timeout_s: float,
-        greeting_timeout_s: float,
-        ehlo_timeout_s: float,
-        transactions_per_connection: int,
+        chance: Random,
         settle: Callable[[Delivery], None],
         loopback_only: bool,
+        families: Sequence[socket.AddressFamily] = FAMILIES,
     ) -> None:
-        self._egress = egress
+        """`families` are those of the names that a route gives, the preferred one first."""
+        self._egresses = egresses
         self._counters = counters
         self._clock = clock
-        self._dialler = Dialler(connect_timeout_s=connect_timeout_s, loopback_only=loopback_only)
-        self._handshake = Handshake(
-            Contexts(),
-            hostname=hostname,
-            greeting_timeout_s=greeting_timeout_s,
-            ehlo_timeout_s=ehlo_timeout_s,
-        )
-        self._transactions = transactions_per_connection
+        self._dialler = Dialler(loopback_only=loopback_only, families=families)
+        self._handshake = Handshake(Contexts(), hostname=hostname)
+        self.order = HostOrder(clock.monotonic, chance)
         self._settle = settle
         self._tasks: set[asyncio.Task[None]] = set()
         self._greeted = asyncio.Semaphore(MOST_GREETED)
@@ -87,13 +85,16 @@ class Connector:
         session: ClientSession | None = None
         try:
             async with self._greeted:
-                for host in [known for named in target.hosts for known in await addresses_of(named)]:
-                    try:
-                        session = await self._open_host(queue, target, host)
+                known = [host for named in self.order.named(target) for host in await self._dialler.addresses_of(named)]
+                for left in by_name(self.order.in_order(known, target.tls)):
+                    while left and session is None:
+                        try:
+                            session = await self._open_host(queue, target, left)
+                        except ConnectFailure as why:
+                            failure = why
+                            self._counters.add(Slot.DELIVERY_CONNECTIONS_FAILED, 1)
+                    if session is not None:
                         break
-                    except ConnectFailure as why:
-                        failure = why
-                        self._counters.add(Slot.DELIVERY_CONNECTIONS_FAILED, 1)
         finally:
             queue.connecting -= 1
         if session is None:
@@ -132,36 +133,64 @@ class Connector:
         )
         queue.block(rest_s, text)
 
-    async def _open_host(self, queue: ReadyQueue, target: Target, host: Host) -> ClientSession:
-        where = f"{host.name}[{host.address}]:{host.port}"
+    async def _open_host(self, queue: ReadyQueue, target: Target, left: list[Host]) -> ClientSession:
+        """A session with one host, at the first of its addresses that answers; those tried are taken out of `left`."""
+        addresses = list(left)
+        winner: Host | None = None
+        for host in addresses:
+            self.order.began(host, target.tls)
         try:
-            return await self._set_up(queue, host, target.tls, where)
+            host, connected = await self._dialler.dial(
+                left, timeout_s=target.terms.timeouts.connect_s, probe=queue.failures > 0
+            )
+            session = await self._shake_hands(queue, target, host, connected)
+            winner = host
+        finally:
+            for host in addresses:
+                if host is winner:
+                    self.order.worked(host, target.tls)
+                elif host in left:  # not tried, or overtaken
+                    self.order.broke_off(host, target.tls)
+                else:
+                    self.order.failed(host, target.tls)
+        return session
+
+    async def _shake_hands(
+        self, queue: ReadyQueue, target: Target, host: Host, connected: socket.socket
+    ) -> ClientSession:
+        try:
+            return await self._set_up(queue, target.terms, host, connected, target.tls)
         except ConnectFailure as failure:
             if failure.phase != Phase.PHASE_TLS or target.tls.level != "opportunistic":
                 raise
             # RFC 3207 §4.1: without a policy that forbids it, mail in plaintext is better than none
             log.warning("%s; delivering in plaintext", failure.text)
-            return await self._set_up(queue, host, replace(target.tls, level="none"), where)
+            _, connected = await self._dialler.dial(
+                [host], timeout_s=target.terms.timeouts.connect_s, probe=queue.failures > 0
+            )
+            return await self._set_up(queue, target.terms, host, connected, replace(target.tls, level="none"))
 
-    async def _set_up(self, queue: ReadyQueue, host: Host, tls: TlsPolicy, where: str) -> ClientSession:
-        connected = await self._dialler.dial(host, where, probe=queue.failures > 0)
-        client = await self._handshake.perform(connected, host, tls, where)
-        return self._adopt(queue, client, where)
+    async def _set_up(
+        self, queue: ReadyQueue, terms: SessionTerms, host: Host, connected: socket.socket, tls: TlsPolicy
+    ) -> ClientSession:
+        where = where_of(host)
+        client = await self._handshake.perform(connected, host, tls, where, terms.timeouts)
+        return self._adopt(queue, terms, client, where)
 
-    def _adopt(self, queue: ReadyQueue, client: aiosmtplib.SMTP, where: str) -> ClientSession:
+    def _adopt(self, queue: ReadyQueue, terms: SessionTerms, client: aiosmtplib.SMTP, where: str) -> ClientSession:
         """Take the transport away from aiosmtplib: from here on the compiled session reads and writes."""
         transport: Any = client.transport
         if transport is None or transport.is_closing():
             raise ConnectFailure(Phase.PHASE_EHLO, f"{where}: the host closed the connection")
         extensions = client.esmtp_extensions
         session = ClientSession(
-            self._egress,
+            self._egresses.of(terms),
             queue,
             transport,
             where.encode("ascii", "replace"),
             capabilities_of(extensions),
             size_limit=number(extensions.get("size", "")),
-            transactions_limit=lowest(self._transactions, limit_of(extensions.get("limits", ""), "MAILMAX")),
+            transactions_limit=lowest(terms.messages_per_connection, limit_of(extensions.get("limits", ""), "MAILMAX")),
             recipients_limit=limit_of(extensions.get("limits", ""), "RCPTMAX"),
         )
         transport.set_protocol(session)

@@ -20,6 +20,7 @@ from angarium.delivery.failure import ConnectFailure
 if TYPE_CHECKING:
     import socket
 
+    from angarium.config.model import Timeouts
     from angarium.delivery.target import Host, TlsPolicy
     from angarium.delivery.tls import Contexts
 
@@ -29,25 +30,25 @@ __all__ = ["Handshake"]
 class Handshake:
     """Sets up the connections of one worker."""
 
-    def __init__(self, contexts: Contexts, *, hostname: str, greeting_timeout_s: float, ehlo_timeout_s: float) -> None:
+    def __init__(self, contexts: Contexts, *, hostname: str) -> None:
         self._contexts = contexts
         self._hostname = hostname
-        self._greeting_timeout_s = greeting_timeout_s
-        self._ehlo_timeout_s = ehlo_timeout_s
 
-    async def perform(self, connected: socket.socket, host: Host, tls: TlsPolicy, where: str) -> aiosmtplib.SMTP:
+    async def perform(
+        self, connected: socket.socket, host: Host, tls: TlsPolicy, where: str, timeouts: Timeouts
+    ) -> aiosmtplib.SMTP:
         """All that comes before the first MAIL command."""
         client = aiosmtplib.SMTP(
             sock=connected,
             local_hostname=self._hostname,
-            timeout=self._greeting_timeout_s,
+            timeout=timeouts.greeting_s,
             start_tls=False,
             use_tls=False,
         )
         phase = Phase.PHASE_GREETING
         try:
             await client.connect()
-            client.timeout = self._ehlo_timeout_s
+            client.timeout = timeouts.ehlo_s
             phase = Phase.PHASE_EHLO
             try:
                 await client.ehlo()

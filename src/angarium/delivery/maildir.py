@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 _numbers = itertools.count(1)
 
 
+def for_mailbox(reverse_path: bytes, recipients: list[bytes], mail_data: bytes) -> bytes:
+    """The message as Unix programs read it: with its trace fields of the last delivery, lines that end with LF."""
+    top = b"Return-Path: <" + reverse_path + b">\r\n"
+    top += b"".join(b"Delivered-To: " + recipient + b"\r\n" for recipient in recipients)
+    return (top + mail_data).replace(b"\r\n", b"\n")
+
+
 def deliver(folder: Path, hostname: str, reverse_path: bytes, recipients: list[bytes], mail_data: bytes) -> Path:
     """Write one message; returns its file. Blocks: call it in a thread."""
     for name in ("tmp", "new", "cur"):
@@ -27,13 +34,10 @@ def deliver(folder: Path, hostname: str, reverse_path: bytes, recipients: list[b
     host = hostname.replace("/", "\\057").replace(":", "\\072")
     name = f"{now // 1_000_000_000}.M{now // 1000 % 1_000_000:06d}P{os.getpid()}Q{next(_numbers)}.{host}"
     temporary = folder / "tmp" / name
-    top = b"Return-Path: <" + reverse_path + b">\r\n"
-    top += b"".join(b"Delivered-To: " + recipient + b"\r\n" for recipient in recipients)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(fd, "wb") as file:
-            # a Maildir is read by Unix programs: lines end with LF there
-            file.write((top + mail_data).replace(b"\r\n", b"\n"))
+            file.write(for_mailbox(reverse_path, recipients, mail_data))
             file.flush()
             os.fsync(file.fileno())
         final = folder / "new" / name

@@ -1,9 +1,9 @@
-"""Which hosts take mail for a domain: RFC 5321 §5.1 over dnspython, behind one cache per worker.
+"""Which hosts take mail for a domain: RFC 5321 §5.1 over DNS, behind a cache.
 
 Job: `mail_hosts` turns a domain into hosts with addresses, in the order in which they are to be tried;
-`host_addresses` does the same for one host that a route names, without mail exchangers. Input: a domain as text,
-U-labels or A-labels, or an address literal. Output: a MailHosts, whose `site` is the same for all domains that are
-served by the same hosts in the same order, and whose `expires` says how long it holds.
+`host_addresses` does the same for one host that a route names, without mail exchangers; `tlsa` and `txt` give the
+records of a name. Input: a domain as text, U-labels or A-labels, or an address literal. Output: values of
+angarium.delivery.mail_host, with the time until which they hold.
 
 Fails with ResolutionFailure, permanent or not, with the reply that the recipient is given:
 
@@ -11,20 +11,27 @@ Fails with ResolutionFailure, permanent or not, with the reply that the recipien
     not a domain at all                            550 5.1.2, permanent
     null MX (RFC 7505)                             556 5.1.10, permanent
     no mail exchanger has an address               550 5.4.4, permanent
+    their addresses are never to be contacted      550 5.4.4, permanent
     this relay is the best mail exchanger          554 5.4.6, permanent (a loop)
     no name server had an answer                   451 4.4.3
     a host named by a route has no address         451 4.4.4: the recipient is not to blame for the configuration
+    the TLSA records of the hosts cannot be had    451 4.7.5: to go on would be to fall back on no DANE
+
+With `dnssec` the AD bit of the servers is believed: then an answer knows whether it is secure, and of a host whose
+exchanger records and addresses are, the TLSA records are looked up too (RFC 7672 §2.2). A secure host for which that
+fails is not used.
 
 The cache holds answers as long as their TTL allows, between a floor and a ceiling; negative ones by the SOA (RFC 2308
 §5); failures for a few seconds (RFC 9520 §3.2). While no server answers, an answer that was right once is used for some
-time longer (RFC 8767), and asked for again at intervals; a negative one is not, since it would bounce mail.
+time longer (RFC 8767), and asked for again at intervals; when one is there, nobody waits for another for longer than a
+moment. A negative one is not used so, since it would bounce mail.
 
-Bounds, all in Limits: entries of the cache (the least recently used one goes), records kept of one answer, questions
-under way (more fail at once as if no server had answered), of which some are on the wire and the others wait for these.
-Equal questions share one query. A query is sent to the server that answered last, then to the others, a number of
-rounds. /etc/hosts is not read.
+Bounds, all in Limits: entries of the cache, records kept of one answer, questions under way (more fail at once as if no
+server had answered), of which some are on the wire and the others wait for these in the order in which they came. A
+name that is known has a share of the wire of its own, so that it never waits behind a tail of new ones. Equal questions
+share one query. /etc/hosts is not read.
 
-dnspython is imported when the first question goes out: a relay with fixed routes does without it.
+dnspython is imported when the first answer comes in: a relay with fixed routes does without it.
 """
 
 from __future__ import annotations
@@ -32,60 +39,40 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
-from hashlib import sha256
-from itertools import groupby
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from angarium.delivery.cache import Cache
+from angarium.delivery.mail_host import (
+    MailHost,
+    MailHosts,
+    ResolutionFailure,
+    TextRecords,
+    Tlsa,
+    TlsaRecords,
+    no_answer,
+    site_of,
+)
+from angarium.delivery.name_servers import NameServers
 from angarium.mail.address import ascii_domain, literal_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
     from random import Random
 
-    import dns.message
+    from angarium.config.address import Network
+    from angarium.config.model import AddressFamily
+    from angarium.delivery.name_servers import Type
 
 __all__ = ["Limits", "MailHost", "MailHosts", "ResolutionFailure", "Resolver", "families_of_machine", "site_of"]
 
 Family = Literal["A", "AAAA"]
-Type = Literal["MX", "A", "AAAA"]
 
-EDNS_PAYLOAD_OCTETS = 1232  # no fragments on any usual path; what is longer comes over TCP
-LONGEST_SITE = 200
+LONGEST_CHAIN = 8  # of CNAMEs that a server does not follow by itself
+SMTP_PORT = 25
 SPECIAL_LOOPBACK: dict[Family, str] = {"A": "127.0.0.1", "AAAA": "::1"}  # localhost, RFC 6761 §6.3
-
-
-@dataclass(frozen=True, slots=True)
-class MailHost:
-    """One mail host: its name (of a literal the address) and its addresses, in the order in which to try them."""
-
-    name: str
-    addresses: tuple[str, ...]
-    preference: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class MailHosts:
-    """The hosts for a domain, the first to be tried first; `expires` is a time of the monotonic clock."""
-
-    domain: str
-    hosts: tuple[MailHost, ...]
-    site: str
-    expires: float
-
-
-class ResolutionFailure(Exception):
-    """There is no host to deliver to: for now, or for good. The reply is what the recipient is given."""
-
-    def __init__(self, permanent: bool, code: int, enhanced: tuple[int, int, int], text: str) -> None:
-        super().__init__(f"{code} {'.'.join(map(str, enhanced))} {text}")
-        self.permanent = permanent
-        self.code = code
-        self.enhanced = enhanced
-        self.text = text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +81,11 @@ class Limits:
 
     timeout_s: float = 3.0  # for one server to answer one query
     rounds: int = 2  # how often all servers are asked
-    on_the_wire: int = 128  # questions that are being asked at one time; each holds a socket
+    on_the_wire: int = 1000  # questions for new names that are being asked at one time
+    known_on_the_wire: int = 250  # beside them, for names that are known
     questions: int = 10_000  # under way or waiting
-    entries: int = 20_000
+    known_questions: int = 5000  # beside them
+    entries: int = 100_000
     records: int = 64  # kept of one answer
     hosts: int = 20  # of one domain
     least_ttl_s: float = 10.0
@@ -105,6 +94,7 @@ class Limits:
     failure_ttl_s: float = 5.0
     stale_s: float = 86400.0  # beyond its TTL
     stale_ttl_s: float = 30.0  # until a server is asked again
+    stale_after_s: float = 1.0  # then a stale answer does, while the question goes on (RFC 8767 §5)
 
 
 class _Status(Enum):
@@ -116,16 +106,33 @@ class _Status(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What one question came to: (preference, name) of mail exchangers, (0, address) of hosts."""
+    """What one question came to.
+
+    The records are (preference, name) of mail exchangers, (0, address) of hosts, Tlsa, or the octets of a text;
+    `canonical` is the name at the end of the CNAMEs, `secure` says whether DNSSEC vouches for all of it.
+    """
 
     status: _Status
-    records: tuple[tuple[int, str], ...]
+    records: tuple[Any, ...]
     expires: float
     stale_until: float = 0.0  # only of what was FOUND: to use an old "no" would bounce mail
+    secure: bool = False
+    canonical: str = ""
+    open_end: bool = False  # the aliases lead to a name of which the server said nothing
+
+
+@dataclass(slots=True)
+class _Found:
+    """One host with what was found of it."""
+
+    host: MailHost
+    expires: float
+    failed: bool = False  # some server did not say everything
+    canonical: str = ""
 
 
 class Resolver:
-    """The resolver of one worker. `queries`, `cache_hits`, `failures`, `stale_answers` only ever grow."""
+    """The resolver of one process. `cache_hits` and `stale_answers` only ever grow."""
 
     def __init__(
         self,
@@ -135,27 +142,55 @@ class Resolver:
         random: Random,
         servers: Sequence[tuple[str, int]] = (),
         families: tuple[Family, ...] = ("AAAA", "A"),
+        dnssec: bool = False,
+        never_contact: Sequence[Network] = (),
+        is_own: Callable[[str], bool] = lambda _: False,
         limits: Limits | None = None,
         resolv_conf: str = "/etc/resolv.conf",
     ) -> None:
         """`hostnames` are this relay's own; `families` are the kinds of address to use, the preferred one first.
 
-        `servers` are pairs of address and port; when there are none, those of `resolv_conf` are asked.
+        `servers` are pairs of address and port; when there are none, those of `resolv_conf` are asked. `dnssec`: their
+        AD bit is believed. Mail by MX never goes to an address in `never_contact`; `is_own` knows the addresses at
+        which this relay itself takes mail.
         """
-        self.queries = 0  # sent
         self.cache_hits = 0  # questions answered from the cache
-        self.failures = 0  # queries without a usable answer
         self.stale_answers = 0  # questions answered with what was right once
         self._hostnames = frozenset(name.lower().rstrip(".") for name in hostnames)
         self._monotonic = monotonic
         self._random = random
-        self._servers = list(servers)
         self._families = families
-        self._limits = limits or Limits()
-        self._resolv_conf = resolv_conf
-        self._cache: OrderedDict[tuple[str, Type], _Answer] = OrderedDict()
+        self._dnssec = dnssec
+        self._never_contact = tuple(never_contact)
+        self._is_own = is_own
+        self._limits = limits = limits or Limits()
+        self._servers = NameServers(
+            servers, timeout_s=limits.timeout_s, rounds=limits.rounds, dnssec=dnssec, resolv_conf=resolv_conf
+        )
+        self._cache: Cache[tuple[str, Type], _Answer] = Cache(limits.entries)
         self._under_way: dict[tuple[str, Type], asyncio.Task[_Answer]] = {}
-        self._wire = asyncio.Semaphore(self._limits.on_the_wire)
+        self._wire = asyncio.Semaphore(limits.on_the_wire)
+        self._known_wire = asyncio.Semaphore(limits.known_on_the_wire)
+
+    @property
+    def queries(self) -> int:
+        """How many were sent."""
+        return self._servers.queries
+
+    @property
+    def failures(self) -> int:
+        """Queries without a usable answer."""
+        return self._servers.failures
+
+    @property
+    def entries(self) -> int:
+        """Answers in the cache."""
+        return len(self._cache)
+
+    @property
+    def under_way(self) -> int:
+        """Questions that are being asked, or wait for their turn."""
+        return len(self._under_way)
 
     async def close(self) -> None:
         """Give up what is under way; whoever waits for it is cancelled."""
@@ -163,15 +198,16 @@ class Resolver:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._servers.close()
 
     async def mail_hosts(self, domain: str) -> MailHosts:
         """The hosts that take mail for domain, which is a domain name or an address literal in brackets."""
         if domain.startswith("["):
-            return _literal(domain)
+            return self._literal(domain)
         name = _checked(domain)
         answer = await self._lookup(name, "MX")
         if answer.status is _Status.FAILED:
-            raise _no_answer(name)
+            raise no_answer(name)
         if answer.status is _Status.NO_NAME:
             raise ResolutionFailure(True, 550, (5, 1, 2), f"{name}: no such domain")
         if answer.status is _Status.NO_DATA:
@@ -181,19 +217,29 @@ class Resolver:
             exchangers = _each_once(record for record in answer.records if record[1] != ".")
             if not exchangers:
                 raise ResolutionFailure(True, 556, (5, 1, 10), f"{name} accepts no mail (null MX)")
-        exchangers = self._without_own(name, exchangers)
-        site = site_of(exchangers)
-        hosts, expires, failed = await self._resolve_hosts(self._in_order(exchangers))
-        if not hosts and failed:
-            raise _no_answer(name)
-        if not hosts and answer.status is _Status.NO_DATA:
+        exchangers = _better_than(name, exchangers, [rank for rank, host in exchangers if host in self._hostnames])
+        found = await self._resolve_hosts(self._in_order(exchangers), answer.secure)
+        failed = any(each.failed for each in found)
+        usable = [each.host for each in found if each.host.addresses]
+        own = [host.preference for host in usable if any(map(self._is_own, host.addresses))]
+        if own:
+            exchangers = _better_than(name, exchangers, own)
+            usable = [host for host in usable if host.preference < min(own)]
+        allowed = [host for host in map(self._without_forbidden, usable) if host.addresses]
+        if not allowed and failed:
+            raise no_answer(name)
+        if usable and not allowed:
+            raise self._forbidden(name, usable[0].addresses[0])
+        if not allowed and answer.status is _Status.NO_DATA:
             raise ResolutionFailure(True, 550, (5, 1, 2), f"{name} has neither a mail exchanger nor an address")
-        if not hosts:
+        if not allowed:
             raise ResolutionFailure(True, 550, (5, 4, 4), f"no mail exchanger of {name} has an address")
-        return MailHosts(name, hosts, site, min(expires, answer.expires))
+        expires = min(answer.expires, *(each.expires for each in found))
+        hosts, expires = await self._with_tlsa(name, allowed, found, expires, named_securely=answer.secure)
+        return MailHosts(name, hosts, site_of(exchangers), expires, answer.secure)
 
-    async def host_addresses(self, host: str) -> MailHosts:
-        """The one host that a route names, by IP address or by name."""
+    async def host_addresses(self, host: str, port: int = SMTP_PORT) -> MailHosts:
+        """The one host that a route names, by IP address or by name; `port` is for its TLSA records."""
         try:
             address = str(ipaddress.ip_address(host))
         except ValueError:
@@ -204,24 +250,64 @@ class Resolver:
         if name == "localhost":
             addresses = tuple(SPECIAL_LOOPBACK[family] for family in self._families)
             return MailHosts(name, (MailHost(name, addresses),), name, float("inf"))
-        hosts, expires, failed = await self._resolve_hosts([(0, name)])
-        if not hosts and failed:
-            raise _no_answer(name)
-        if not hosts:
+        # the name is the operator's own, so that DNSSEC has only to vouch for its addresses (RFC 7672 §2.2.2)
+        found = await self._resolve_hosts([(0, name)], True)
+        if not found[0].host.addresses:
+            if found[0].failed:
+                raise no_answer(name)
             raise ResolutionFailure(False, 451, (4, 4, 4), f"the next hop {name} has no address")
-        return MailHosts(name, hosts, name, expires)
+        hosts, expires = await self._with_tlsa(
+            name, [found[0].host], found, found[0].expires, named_securely=True, port=port
+        )
+        return MailHosts(name, hosts, name, expires, True)
+
+    async def tlsa(self, name: str) -> TlsaRecords:
+        """The TLSA records of a name such as `_25._tcp.mx.example.org`."""
+        name = _checked(name)
+        answer = await self._lookup(name, "TLSA")
+        if answer.status is _Status.FAILED:
+            raise no_answer(name)
+        return TlsaRecords(name, answer.records, answer.secure, answer.expires)
+
+    async def txt(self, name: str) -> TextRecords:
+        """The TXT records of a name such as `_mta-sts.example.org`."""
+        name = _checked(name)
+        answer = await self._lookup(name, "TXT")
+        if answer.status is _Status.FAILED:
+            raise no_answer(name)
+        return TextRecords(name, answer.records, answer.secure, answer.expires)
 
     # ------------------------------------------------------------------ RFC 5321 §5.1
 
-    def _without_own(self, domain: str, exchangers: list[tuple[int, str]]) -> list[tuple[int, str]]:
-        """Cut this relay out, and every host that is no better: to send there would be to send in a circle."""
-        own = [preference for preference, name in exchangers if name in self._hostnames]
-        if not own:
-            return exchangers
-        better = [record for record in exchangers if record[0] < min(own)]
-        if not better:
-            raise ResolutionFailure(True, 554, (5, 4, 6), f"mail for {domain} loops back to this host")
-        return better
+    def _literal(self, domain: str) -> MailHosts:
+        """An address literal, RFC 5321 §4.1.3: no look-up."""
+        address = literal_address(domain)
+        if address is None:
+            raise ResolutionFailure(True, 550, (5, 1, 2), f"{domain!a} is not an address literal known here")
+        if self._is_own(address):
+            raise _loop(domain)
+        host = MailHost(address, (address,))
+        if not self._without_forbidden(host).addresses:
+            raise self._forbidden(domain, address)
+        return MailHosts(domain, (host,), address, float("inf"))
+
+    def _without_forbidden(self, host: MailHost) -> MailHost:
+        if not self._never_contact:
+            return host
+        allowed = tuple(address for address in host.addresses if self._network_of(address) is None)
+        return host if len(allowed) == len(host.addresses) else replace(host, addresses=allowed)
+
+    def _network_of(self, address: str) -> Network | None:
+        parsed = ipaddress.ip_address(address)
+        return next((network for network in self._never_contact if parsed in network), None)
+
+    def _forbidden(self, domain: str, address: str) -> ResolutionFailure:
+        return ResolutionFailure(
+            True,
+            550,
+            (5, 4, 4),
+            f"no mail host of {domain} may be contacted: {address} is in {self._network_of(address)}",
+        )
 
     def _in_order(self, exchangers: list[tuple[int, str]]) -> list[tuple[int, str]]:
         """By preference, equal ones shuffled, as many as are worth trying."""
@@ -230,38 +316,105 @@ class Resolver:
         shuffled.sort(key=lambda record: record[0])
         return shuffled[: self._limits.hosts]
 
-    async def _resolve_hosts(self, hosts: list[tuple[int, str]]) -> tuple[tuple[MailHost, ...], float, bool]:
-        """The hosts that have an address, how long that holds, and whether some server failed to say."""
+    async def _resolve_hosts(self, hosts: list[tuple[int, str]], named_securely: bool) -> list[_Found]:
+        """Each host with its addresses, as far as it has some."""
         answers = await asyncio.gather(*(self._lookup(name, family) for _, name in hosts for family in self._families))
-        found: list[MailHost] = []
+        found: list[_Found] = []
         width = len(self._families)
         for i, (preference, name) in enumerate(hosts):
+            of_host = answers[i * width : (i + 1) * width]
             addresses: list[str] = []
-            for answer in answers[i * width : (i + 1) * width]:
+            for answer in of_host:
                 of_family = [address for _, address in answer.records]
                 self._random.shuffle(of_family)  # the cache would give all of the load to the first one
                 addresses += of_family
-            if addresses:
-                found.append(MailHost(name, tuple(addresses), preference))
-        expires = min((answer.expires for answer in answers), default=0.0)
-        return tuple(found), expires, any(answer.status is _Status.FAILED for answer in answers)
+            known = [answer for answer in of_host if answer.status is not _Status.FAILED]
+            found.append(
+                _Found(
+                    MailHost(
+                        name,
+                        tuple(addresses),
+                        preference,
+                        secure=named_securely and bool(known) and all(answer.secure for answer in known),
+                    ),
+                    min(answer.expires for answer in of_host),
+                    failed=len(known) < width,
+                    canonical=next((answer.canonical for answer in of_host if answer.canonical), name),
+                )
+            )
+        return found
+
+    # ------------------------------------------------------------------ DANE, RFC 7672 §2.2
+
+    async def _with_tlsa(
+        self,
+        name: str,
+        hosts: list[MailHost],
+        found: list[_Found],
+        expires: float,
+        *,
+        named_securely: bool,
+        port: int = SMTP_PORT,
+    ) -> tuple[tuple[MailHost, ...], float]:
+        """The hosts with their TLSA records, and how long all of it holds."""
+        if not self._dnssec or not named_securely:
+            return tuple(hosts), expires
+        canonical = {each.host.name: each.canonical for each in found}
+        told = await asyncio.gather(*(self._tlsa_of(host, canonical[host.name], port) for host in hosts))
+        usable = tuple(host for host, _ in told if host is not None)
+        if not usable:
+            raise ResolutionFailure(
+                False, 451, (4, 7, 5), f"the TLSA records of the mail hosts of {name} cannot be had"
+            )
+        return usable, min(expires, *(until for _, until in told))
+
+    async def _tlsa_of(self, host: MailHost, canonical: str, port: int) -> tuple[MailHost | None, float]:
+        """The host with what DANE needs; None when that cannot be had: without it the host may not be used."""
+        expires = float("inf")
+        # the end of the aliases first, then the name that the exchanger's record has (RFC 7672 §2.2.3)
+        bases = [canonical, host.name] if canonical != host.name else [host.name]
+        if not host.secure:
+            if canonical == host.name:
+                return host, expires
+            # aliases that lead out of what is signed: the first of them may be signed all the same
+            alias = await self._lookup(host.name, "CNAME")
+            expires = alias.expires
+            if alias.status is _Status.FAILED:
+                return None, expires
+            if not alias.secure:
+                return host, expires
+            bases = [host.name]
+        for base in bases:
+            answer = await self._lookup(f"_{port}._tcp.{base}", "TLSA")
+            expires = min(expires, answer.expires)
+            if answer.status is _Status.FAILED:
+                return None, expires
+            if answer.records and answer.secure:
+                return replace(host, tlsa=answer.records, tlsa_base=base), expires
+        return host, expires
 
     # ------------------------------------------------------------------ the cache
 
     async def _lookup(self, name: str, rdtype: Type) -> _Answer:
         key = (name, rdtype)
-        cached = self._cache.get(key)
+        cached = self._cache.peek(key)
         if cached is not None and cached.expires > self._monotonic():
             self.cache_hits += 1
-            self._cache.move_to_end(key)
+            self._cache.use(key)
             return cached
+        known = cached is not None and self._monotonic() < cached.stale_until
         task = self._under_way.get(key)
         if task is None:
-            if len(self._under_way) >= self._limits.questions:
+            most = self._limits.questions + (self._limits.known_questions if known else 0)
+            if len(self._under_way) >= most:
                 return self._fall_back(cached)
-            task = asyncio.get_running_loop().create_task(self._ask(name, rdtype))
+            task = asyncio.get_running_loop().create_task(self._ask(name, rdtype, known))
             self._under_way[key] = task
             task.add_done_callback(partial(self._forget, key))
+        if known:
+            done, _ = await asyncio.wait((task,), timeout=self._limits.stale_after_s)
+            if not done:
+                return self._fall_back(cached)
         # one who is cancelled must not take the answer away from the others
         return await asyncio.shield(task)
 
@@ -276,136 +429,122 @@ class Resolver:
             return replace(cached, expires=now + self._limits.stale_ttl_s)
         return _Answer(_Status.FAILED, (), now + self._limits.failure_ttl_s)
 
-    async def _ask(self, name: str, rdtype: Type) -> _Answer:
+    async def _ask(self, name: str, rdtype: Type, known: bool) -> _Answer:
         """Ask the servers, and keep the answer."""
-        async with self._wire:
-            answer = await self._ask_servers(name, rdtype)
+        async with self._known_wire if known else self._wire:
+            answer = await self._follow(name, rdtype)
         key = (name, rdtype)
         if answer is None:
-            answer = self._fall_back(self._cache.get(key))
-        self._cache[key] = answer
-        self._cache.move_to_end(key)
-        while len(self._cache) > self._limits.entries:
-            self._cache.popitem(last=False)
+            answer = self._fall_back(self._cache.peek(key))
+        self._cache.put(key, answer)
         return answer
 
-    # ------------------------------------------------------------------ the wire
-
-    def _system_servers(self) -> list[tuple[str, int]]:
-        import dns.resolver  # noqa: PLC0415 - see the module's docstring
-
-        system = dns.resolver.Resolver(configure=False)
-        try:
-            system.read_resolv_conf(self._resolv_conf)
-        except dns.resolver.NoResolverConfiguration:
-            return [("127.0.0.1", 53)]  # resolv.conf(5): the default is a server on this machine
-        return [(str(address), 53) for address in system.nameservers]
-
-    async def _ask_servers(self, name: str, rdtype: Type) -> _Answer | None:
-        """The answer of the first server that has one; None when nobody has."""
-        if not self._servers:
-            self._servers = self._system_servers()
-        for _ in range(self._limits.rounds):
-            for server in tuple(self._servers):
-                response = await self._query(name, rdtype, server)
-                answer = None if response is None else self._read(response, rdtype)
-                if answer is None:
-                    self.failures += 1
-                    continue
-                if server != self._servers[0]:
-                    # a server that is down costs its timeout once, not at every question
-                    self._servers.remove(server)
-                    self._servers.insert(0, server)
-                return answer
+    async def _follow(self, name: str, rdtype: Type) -> _Answer | None:
+        """The servers' answer; a chain of aliases that they leave open is followed. None when nobody has one."""
+        asked = name
+        secure = True
+        expires = float("inf")
+        for _ in range(LONGEST_CHAIN):
+            answer = await self._servers.ask(asked, rdtype, partial(self._read, name=asked, rdtype=rdtype))
+            if answer is None:
+                return None
+            secure = secure and answer.secure
+            expires = min(expires, answer.expires)
+            if not answer.open_end:
+                return replace(answer, secure=secure, expires=expires)
+            asked = answer.canonical
         return None
 
-    async def _query(self, name: str, rdtype: Type, server: tuple[str, int]) -> dns.message.Message | None:
-        """One server's response, over TCP when it does not fit UDP; None when there is none in time."""
-        import dns.asyncquery  # noqa: PLC0415 - see the module's docstring
-        import dns.exception  # noqa: PLC0415
-        import dns.message  # noqa: PLC0415
-        import dns.rcode  # noqa: PLC0415
+    # ------------------------------------------------------------------ what a response says
 
-        address, port = server
-        for edns in (0, -1):
-            query = dns.message.make_query(
-                name, rdtype, use_edns=edns, payload=EDNS_PAYLOAD_OCTETS if edns == 0 else None
-            )
-            self.queries += 1
-            try:
-                # what is not the response to this query (another id, another sender, garbage) is passed over
-                response, _ = await dns.asyncquery.udp_with_fallback(
-                    query, address, self._limits.timeout_s, port, ignore_unexpected=True, ignore_errors=True
-                )
-            except (dns.exception.DNSException, OSError, EOFError):
-                return None
-            if response.rcode() not in {dns.rcode.FORMERR, dns.rcode.NOTIMP}:
-                return response  # else it may not know EDNS (RFC 6891 §7)
-        return response
+    def _read(self, octets: bytes, *, name: str, rdtype: Type) -> _Answer | None:
+        """What a response says; None when it is no answer.
 
-    def _read(self, response: dns.message.Message, rdtype: Type) -> _Answer | None:
-        """What a response says; None when it is no answer (SERVFAIL, REFUSED, a chain of CNAMEs without end)."""
+        That is SERVFAIL, REFUSED, octets that are no message, a chain of CNAMEs in a circle, and a lame server's
+        pointer to others (RFC 1912 §2.8): none of it says that a name or record does not exist.
+        """
         import dns.exception  # noqa: PLC0415 - see the module's docstring
+        import dns.flags  # noqa: PLC0415
         import dns.message  # noqa: PLC0415
         import dns.rcode  # noqa: PLC0415
+        import dns.rdatatype  # noqa: PLC0415
 
-        rcode = response.rcode()
-        if rcode not in {dns.rcode.NOERROR, dns.rcode.NXDOMAIN} or not isinstance(response, dns.message.QueryMessage):
-            return None
         try:
+            response = dns.message.from_wire(octets, ignore_trailing=True)
+            rcode = response.rcode()
+            if rcode not in {dns.rcode.NOERROR, dns.rcode.NXDOMAIN} or not isinstance(
+                response, dns.message.QueryMessage
+            ):
+                return None
             chain = response.resolve_chaining()
-        except dns.exception.DNSException:
+        except (dns.exception.DNSException, ValueError):
             return None
         limits = self._limits
         now = self._monotonic()
+        secure = self._dnssec and bool(response.flags & dns.flags.AD)
+        canonical = chain.canonical_name.to_text(omit_final_dot=True).lower()
         if chain.answer is None:
             status = _Status.NO_NAME if rcode == dns.rcode.NXDOMAIN else _Status.NO_DATA
+            authority = {rrset.rdtype for rrset in response.authority}
+            ends = dns.rdatatype.SOA in authority or status is _Status.NO_NAME
+            lame = not ends and dns.rdatatype.NS in authority and not response.flags & dns.flags.AA
+            if lame and canonical == name:
+                return None
             ttl = max(limits.least_ttl_s, min(chain.minimum_ttl, limits.longest_negative_ttl_s))
-            return _Answer(status, (), now + ttl)
-        if rdtype == "MX":
-            records = sorted(
-                (record.preference, record.exchange.to_text(omit_final_dot=True).lower()) for record in chain.answer
-            )
-        else:
-            records = [(0, record.address) for record in chain.answer]
+            open_end = not ends and canonical != name
+            return _Answer(status, (), now + ttl, secure=secure, canonical=canonical, open_end=open_end)
+        records = _records(chain.answer, rdtype)
         ttl = max(limits.least_ttl_s, min(chain.minimum_ttl, limits.longest_ttl_s))
-        return _Answer(_Status.FOUND, tuple(records[: limits.records]), now + ttl, now + ttl + limits.stale_s)
+        return _Answer(
+            _Status.FOUND,
+            tuple(records[: limits.records]),
+            now + ttl,
+            now + ttl + limits.stale_s,
+            secure,
+            canonical,
+        )
 
 
-def site_of(exchangers: Sequence[tuple[int, str]]) -> str:
-    """The key of a set of (preference, name), every name once.
+def _records(rrset: Iterable[Any], rdtype: Type) -> list[Any]:
+    """The records of an answer as this module has them."""
+    match rdtype:
+        case "MX":
+            return sorted((record.preference, record.exchange.to_text(omit_final_dot=True).lower()) for record in rrset)
+        case "TLSA":
+            return sorted(Tlsa(record.usage, record.selector, record.mtype, bytes(record.cert)) for record in rrset)
+        case "TXT":
+            return sorted(b"".join(record.strings) for record in rrset)
+        case "CNAME":
+            return [(0, record.target.to_text(omit_final_dot=True).lower()) for record in rrset]
+        case _:
+            return [(0, record.address) for record in rrset]
 
-    It is equal for two domains exactly when they want the same hosts in the same order.
-    `(mx1|mx2>backup).example.org`: mx1 and mx2 have the same preference, backup a worse one, and the domain that all
-    have in common stands behind. The preferences themselves do not count, and neither does the order of equal ones.
+
+def families_of_machine(preference: AddressFamily = "ipv6-first") -> tuple[Family, ...]:
+    """The families of address to use, the one to try first in front.
+
+    IPv6 is used beside IPv4 when this machine has a route for it; nothing is sent to find that out.
     """
-    groups = [
-        sorted(name for _, name in group) for _, group in groupby(sorted(exchangers), key=lambda record: record[0])
-    ]
-    names = [name.split(".") for group in groups for name in group]
-    if len(names) == 1:
-        return groups[0][0]
-    common = 0
-    while all(len(labels) > common + 1 and labels[-1 - common] == names[0][-1 - common] for labels in names):
-        common += 1
-    if common < 2:  # a top-level domain in common says nothing
-        common = 0
-    suffix = "." + ".".join(names[0][len(names[0]) - common :]) if common else ""
-    text = ">".join("|".join(name.removesuffix(suffix) for name in group) for group in groups)
-    site = f"({text}){suffix}"
-    if len(site) <= LONGEST_SITE:
-        return site
-    return f"{site[: LONGEST_SITE - 17]}~{sha256(site.encode()).hexdigest()[:16]}"
-
-
-def families_of_machine() -> tuple[Family, ...]:
-    """The families of address that this machine has a route for, IPv6 first. Nothing is sent to find that out."""
+    if preference == "ipv4-only":
+        return ("A",)
+    if preference == "ipv6-only":
+        return ("AAAA",)
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
             probe.connect(("2001:db8::1", 53))
     except OSError:
         return ("A",)
-    return ("AAAA", "A")
+    return ("AAAA", "A") if preference == "ipv6-first" else ("A", "AAAA")
+
+
+def _better_than(domain: str, exchangers: list[tuple[int, str]], own: list[int]) -> list[tuple[int, str]]:
+    """Cut this relay out, and every host that is no better: to send there would be to send in a circle."""
+    if not own:
+        return exchangers
+    better = [record for record in exchangers if record[0] < min(own)]
+    if not better:
+        raise _loop(domain)
+    return better
 
 
 def _each_once(exchangers: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
@@ -416,8 +555,8 @@ def _each_once(exchangers: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
     return [(preference, name) for name, preference in best.items()]
 
 
-def _no_answer(name: str) -> ResolutionFailure:
-    return ResolutionFailure(False, 451, (4, 4, 3), f"no name server had an answer for {name}")
+def _loop(domain: str) -> ResolutionFailure:
+    return ResolutionFailure(True, 554, (5, 4, 6), f"mail for {domain} loops back to this host")
 
 
 def _checked(domain: str) -> str:
@@ -432,11 +571,3 @@ def _checked(domain: str) -> str:
     if "\\" in name or " " in name:
         raise ResolutionFailure(True, 550, (5, 1, 2), f"{domain!a} is not a domain name")
     return name
-
-
-def _literal(domain: str) -> MailHosts:
-    """An address literal, RFC 5321 §4.1.3: no look-up."""
-    address = literal_address(domain)
-    if address is None:
-        raise ResolutionFailure(True, 550, (5, 1, 2), f"{domain!a} is not an address literal known here")
-    return MailHosts(domain, (MailHost(address, (address,)),), address, float("inf"))

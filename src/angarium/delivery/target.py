@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["Host", "Protocol", "Target", "TlsLevel", "TlsPolicy"]
+from angarium.config.model import Timeouts
+
+__all__ = ["Host", "HostShare", "Protocol", "SessionTerms", "Target", "TlsLevel", "TlsPolicy"]
 
 Protocol = Literal["smtp", "lmtp"]
 TlsLevel = Literal["none", "opportunistic", "require", "verify"]
@@ -30,10 +32,32 @@ class TlsPolicy:
     level: TlsLevel = "opportunistic"
 
 
+@dataclass(frozen=True, slots=True)
+class HostShare:
+    """The place of a host among others: lowest priority first, of equal ones at random by weight."""
+
+    priority: int = 0
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTerms:
+    """How long a connection waits, and how much it carries; messages_per_connection 0: no limit."""
+
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    idle_s: float = 30.0
+    messages_per_connection: int = 0
+
+
 @dataclass
 class Target:
-    """Hosts in the order in which to try them, and the policy that holds for all of them."""
+    """Hosts, and the policy and terms that hold for all of them.
+
+    They are tried as they stand, unless there are shares, one for each: then in an order of each connection's own.
+    """
 
     hosts: tuple[Host, ...]
     tls: TlsPolicy = field(default_factory=TlsPolicy)
     protocol: Protocol = "smtp"
+    shares: tuple[HostShare, ...] = ()
+    terms: SessionTerms = field(default_factory=SessionTerms)

@@ -1,4 +1,4 @@
-"""Patterns for addresses, as routes and policies use them.
+"""Patterns for addresses and texts, as routes and policies use them.
 
     example.org        every address at exactly this domain
     *.example.org      every address at a domain below it, at any depth, and not at example.org itself
@@ -9,6 +9,10 @@ Domains compare without regard to case, and an internationalised domain compares
 and A-label (RFC 5890). The local part is compared as it is written, because only the host that receives it knows its
 meaning (RFC 5321 §2.4); `postmaster` alone has no case (§4.5.1). A pattern that is none raises ValueError with the
 reason.
+
+A SenderPattern is for reverse-paths: one of these, or `<>`, which is the null reverse-path alone (§4.5.5); `*` is for
+that one too. A TextPattern is for words such as log-ins and values of header fields: what it says with any octets for
+each star. Matching takes time in proportion to the text, whatever the stars.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from typing import Literal
 import idna
 from msgspec import Struct
 
-__all__ = ["AddressPattern", "ascii_domain", "folded_domain", "unicode_domain"]
+__all__ = ["AddressPattern", "SenderPattern", "TextPattern", "ascii_domain", "folded_domain", "unicode_domain"]
 
 _LABEL = re.compile(rb"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _LOCAL = re.compile(r'"(\\.|[^"\\])*"|[^\s"(),:;<>@\[\\\]]+')  # RFC 5321 §4.1.2, dots anywhere
@@ -112,3 +116,59 @@ class AddressPattern(Struct, frozen=True):
             return "*"
         domain = self.domain.decode("ascii")
         return {"domain": domain, "subdomain": f"*.{domain}", "address": f"{self.local.decode()}@{domain}"}[self.kind]
+
+
+class SenderPattern(Struct, frozen=True):
+    """A pattern for reverse-paths. `address` is None for the null reverse-path."""
+
+    address: AddressPattern | None
+
+    @classmethod
+    def parse(cls, text: str) -> SenderPattern:
+        return cls(None if text == "<>" else AddressPattern.parse(text))
+
+    def matches(self, local: bytes, domain: bytes) -> bool:
+        """Whether the reverse-path `local@domain` is meant; both are empty for the null one."""
+        if self.address is None:
+            return not local and not domain
+        if not local and not domain:
+            return self.address.kind == "any"
+        return self.address.matches(local, domain)
+
+    def __str__(self) -> str:
+        return "<>" if self.address is None else str(self.address)
+
+
+class TextPattern(Struct, frozen=True):
+    """A text in which each star stands for any octets, none included. `parts` is what stands between the stars."""
+
+    parts: tuple[bytes, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> TextPattern:
+        if not text or "\0" in text:
+            raise ValueError(f'"{text}" is not a pattern: it is empty' if not text else "has a NUL in it")
+        return cls(tuple(part.encode() for part in text.split("*")))
+
+    def matches(self, text: bytes) -> bool:
+        """Whether the whole text is meant."""
+        first, last = self.parts[0], self.parts[-1]
+        if len(self.parts) == 1:
+            return text == first
+        at, end = len(first), len(text) - len(last)
+        if at > end or not text.startswith(first) or not text.endswith(last):
+            return False
+        for part in self.parts[1:-1]:  # the leftmost place of each leaves the most room for those behind it
+            at = text.find(part, at, end)
+            if at < 0:
+                return False
+            at += len(part)
+        return True
+
+    @property
+    def folded(self) -> TextPattern:
+        """The same in lower case (ASCII), for texts that are, too."""
+        return TextPattern(tuple(part.lower() for part in self.parts))
+
+    def __str__(self) -> str:
+        return b"*".join(self.parts).decode()

@@ -307,6 +307,11 @@ METRICS: tuple[MetricSpec, ...] = (
     _counter("delivery_dns_queries_total", Slot.DELIVERY_DNS_QUERIES, "DNS queries sent."),
     _counter("delivery_dns_cache_hits_total", Slot.DELIVERY_DNS_CACHE_HITS, "DNS questions answered from the cache."),
     _counter("delivery_dns_failures_total", Slot.DELIVERY_DNS_FAILURES, "DNS queries without a usable answer."),
+    _counter(
+        "delivery_dns_stale_answers_total",
+        Slot.DELIVERY_DNS_STALE,
+        "DNS questions answered with what was right once, because no server had an answer in time.",
+    ),
     # outcome
     _counter("outcome_events_total", Slot.OUTCOME_EVENTS, "Events written to the event log."),
     _counter("outcome_dropped_events_total", Slot.OUTCOME_EVENTS_DROPPED, "Events that could not be written."),
@@ -345,7 +350,7 @@ METRICS: tuple[MetricSpec, ...] = (
     _histogram("worker_loop_lag_seconds", Slot.LOOP_LAG, "How late a worker's event loop ran what was due."),
 )
 
-_PROCESSES = ("supervisor", "admin", "worker-N")
+_PROCESSES = ("supervisor", "admin", "lookup", "worker-N")
 
 
 def _of_process(kind: Kind, name: str, text: str) -> MetricSpec:

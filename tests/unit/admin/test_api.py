@@ -1,6 +1,9 @@
 """The API: shapes as promised, answers of all workers merged, and honest when some are missing."""
 
 import os
+import random
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from angarium._core.counters import Slab, Slot
 from angarium.admin.api import UNREACHABLE_HEADER
 from angarium.admin.sandbox_mail import SandboxMail
+from angarium.delivery.lookup_client import LookupClient
+from angarium.delivery.lookup_protocol import STATUS, LookupStatus
+from angarium.delivery.lookup_server import LookupServer
 
 Connect = Callable[..., httpx.AsyncClient]
 StartWorkers = Callable[[int], Any]
@@ -238,6 +244,35 @@ async def test_ready_while_one_worker_accepts(start_workers: StartWorkers, conne
     unready = await client.get("/readyz")
     assert unready.status_code == 503
     assert unready.json() == {"ready": False, "reasons": ["worker 0: starting", "worker 1: does not accept mail"]}
+
+
+async def test_the_lookup_process_is_reported_and_mail_is_accepted_without_it(
+    start_workers: StartWorkers, connect: Connect, tmp_path: Path
+) -> None:
+    async def status(_: None) -> LookupStatus:
+        return LookupStatus(pid=4711, uptime_s=2.5, entries=3, under_way=1)
+
+    (worker,) = await start_workers(1)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.bind(str(tmp_path / "lookup.sock"))
+    sock.listen()
+    server = LookupServer()
+    server.answer(STATUS, status)
+    await server.start(sock)
+    lookup = LookupClient(str(tmp_path / "lookup.sock"), monotonic=time.monotonic, random=random.Random(), away_s=0.05)
+    client = connect([worker.path], lookup=lookup)
+    answer = (await client.get("/api/v1/status")).json()
+    told = {"pid": 4711, "entries": 3, "under_way": 1, "uptime_s": 2.5}
+    assert answer["lookup"] == {"answering": True, "error": None, "status": told}
+    assert answer["reasons"] == []
+    await server.close()
+    ready = (await client.get("/readyz")).json()
+    assert ready["ready"]
+    assert [reason.partition(":")[0] for reason in ready["reasons"]] == ["lookup"]
+    answer = (await client.get("/api/v1/status")).json()
+    assert (answer["lookup"]["answering"], answer["lookup"]["status"]) == (False, None)
+    assert 'angarium_process_up{process="lookup"} 0.0' in (await client.get("/metrics")).text
+    await lookup.close()
 
 
 async def test_alive_whatever_the_workers_do(connect: Connect, tmp_path: Path) -> None:

@@ -107,6 +107,11 @@ STATUS = {
         },
         {"worker": 1, "answering": False, "error": "No such file or directory", "status": None},
     ],
+    "lookup": {
+        "answering": True,
+        "error": None,
+        "status": {"pid": 4712, "entries": 3, "under_way": 0, "uptime_s": 62.0},
+    },
     "totals": dict.fromkeys(NodeTotals.__struct_fields__, 7),
 }
 
@@ -301,6 +306,7 @@ def test_status_for_people(admin: str) -> None:
     lines = [line.split() for line in result.output.splitlines()]
     assert ["0", "accepting", "4711", "0,", "2", "1m", "1s"] in lines
     assert ["1", "no", "answer", "-", "-", "-"] in lines
+    assert ["lookup", "answering", "4712", "-", "1m", "2s"] in lines
     assert ["accepted", "messages", "7"] in lines
 
 

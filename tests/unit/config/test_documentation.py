@@ -11,7 +11,7 @@ from msgspec import NODEFAULT
 from msgspec.structs import FieldInfo, fields
 
 from angarium.config.load import examine_text
-from angarium.config.model import Config, Limits, Retry, Section
+from angarium.config.model import Config, Limits, Retry, Section, Timeouts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ def keys(kind: type[Section], path: tuple[str, ...] = ()) -> Iterator[tuple[tupl
             for t in (hints[field.name], *get_args(hints[field.name]))
             if isinstance(t, type) and issubclass(t, Section)
         ]
-        if inner and (*path, inner[0]) not in (("listener", Limits), ("route", Retry)):
+        if inner and (*path, inner[0]) not in (("listener", Limits), ("route", Retry), ("route", Timeouts)):
             yield from keys(inner[0], here)
         else:
             yield here, field

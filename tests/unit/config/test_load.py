@@ -502,11 +502,13 @@ def test_roles_of_later_versions_say_so() -> None:
     assert found.startswith("9:1 listener[0].auth: ")
 
 
-@pytest.mark.parametrize("next_hop", ["smtps://h:465", "lmtp://h:24", "lmtp+unix:/run/lmtp", "pipe:/bin/cat"])
+@pytest.mark.parametrize("next_hop", ["smtps://h:465", "lmtp://h:24", "lmtp+unix:/run/lmtp"])
 def test_next_hops_of_later_versions_say_so(next_hop: str) -> None:
     (found,) = errors_of(f'{NODE}{LISTENER}[[route]]\nrecipients = ["*"]\nnext_hop = "{next_hop}"\n')
     assert found.startswith("11:1 route[0].next_hop: ")
-    assert found.endswith("not supported in this version; what is: smtp://host:port, mx, maildir:/path, discard:")
+    assert (
+        "is not supported in this version; what is: smtp://host:port, mx, maildir:/path, pipe:/path/program," in found
+    )
 
 
 def test_limits_below_the_minimum_of_the_standard_are_warnings() -> None:
@@ -561,3 +563,83 @@ def test_a_route_back_to_the_relay_itself() -> None:
 def test_dates_are_not_values() -> None:
     day = datetime.date(1979, 5, 27)
     assert f"date or time {day}" in errors_of(f"{NODE}user = {day}\n{LISTENER}")[0]
+
+
+def route(**keys: str) -> str:
+    """A configuration with one route, on line 9 and after."""
+    written = {"recipients": '["*"]', "next_hop": '"smtp://192.0.2.1"'} | keys
+    return NODE + LISTENER + "[[route]]\n" + "".join(f"{key} = {value}\n" for key, value in written.items())
+
+
+def test_the_conditions_of_a_route() -> None:
+    text = route(
+        senders='["<>", "*.example.org", "a@b.example"]',
+        listeners='["relay"]',
+        log_ins='["app-*"]',
+        headers='{ "X-Stream" = "Bulk*", List-Id = "*" }',
+        tenants='["shop"]',
+    )
+    (made,) = config_of(text + '[[tenant]]\nname = "shop"\nnetworks = ["10.0.0.0/8"]\n').route
+    assert list(map(str, made.senders)) == ["<>", "*.example.org", "a@b.example"]
+    assert (made.listeners, made.tenants, list(map(str, made.log_ins))) == (("relay",), ("shop",), ["app-*"])
+    assert [(each.name, str(each.value)) for each in made.headers] == [("X-Stream", "bulk*"), ("List-Id", "*")]
+    assert made.conditional
+    assert not config_of(route()).route[0].conditional
+
+
+@pytest.mark.parametrize(
+    ("keys", "key", "reason"),
+    [
+        ({"tenants": '["shpo"]'}, "tenants[0]", 'there is no tenant "shpo" [shop]'),
+        ({"listeners": '["relay", "y"]'}, "listeners[1]", 'there is no listener "y"'),
+        ({"senders": '["<x>"]'}, "senders[0]", '"<x>" is not a domain'),
+        ({"headers": '["X-Stream"]'}, "headers", "expected a table such as"),
+        ({"headers": '{ "X Stream" = "a" }'}, "headers", "is not the name of a header field"),
+        ({"headers": '{ "X-Stream" = 1 }'}, "headers", "X-Stream: expected a text"),
+        ({"next_hop": "[]"}, "next_hop", "is empty"),
+        ({"next_hop": '["smtp://a", { to = "smtp://b" }]'}, "next_hop", "not a mixture"),
+        ({"next_hop": '["smtp://a.example", "maildir:/x"]'}, "next_hop[1]", "cannot be one of several next hops"),
+        ({"next_hop": '["mx", "smtp://a.example"]'}, "next_hop[0]", "cannot be one of several next hops"),
+        ({"next_hop": '["smtp://a.example", "smtp://a.example:25"]'}, "next_hop[1]", "stands in this route twice"),
+        ({"next_hop": '["smtp://a.example", "smtp://"]'}, "next_hop[1]", "names no host"),
+        ({"next_hop": '[{ to = "smtp://a.example", wieght = 2 }]'}, "next_hop[0].wieght", "[weight]"),
+        ({"next_hop": '[{ to = "smtp://a.example", weight = 0 }]'}, "next_hop[0].weight", "must be at least 1"),
+        ({"next_hop": "[{ weight = 2 }]"}, "next_hop[0].to", "is required and not there"),
+        ({"pipe": '{ timeout = "5s" }'}, "pipe", 'has no effect: the next hop is no "pipe:"'),
+        (
+            {"next_hop": '"pipe:/bin/cat"', "pipe": '{ user = "no-such-user" }'},
+            "pipe.user",
+            'there is no user "no-such-user"',
+        ),
+    ],
+)
+def test_what_a_route_cannot_be(keys: dict[str, str], key: str, reason: str) -> None:
+    found = errors_of(route(**keys) + '[[tenant]]\nname = "shop"\nnetworks = ["10.0.0.0/8"]\n')
+    assert len(found) == 1, found
+    assert f" route[0].{key}: " in found[0]
+    assert reason in found[0]
+
+
+def test_next_hops_in_order_and_in_shares() -> None:
+    (in_order,) = config_of(route(next_hop='["smtp://a.example", "smtp://b.example:26"]')).route
+    assert [(str(hop.to), hop.weight, hop.priority) for hop in in_order.hops] == [
+        ("smtp://a.example:25", 1, 0),
+        ("smtp://b.example:26", 1, 1),
+    ]
+    shares = '[{ to = "smtp://a.example", weight = 3 }, { to = "smtp://b.example", priority = 7 }]'
+    (shared,) = config_of(route(next_hop=shares)).route
+    assert [(hop.weight, hop.priority) for hop in shared.hops] == [(3, 0), (1, 7)]
+    assert load_dump(dump(config_of(route(next_hop=shares)))).route == (shared,)
+
+
+def test_timeouts_of_a_route_take_what_they_do_not_say_from_the_delivery_table() -> None:
+    text = route(timeouts='{ connect = "3s" }') + '[delivery]\ntimeouts = { mail = "7s" }\n'
+    (made,) = config_of(text).route
+    assert made.timeouts is not None
+    assert (made.timeouts.connect_s, made.timeouts.mail_s, made.timeouts.rcpt_s) == (3.0, 7.0, 300.0)
+
+
+def test_a_route_with_conditions_is_no_reason_to_warn_of_those_behind_it() -> None:
+    behind = '[[route]]\nrecipients = ["*"]\nnext_hop = "discard:"\n'
+    assert examine_text(route(senders='["a.example"]') + behind).problems == ()
+    assert [problem.key for problem in examine_text(route() + behind).problems] == ["route[1]"]

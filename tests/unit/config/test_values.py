@@ -188,6 +188,32 @@ def test_next_hops(text: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "reply"),
+    [
+        ("bounce:", (550, (5, 7, 1), "Refused by configuration")),
+        ("bounce:550 5.1.1 No such user here", (550, (5, 1, 1), "No such user here")),
+        ("bounce:550 No such user", (550, (5, 7, 1), "No such user")),
+        ("bounce:554 Go away", (554, (5, 0, 0), "Go away")),
+        ("bounce:450 4.2.1", (450, (4, 2, 1), "Refused by configuration")),
+    ],
+)
+def test_the_reply_of_a_bounce(text: str, reply: tuple[int, tuple[int, int, int], str]) -> None:
+    assert NextHop.parse(text).reply == reply
+
+
+def test_the_words_of_a_pipe_are_those_of_a_shell() -> None:
+    words = NextHop.parse("pipe:/bin/x -f '{sender} s' a\\ b {{literal}} \"{recipient}\"").words
+    assert [word.fill(lambda name: name.upper().encode()) for word in words] == [
+        b"/bin/x",
+        b"-f",
+        b"SENDER s",
+        b"a b",
+        b"{literal}",
+        b"RECIPIENT",
+    ]
+
+
+@pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("smpt://h", 'did you mean "smtp://host:port"'),
@@ -208,7 +234,20 @@ def test_next_hops(text: str, shown: str) -> None:
         ("smtp://1.2.3", "neither an IP address nor a host name"),
         ("smtp://-a.b", "not a host name"),
         ("maildir:var/mail", "absolute path"),
-        ("pipe: ", "names no command"),
+        ("maildir:/var/{locale}", "did you mean {local}"),
+        ("maildir:/var/{sender}", "{sender} stands for nothing"),
+        ("maildir:/var/{local", "a brace alone"),
+        ("maildir:/var/../{local}", "have no place in a path"),
+        ("pipe: ", "names no program"),
+        ("pipe:procmail -d x", "absolute path"),
+        ("pipe:/bin/{local}", "absolute path"),
+        ("pipe:/bin/cat 'x", "no closing quotation"),
+        ("pipe:/bin/cat {recipent}", "did you mean {recipient}"),
+        ("bounce:250 ok", "with a code of 4yz or 5yz"),
+        ("bounce:nobody", "with a code of 4yz or 5yz"),
+        ("bounce:550 4.1.1 x", "550 and 4.1.1 contradict each other"),
+        ("bounce:421 4.3.2 x", "421 is said of a connection"),
+        ("bounce:550 5.1.1 caf\u00e9", "printable ASCII"),
     ],
 )
 def test_what_is_no_next_hop(text: str, reason: str) -> None:

@@ -17,19 +17,21 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
 import uvloop
 
-from angarium._core.client_session import Egress
 from angarium._core.counters import Slab, Slot
 from angarium._core.dispatch import Delivery, Dispatcher, ReadyQueue
 from angarium._core.event_log import EventLog
 from angarium._core.journal import CallbackTaker, Journal
 from angarium._core.record import make_accepted, new_message
+from angarium.config.model import Delivery as DeliveryConfig
 from angarium.delivery.connection import Connector
+from angarium.delivery.egress import Egresses
 from angarium.delivery.target import Host, Target, TlsPolicy
 from angarium.outcome.classify import classify
 from tests.support.clock import FakeClock
@@ -69,16 +71,13 @@ class Player:
         self.dispatcher.journals[journal.shard] = journal
         self.dispatcher.settle = self._settle
         self.dispatcher.reconsider = lambda message: None
-        self.egress = Egress(self.counters)
+        self.egress = Egresses(self.counters, DeliveryConfig())
         self.connector = Connector(
             self.egress,
             self.counters,
             FakeClock(),
             hostname="relay.test",
-            connect_timeout_s=PATIENCE_S,
-            greeting_timeout_s=PATIENCE_S,
-            ehlo_timeout_s=PATIENCE_S,
-            transactions_per_connection=0,
+            chance=Random(1),
             settle=self._settle,
             loopback_only=True,
         )

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import uvloop
 
+from angarium.delivery.name_servers import NameServers
 from angarium.delivery.resolver import (
     Limits,
     MailHost,
@@ -518,10 +519,10 @@ async def test_the_systems_servers_are_read_from_resolv_conf(
     path = tmp_path_factory.mktemp("etc") / "resolv.conf"
     asked: list[tuple[str, int]] = []
 
-    async def note(self: Resolver, name: str, rdtype: str, server: tuple[str, int]) -> None:
+    async def note(self: NameServers, name: str, rdtype: str, server: tuple[str, int]) -> None:
         asked.append(server)
 
-    monkeypatch.setattr(Resolver, "_query", note)
+    monkeypatch.setattr(NameServers, "_query", note)
     path.write_text("search example.org\nnameserver 192.0.2.53\nnameserver 2001:db8::53\n")
     assert (await failure_of(make(servers=[], resolv_conf=str(path)), "example.org"))[1] == 451
     assert asked == [("192.0.2.53", 53), ("2001:db8::53", 53)]
@@ -575,6 +576,7 @@ def test_it_works_on_uvloop() -> None:
             )
             assert names(await resolver.mail_hosts("two.example.org")) == ["mx1", "backup"]
             assert ("two.example.org", "MX", "tcp") in server.queries
+            await resolver.close()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(look_up())

@@ -1,11 +1,14 @@
 """First match wins, and the last resort is by MX."""
 
+from typing import Any
+
 import pytest
 
-from angarium.config.model import Route
+from angarium._core.record import make_accepted
+from angarium.config.model import HeaderCondition, Route
 from angarium.config.next_hop import NextHop
-from angarium.delivery.route import LAST_RESORT, RouteTable
-from angarium.mail.pattern import AddressPattern
+from angarium.delivery.route import HEADER_OCTETS, LAST_RESORT, MailCircumstances, RouteTable
+from angarium.mail.pattern import AddressPattern, SenderPattern, TextPattern
 
 
 def table(*routes: str) -> RouteTable:
@@ -111,3 +114,60 @@ def test_a_look_up_does_not_look_at_every_route() -> None:
     assert where(many, "user@x.w77.example") == ("77", True)
     assert many.lookup(b"u", Counting(b"d4321.example")).position == 4321
     assert Counting.hashed == 2, "one look in the domains, one in the addresses"
+
+
+def mail(**envelope: Any) -> MailCircumstances:
+    """A message from plain values."""
+    content = envelope.pop("content", b"Subject: x\r\n\r\n")
+    given = {"reverse_path": b"s@example.org", "recipients": [(b"b@example.net", 0, b"")], "received_us": 1}
+    return MailCircumstances(make_accepted(given | envelope, content, 1 << 22))
+
+
+@pytest.mark.parametrize(
+    ("asks", "envelope", "holds"),
+    [
+        ({"log_ins": ("app-*",)}, {"login": b"app-7"}, True),
+        ({"log_ins": ("app-*",)}, {"login": b"APP-7"}, False),
+        ({"log_ins": ("*",)}, {"login": b"anybody"}, True),
+        ({"log_ins": ("*",)}, {}, False),
+        ({"listeners": ("x", "y")}, {"listener": b"y"}, True),
+        ({"listeners": ("x", "y")}, {"listener": b"z"}, False),
+        ({"tenants": ("shop",)}, {"tenant": b"shop"}, True),
+        ({"tenants": ("shop",)}, {}, False),
+        ({"senders": ("<>",)}, {"reverse_path": b""}, True),
+        ({"senders": ("<>",)}, {}, False),
+        ({"senders": ("*",)}, {"reverse_path": b""}, True),
+        ({"senders": ("example.org",)}, {"reverse_path": b""}, False),
+        ({"senders": ("example.org",)}, {"reverse_path": b'"a@b"@EXAMPLE.org'}, True),
+    ],
+)
+def test_the_conditions_of_a_route(asks: dict[str, tuple[str, ...]], envelope: dict[str, object], holds: bool) -> None:
+    parse = {"log_ins": TextPattern.parse, "senders": SenderPattern.parse}
+    conditions: Any = {name: tuple(map(parse.get(name, str), texts)) for name, texts in asks.items()}
+    route = Route(recipients=(AddressPattern(kind="any"),), next_hop=NextHop(kind="discard"), **conditions)
+    match = RouteTable([route]).lookup(b"b", b"example.net", mail(**envelope))
+    assert (match.position == 0) is holds
+    assert not match.by_domain
+
+
+@pytest.mark.parametrize(
+    ("content", "holds"),
+    [
+        (b"X-Stream: Bulk-7\r\n\r\n", True),
+        (b"x-stream:   bulk\r\n\r\n", True),
+        (b"X-Stream:\r\n\tbulk\r\n\r\n", True),
+        (b"X-Stream: other\r\nX-Stream: bulk\r\n\r\n", True),
+        (b"X-Stream: not bulk\r\n\r\n", False),
+        (b"X-Stream-2: bulk\r\n\r\n", False),
+        (b"Subject: x\r\n\r\nX-Stream: bulk\r\n", False),
+        (b"", False),
+        (b"Subject: x\r\n X-Stream: bulk\r\n\r\n", False),
+        (b"A: " + b"x" * (HEADER_OCTETS - 40) + b"\r\nX-Stream: bulk\r\n\r\n", True),
+        (b"A: " + b"x" * HEADER_OCTETS + b"\r\nX-Stream: bulk\r\n\r\n", False),
+    ],
+)
+def test_header_fields_are_looked_for_in_the_header_section(content: bytes, holds: bool) -> None:
+    condition = HeaderCondition(name="X-Stream", value=TextPattern.parse("Bulk*").folded)
+    route = Route(recipients=(AddressPattern(kind="any"),), next_hop=NextHop(kind="discard"), headers=(condition,))
+    match = RouteTable([route]).lookup(b"b", b"example.net", mail(content=content))
+    assert (match.position == 0) is holds

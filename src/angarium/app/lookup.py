@@ -1,0 +1,104 @@
+"""The lookup process: what the workers of a node ask about the world outside, with one cache for all of them.
+
+Nothing slow or foreign is on a worker's loop: DNS is here. Input: the configuration, the listening Unix socket that
+the supervisor keeps, so that requests wait in it while this process is replaced. It runs until SIGTERM, then answers
+what it can within GRACE_S; the rest is asked again of its successor.
+
+Fails: an exception here ends the process; the supervisor starts another, which knows nothing yet, and the workers use
+what they remember meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+from typing import TYPE_CHECKING
+
+from angarium._core.counters import Slot
+from angarium.clock import SystemClock
+from angarium.delivery.lookup_protocol import HOST_ADDRESSES, MAIL_HOSTS, STATUS, TLSA, TXT, LookupStatus
+from angarium.delivery.lookup_server import LookupServer
+from angarium.delivery.own_address import OwnAddresses
+from angarium.delivery.resolver import Resolver, families_of_machine
+
+if TYPE_CHECKING:
+    import socket
+
+    from angarium._core.counters import Counters
+    from angarium.config.model import Config
+
+__all__ = ["Lookup"]
+
+log = logging.getLogger(__name__)
+
+PUBLISH_S = 1.0
+GRACE_S = 2.0
+
+
+class Lookup:
+    """One lookup process."""
+
+    def __init__(self, config: Config, counters: Counters) -> None:
+        clock = SystemClock()
+        counters.reset_gauges()
+        own = OwnAddresses(
+            [listener.listen for listener in config.listener], config.delivery.own_addresses, clock.monotonic
+        )
+        self._clock = clock
+        self._started = clock.monotonic()
+        self._counters = counters
+        self._counted = (0, 0, 0, 0)
+        self._stop = asyncio.Event()
+        self._resolver = Resolver(
+            hostnames=(config.node.hostname,),
+            monotonic=clock.monotonic,
+            random=random.Random(),
+            servers=[(server.host, server.port) for server in config.dns.servers],
+            families=families_of_machine(config.delivery.address_family),
+            dnssec=config.dns.dnssec == "trust-ad",
+            never_contact=config.delivery.never_contact,
+            is_own=own.__contains__,
+        )
+        self.server = server = LookupServer()
+        server.answer(MAIL_HOSTS, self._resolver.mail_hosts)
+        server.answer(HOST_ADDRESSES, lambda asked: self._resolver.host_addresses(*asked))
+        server.answer(TLSA, self._resolver.tlsa)
+        server.answer(TXT, self._resolver.txt)
+        server.answer(STATUS, self._status)
+
+    async def run(self, sock: socket.socket, ready_fd: int) -> None:
+        """Serve until SIGTERM. One octet on ready_fd says that requests are answered."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        await self.server.start(sock)
+        os.write(ready_fd, b"1")
+        os.close(ready_fd)
+        while not self._stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), PUBLISH_S)
+            self._publish()
+        await self.server.close(GRACE_S)
+        await self._resolver.close()
+        self._publish()
+
+    async def _status(self, _: None) -> LookupStatus:
+        resolver = self._resolver
+        uptime_s = round(self._clock.monotonic() - self._started, 3)
+        return LookupStatus(os.getpid(), uptime_s, resolver.entries, resolver.under_way)
+
+    def _publish(self) -> None:
+        resolver = self._resolver
+        counted = (resolver.queries, resolver.cache_hits, resolver.failures, resolver.stale_answers)
+        slots = (
+            Slot.DELIVERY_DNS_QUERIES,
+            Slot.DELIVERY_DNS_CACHE_HITS,
+            Slot.DELIVERY_DNS_FAILURES,
+            Slot.DELIVERY_DNS_STALE,
+        )
+        for slot, now, before in zip(slots, counted, self._counted, strict=True):
+            self._counters.add(slot, now - before)
+        self._counted = counted

@@ -1,0 +1,62 @@
+"""The client sessions of one worker, a group for each set of timeouts that routes ask for.
+
+Timeouts and the time that an idle connection is kept belong to a compiled Egress, which its sessions share; routes that
+ask for the same share one. Bounds: one for each distinct set, so no more than there are routes, and one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from angarium._core.client_session import Egress
+
+if TYPE_CHECKING:
+    from angarium._core.counters import Counters
+    from angarium.config.model import Delivery as DeliveryConfig
+    from angarium.config.model import Timeouts
+    from angarium.delivery.target import SessionTerms
+
+__all__ = ["Egresses"]
+
+CHUNK_OCTETS = 1 << 16  # messages up to this size go by BDAT where it is offered
+
+
+class Egresses:
+    """One Egress for each set of timeouts."""
+
+    def __init__(self, counters: Counters, delivery: DeliveryConfig) -> None:
+        self._counters = counters
+        self._delivery = delivery
+        self._egresses: dict[tuple[Timeouts, float], Egress] = {}
+
+    def of(self, terms: SessionTerms) -> Egress:
+        """The one whose sessions wait as long as the terms say."""
+        key = (terms.timeouts, terms.idle_s)
+        egress = self._egresses.get(key)
+        if egress is None:
+            egress = self._egresses[key] = Egress(
+                self._counters,
+                mail_timeout_s=terms.timeouts.mail_s,
+                rcpt_timeout_s=terms.timeouts.rcpt_s,
+                data_timeout_s=terms.timeouts.data_s,
+                block_timeout_s=terms.timeouts.block_s,
+                final_timeout_s=terms.timeouts.final_s,
+                idle_s=terms.idle_s,
+                lifetime_s=self._delivery.lifetime_s,
+                chunk_octets=CHUNK_OCTETS if self._delivery.bdat == "auto" else 0,
+            )
+        return egress
+
+    @property
+    def sessions(self) -> int:
+        """Open connections."""
+        return sum(egress.sessions for egress in self._egresses.values())
+
+    def sweep(self) -> None:
+        """End what has been silent for too long, close what was idle for too long. Call it about once a second."""
+        for egress in self._egresses.values():
+            egress.sweep()
+
+    def quit_idle(self) -> None:
+        """Close every connection that carries nothing."""
+        for egress in self._egresses.values():
+            egress.quit_idle()

@@ -1,0 +1,295 @@
+"""A worker's end of the socket to the lookup process: the same interface as a Resolver, and a cache of its own.
+
+Job: `mail_hosts`, `host_addresses`, `tlsa`, `txt` ask the process, which has one cache for the node; `ask` asks
+anything else that it knows. Answers are kept until they expire, equal questions share one request. Hosts of equal
+preference come in another order each time.
+
+Fails with ResolutionFailure, as the process does. The process is away: it is connected to again and again, what waits
+is asked anew; after AWAY_S answers that were right once are used for STALE_S beyond their time, and what there is
+none for is deferred with 451 4.4.3, at once as long as the process stays away. The same answers are used when the
+process is there and nobody can answer it: one that has just been started has none of its own. A request without a
+reply after ANSWER_S is taken for lost.
+
+Bounds: questions under way (a transient failure beyond), entries of the cache."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import msgspec
+
+from angarium.delivery.cache import Cache
+from angarium.delivery.lookup_protocol import (
+    GREETING,
+    HOST_ADDRESSES,
+    MAIL_HOSTS,
+    TLSA,
+    TXT,
+    Frames,
+    Kind,
+    Perishable,
+    Reply,
+    Request,
+    frame,
+)
+from angarium.delivery.mail_host import MailHosts, ResolutionFailure, TextRecords, TlsaRecords
+from angarium.delivery.short_path import short_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from random import Random
+
+__all__ = ["LookupClient"]
+
+log = logging.getLogger(__name__)
+
+SMTP_PORT = 25
+AWAY_S = 4.0
+ANSWER_S = 120.0
+RECONNECT_FIRST_S = 0.05
+RECONNECT_LONGEST_S = 1.0
+STALE_S = 86400.0
+STALE_TTL_S = 30.0
+QUESTIONS = 15_000
+ENTRIES = 20_000
+
+A = TypeVar("A")
+R = TypeVar("R", bound=Perishable)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    octets: bytes
+    reply: asyncio.Future[Reply]
+
+
+class LookupClient:
+    """The lookup process, as a worker sees it. It connects with the first question."""
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        monotonic: Callable[[], float],
+        random: Random,
+        away_s: float = AWAY_S,
+        on_change: Callable[[bool], None] = lambda _: None,
+    ) -> None:
+        """`path` is that of the Unix socket; `away_s` how long to wait for a process that is away.
+
+        `on_change` is told True when it has been for so long, and False when it is back.
+        """
+        self.stale_answers = 0  # questions answered with what was right once
+        self._path = path
+        self._monotonic = monotonic
+        self._random = random
+        self._away_s = away_s
+        self._on_change = on_change
+        self._cache: Cache[tuple[str, Any], Any] = Cache(ENTRIES)
+        self._under_way: dict[tuple[str, Any], asyncio.Task[Any]] = {}
+        self._waiting: dict[int, _Waiting] = {}
+        self._number = GREETING
+        self._connection: _Connection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._is_away = False
+        self._closed = False
+
+    # ------------------------------------------------------------------ questions
+
+    async def mail_hosts(self, domain: str) -> MailHosts:
+        """The hosts that take mail for domain, as Resolver.mail_hosts."""
+        found = await self.ask(MAIL_HOSTS, domain)
+        hosts = list(found.hosts)
+        self._random.shuffle(hosts)
+        hosts.sort(key=lambda host: host.preference)
+        return replace(found, hosts=tuple(hosts))
+
+    async def host_addresses(self, host: str, port: int = SMTP_PORT) -> MailHosts:
+        """The one host that a route names, as Resolver.host_addresses."""
+        return await self.ask(HOST_ADDRESSES, (host, port))
+
+    async def tlsa(self, name: str) -> TlsaRecords:
+        """The TLSA records of a name."""
+        return await self.ask(TLSA, name)
+
+    async def txt(self, name: str) -> TextRecords:
+        """The TXT records of a name."""
+        return await self.ask(TXT, name)
+
+    async def ask(self, kind: Kind[A, R], argument: A) -> R:
+        """The answer, from the cache while it holds. A dataclass may be used for longer when there is no other."""
+        key = (kind.name, argument)
+        cached = self._cache.peek(key)
+        if cached is not None and cached.expires > self._monotonic():
+            self._cache.use(key)
+            return cast("R", cached)
+        task = self._under_way.get(key)
+        if task is None:
+            if len(self._under_way) >= QUESTIONS and cached is None:
+                raise ResolutionFailure(False, 451, (4, 4, 3), "too many look-ups under way")
+            task = asyncio.get_running_loop().create_task(self._fetch(kind, argument, cached))
+            self._under_way[key] = task
+            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+        # one who is cancelled must not take the answer away from the others
+        return cast("R", await asyncio.shield(task))
+
+    async def close(self) -> None:
+        """Give up what is under way; whoever waits for it is cancelled."""
+        self._closed = True
+        tasks: list[asyncio.Task[Any]] = [*self._under_way.values()]
+        if self._connecting is not None:
+            tasks.append(self._connecting)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._connection is not None:
+            self._connection.end()
+
+    async def _fetch(self, kind: Kind[A, R], argument: A, cached: R | None) -> R:
+        try:
+            reply = await self._exchange(kind.name, argument)
+            if reply.failure is not None:
+                raise reply.failure.raised()
+        except ResolutionFailure as failure:
+            if failure.permanent or cached is None or not is_dataclass(cached):
+                raise
+            now = self._monotonic()
+            if now >= cached.expires + STALE_S:
+                raise
+            self.stale_answers += 1
+            return cast("R", _until(cached, now + STALE_TTL_S))
+        result = msgspec.msgpack.decode(reply.result, type=kind.result)
+        if result.expires > self._monotonic():
+            self._cache.put((kind.name, argument), result)
+        return result
+
+    # ------------------------------------------------------------------ the connection
+
+    async def _exchange(self, kind: str, argument: object) -> Reply:
+        loop = asyncio.get_running_loop()
+        if self._connection is None:
+            if self._is_away:
+                raise _away()
+            if self._connecting is None:
+                self._connecting = loop.create_task(self._connect())
+        self._number += 1
+        number = self._number
+        octets = frame(Request(number, kind, msgspec.Raw(msgspec.msgpack.encode(argument))))
+        waiting = self._waiting[number] = _Waiting(octets, loop.create_future())
+        lost = loop.call_later(ANSWER_S, _fail, waiting)
+        if self._connection is not None:
+            self._connection.send(octets)
+        try:
+            return await waiting.reply
+        finally:
+            lost.cancel()
+            del self._waiting[number]
+
+    async def _connect(self) -> None:
+        """Until the process greets; what waits for it too long is told so."""
+        loop = asyncio.get_running_loop()
+        away = loop.call_later(self._away_s, self._give_up)
+        pause_s = RECONNECT_FIRST_S
+        try:
+            while True:
+                connection = await self._greeted()
+                if connection is not None:
+                    break
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, RECONNECT_LONGEST_S)
+        finally:
+            away.cancel()
+            self._connecting = None
+        if self._is_away:
+            self._is_away = False
+            self._on_change(False)
+        self._connection = connection
+        for waiting in self._waiting.values():
+            connection.send(waiting.octets)
+
+    async def _greeted(self) -> _Connection | None:
+        """A connection on which the process has said something; the socket alone is there without it as well."""
+        loop = asyncio.get_running_loop()
+        try:
+            with short_path(self._path) as name:
+                _, connection = await loop.create_unix_connection(lambda: _Connection(self), name)
+        except OSError:
+            return None
+        try:
+            greeted = await connection.greeted
+        except asyncio.CancelledError:
+            connection.end()
+            raise
+        return connection if greeted and not connection.lost else None
+
+    def _give_up(self) -> None:
+        self._is_away = True
+        self._on_change(True)
+        for waiting in self._waiting.values():
+            _fail(waiting)
+
+    def on_reply(self, reply: Reply) -> None:
+        """A reply has come in."""
+        waiting = self._waiting.get(reply.number)
+        if waiting is not None and not waiting.reply.done():
+            waiting.reply.set_result(reply)
+
+    def on_lost(self, connection: _Connection) -> None:
+        """A connection has ended: another one, if something waits for it."""
+        if connection is not self._connection:
+            return
+        self._connection = None
+        if self._waiting and not self._closed:
+            self._connecting = asyncio.get_running_loop().create_task(self._connect())
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, client: LookupClient) -> None:
+        self.greeted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.lost = False
+        self._client = client
+        self._frames = Frames(Reply)
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are of no class of asyncio's
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        if not self.greeted.done():
+            self.greeted.set_result(False)
+        self._client.on_lost(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for reply in self._frames.feed(data):
+                if reply.number == GREETING and not self.greeted.done():
+                    self.greeted.set_result(True)
+                self._client.on_reply(reply)
+        except (ValueError, msgspec.MsgspecError) as failure:
+            log.error("the lookup process says what cannot be read: %s", failure)
+            self.end()
+
+    def send(self, octets: bytes) -> None:
+        """One request."""
+        self._transport.write(octets)
+
+    def end(self) -> None:
+        """Close it."""
+        self._transport.close()
+
+
+def _until(answer: Any, expires: float) -> Any:
+    return replace(answer, expires=expires)
+
+
+def _fail(waiting: _Waiting) -> None:
+    if not waiting.reply.done():
+        waiting.reply.set_exception(_away())
+
+
+def _away() -> ResolutionFailure:
+    return ResolutionFailure(False, 451, (4, 4, 3), "names cannot be looked up now: the lookup process does not answer")

@@ -1,0 +1,157 @@
+"""What the workers and the lookup process say to each other over a Unix socket.
+
+A frame is its length in four octets, most significant first, and so many octets of msgpack. The process greets with a
+Reply of number 0; then the worker sends Requests, as many as it likes, and gets one Reply each, in any order. What can
+be asked is a Kind: the type of its argument and that of its result, of which `expires` (a time of the monotonic clock)
+says how long it may be kept. A new kind is one line here, one `answer` in the process, one `ask` in the worker.
+
+Fails: ValueError for a frame that is too long, msgspec.MsgspecError for one that says nothing; the connection is of no
+use then. Bounds: LONGEST_FRAME_OCTETS."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+import msgspec
+
+from angarium.delivery.mail_host import MailHosts, ResolutionFailure, TextRecords, TlsaRecords
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = [
+    "GREETING",
+    "HOST_ADDRESSES",
+    "MAIL_HOSTS",
+    "STATUS",
+    "TLSA",
+    "TXT",
+    "Failure",
+    "Frames",
+    "Kind",
+    "LookupStatus",
+    "Perishable",
+    "Reply",
+    "Request",
+    "frame",
+    "socket_path",
+]
+
+LENGTH_OCTETS = 4
+LONGEST_FRAME_OCTETS = 1 << 20
+GREETING = 0  # the number of the first reply on a connection
+NOTHING = msgspec.Raw(msgspec.msgpack.encode(None))
+
+
+class Perishable(Protocol):
+    """A result that holds for a time."""
+
+    @property
+    def expires(self) -> float:
+        """A time of the monotonic clock."""
+
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[A, R]):
+    """Something that can be asked."""
+
+    name: str
+    argument: type[A]
+    result: type[R]
+
+
+class Request(msgspec.Struct, array_like=True, frozen=True):
+    """One question; the number is the worker's own."""
+
+    number: int
+    kind: str
+    argument: msgspec.Raw
+
+
+class Failure(msgspec.Struct, array_like=True, frozen=True):
+    """A ResolutionFailure on its way."""
+
+    permanent: bool
+    code: int
+    enhanced: tuple[int, int, int]
+    text: str
+
+    @classmethod
+    def of(cls, failure: ResolutionFailure) -> Failure:
+        """As it is sent."""
+        return cls(failure.permanent, failure.code, failure.enhanced, failure.text)
+
+    def raised(self) -> ResolutionFailure:
+        """As it is raised."""
+        return ResolutionFailure(self.permanent, self.code, self.enhanced, self.text)
+
+
+class Reply(msgspec.Struct, array_like=True, frozen=True):
+    """The answer to the request of that number: a result, or why there is none."""
+
+    number: int
+    result: msgspec.Raw = NOTHING
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LookupStatus:
+    """What the process says of itself. `entries` of its cache, questions and requests `under_way`."""
+
+    pid: int
+    uptime_s: float
+    entries: int
+    under_way: int
+    expires: float = 0.0  # it is never kept
+
+
+MAIL_HOSTS = Kind("mail_hosts", str, MailHosts)
+HOST_ADDRESSES: Kind[tuple[str, int], MailHosts] = Kind("host_addresses", tuple[str, int], MailHosts)
+TLSA = Kind("tlsa", str, TlsaRecords)
+TXT = Kind("txt", str, TextRecords)
+STATUS: Kind[None, LookupStatus] = Kind("status", type(None), LookupStatus)
+
+
+def socket_path(spool: Path) -> str:
+    """Where the process of the node with this spool listens."""
+    return os.path.join(spool, "run", "lookup.sock")
+
+
+def frame(message: Request | Reply) -> bytes:
+    """The octets of a message."""
+    octets = msgspec.msgpack.encode(message)
+    if len(octets) > LONGEST_FRAME_OCTETS:
+        raise ValueError(f"a frame of {len(octets)} octets")
+    return len(octets).to_bytes(LENGTH_OCTETS, "big") + octets
+
+
+class Frames:
+    """Cuts what comes in into messages."""
+
+    def __init__(self, kind: type[Any]) -> None:
+        self._decoder = msgspec.msgpack.Decoder(kind)
+        self._octets = bytearray()
+
+    def feed(self, octets: bytes) -> Iterator[Any]:
+        """Every message that is whole by now."""
+        gathered = self._octets
+        gathered += octets
+        begin = 0
+        while len(gathered) - begin >= LENGTH_OCTETS:
+            length = int.from_bytes(gathered[begin : begin + LENGTH_OCTETS], "big")
+            if length > LONGEST_FRAME_OCTETS:
+                raise ValueError(f"a frame of {length} octets")
+            end = begin + LENGTH_OCTETS + length
+            if len(gathered) < end:
+                break
+            message = bytes(gathered[begin + LENGTH_OCTETS : end])
+            begin = end
+            yield self._decoder.decode(message)
+        del gathered[:begin]
