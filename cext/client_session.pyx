@@ -303,7 +303,9 @@ cdef class ClientSession(Carrier):
         if self.size_limit and octets > self.size_limit:
             text = b"The message of %d octets exceeds the host's limit of %d" % (octets, self.size_limit)
             failure = (552, (5, 3, 4), text, PHASE_MAIL)
-        elif message.flags & MESSAGE_REQUIRETLS and not self.capabilities & CAPABILITY_REQUIRETLS:
+        elif message.flags & MESSAGE_REQUIRETLS and not self.capabilities & CAPABILITY_REQUIRETLS and (
+            buffer.text(TEXT_REVERSE_PATH).length    # a notification goes without it (RFC 8689 §5)
+        ):
             failure = (550, (5, 7, 30), b"REQUIRETLS was asked for and the host does not offer it", PHASE_MAIL)
         elif message.flags & MESSAGE_SMTPUTF8 and not self.capabilities & CAPABILITY_SMTPUTF8:
             # only what is really internationalised needs the extension

@@ -8,6 +8,8 @@ A ready queue takes what it has room for from the scheduled queues attached to i
 A next hop that cannot be reached gives everything back untouched (`ReadyQueue.block`) and is probed with one message
 at a time. Mail to a domain whose way depends on more than the domain, and to several domains, has no ready queue
 to wait for: it goes out of its scheduled queue some messages at a time, and each finds its way, and waits, by itself.
+So does mail that asks for more TLS than the rest of its domain's, or for less (OWN_POLICY), whatever ready queue there
+is.
 
 Bounds: at most `ready_limit` deliveries are ready, about `queue_limit` for one next hop; what comes beyond waits in
 scheduled queues. The mail data of what does not go soon, and over `memory_soft_octets` of everything that cannot go at
@@ -41,7 +43,9 @@ from angarium._core.record cimport (
     MESSAGE_GONE,
     MESSAGE_HELD,
     MESSAGE_READY,
+    MESSAGE_REQUIRETLS,
     MESSAGE_SCHEDULED,
+    MESSAGE_TLS_REQUIRED_NO,
     RECIPIENT_DELIVERED,
     MailBuffer,
     Message,
@@ -67,6 +71,7 @@ cdef enum:
     UNATTACHED_BATCH = 200       # messages of a queue without a ready queue that go at a time
 
     LEAST_WINDOW = 4             # deliveries that may be ready for a next hop, however many wait for others
+    OWN_POLICY = MESSAGE_REQUIRETLS | MESSAGE_TLS_REQUIRED_NO    # mail that never takes the way of its domain's
 
 cdef bytes SOURCE = b"default"   # the only source address there is
 cdef double NO_LIMIT_S = 3650 * 86400.0
@@ -559,7 +564,7 @@ cdef class Dispatcher(Taker):
             return self._keep(message, 0, message.attempts == 0)
         if self.schedule.suspensions and self._join(message).suspended:
             return self._keep(message, 0, message.attempts == 0)
-        if message.recipients == 1:
+        if message.recipients == 1 and not message.flags & OWN_POLICY:
             message.buffer.recipient_at(message.buffer.first_recipient(), &recipient)
             path = recipient.forward_path.octets
             length = recipient.forward_path.length
@@ -618,7 +623,9 @@ cdef class Dispatcher(Taker):
     cdef int _put_off(self, Message message, double until, object reason, int failures) except -1:
         """Nothing was tried for message: its next hop is left alone until then, and that is no attempt."""
         cdef ScheduledQueue queue = self._join(message)
-        if queue.domain_length and self.by_domain.find(queue.domain_text, queue.domain_length) is not None:
+        if queue.domain_length and not message.flags & OWN_POLICY and (
+            self.by_domain.find(queue.domain_text, queue.domain_length) is not None
+        ):
             if queue.not_before < until:
                 self.schedule.block(queue, until, reason, failures)
             return self._keep(message, message.received_us * 1e-6, message.attempts == 0)
@@ -689,7 +696,7 @@ cdef class Dispatcher(Taker):
 
     cdef int admit(self, Message message, ReadyQueue ready) except -1:
         if ready is not None and message.recipients == 1 and ready.expires > monotonic() and (
-            not ready.is_too_large(message)
+            not message.flags & OWN_POLICY and not ready.is_too_large(message)
         ):
             if ready._closed():
                 self._leave_alone(self._join(message), ready)

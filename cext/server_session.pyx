@@ -28,6 +28,7 @@ from angarium._core.command cimport (
     OFFER_DSN,
     OFFER_FUTURERELEASE,
     OFFER_PRIORITY,
+    OFFER_REQUIRETLS,
     OFFER_SIZE,
     OFFER_SMTPUTF8,
     VERB_AUTH,
@@ -347,9 +348,9 @@ cdef class ListenerProfile:
         auth = [b"AUTH " + b" ".join(mechanisms)] if mechanisms else []
         # credentials never travel in plaintext: AUTH is offered under TLS only (RFC 4954 §4, RFC 8314)
         self._ehlo_plain = self._ehlo_lines(lines + ([b"STARTTLS"] if start_tls is not None else []))
-        self._ehlo_tls = self._ehlo_lines(lines + auth)
+        self._ehlo_tls = self._ehlo_lines(lines + [b"REQUIRETLS"] + auth)    # under TLS only (RFC 8689 §3)
         self._offers_plain = offers
-        self._offers_tls = offers | (OFFER_AUTH if mechanisms else 0)
+        self._offers_tls = offers | OFFER_REQUIRETLS | (OFFER_AUTH if mechanisms else 0)
 
     @staticmethod
     def _ehlo_lines(list lines):

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from angarium.delivery.dane import Tlsa, usable, verify
+from angarium.delivery.dane import usable, verify
+from angarium.delivery.mail_host import Tlsa
 from tests.support.certificates import Authority, Issued, self_signed
 from tests.support.clients import PATIENCE_S
 from tests.support.peers import require
@@ -102,7 +103,7 @@ def openssl_accepts(chain: Sequence[Issued], records: Sequence[Tlsa], folder: Pa
         command = [require("openssl"), "s_client", "-connect", f"127.0.0.1:{listening.getsockname()[1]}", "-brief"]
         command += ["-dane_tlsa_domain", HOST, "-dane_ee_no_namechecks", "-verify_return_error"]
         for record in records:
-            fields = f"{record.usage} {record.selector} {record.matching_type} {record.data.hex()}"
+            fields = f"{record.usage} {record.selector} {record.matching} {record.data.hex()}"
             command += ["-dane_tlsa_rrdata", fields]
         done = subprocess.run(command, input=b"", capture_output=True, timeout=PATIENCE_S, check=False)
         server.join(PATIENCE_S)

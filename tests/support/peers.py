@@ -34,7 +34,7 @@ from tests.support.clients import NODE_MODULES, PATIENCE_S
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 CLOSE = "close"
 EXTENSIONS = ("PIPELINING", "8BITMIME", "SMTPUTF8", "CHUNKING", "ENHANCEDSTATUSCODES", "DSN", "SIZE 100000000")
@@ -452,8 +452,11 @@ anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
 """
 
-    def __init__(self, *, size_limit: int = 20_480_000, hidden: str = "") -> None:
-        """hidden: extensions that it does not offer, in its own words (`dsn, chunking`)."""
+    def __init__(
+        self, *, size_limit: int = 20_480_000, hidden: str = "", settings: Mapping[str, str | Path] | None = None
+    ) -> None:
+        """hidden: extensions that it does not offer, in its own words (`dsn, chunking`); settings: more of main.cf."""
+        self._settings = dict(settings or {})
         self._hidden = hidden
         self._postfix = require("postfix")
         if os.geteuid() != 0:
@@ -510,6 +513,7 @@ postlog unix-dgram n - n - 1 postlogd
             "local_header_rewrite_clients": "",  # for others nothing is added or rewritten
             "smtputf8_enable": "yes",
             "smtpd_discard_ehlo_keywords": self._hidden,
+            **self._settings,
         }
         (self._configuration / "main.cf").write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))
         (self._configuration / "master.cf").write_text(self.SERVICES.format(port=self.port))

@@ -147,6 +147,20 @@ cpdef enum Slot:
     DELIVERY_DNS_CACHE_HITS
     DELIVERY_DNS_FAILURES
     DELIVERY_DNS_STALE               # questions answered with what was right once
+    # delivery: connections by the TLS they have, and what was wrong with TLS where it was not as the policy asks
+    DELIVERY_TLS_PLAINTEXT
+    DELIVERY_TLS_ENCRYPTED           # whoever the host is
+    DELIVERY_TLS_WEBPKI
+    DELIVERY_TLS_DANE
+    DELIVERY_TLS_FINGERPRINT
+    DELIVERY_TLS_NOT_SUPPORTED
+    DELIVERY_TLS_HOST_MISMATCH
+    DELIVERY_TLS_EXPIRED
+    DELIVERY_TLS_NOT_TRUSTED
+    DELIVERY_TLS_VALIDATION          # the handshake itself, or a fingerprint
+    DELIVERY_TLS_TLSA_INVALID
+    DELIVERY_TLS_DNSSEC_INVALID
+    DELIVERY_TLS_DANE_REQUIRED
     # outcome
     OUTCOME_EVENTS
     OUTCOME_EVENTS_DROPPED

@@ -28,7 +28,7 @@ from email.utils import formatdate
 from functools import partial
 from typing import TYPE_CHECKING
 
-from angarium._core.command import BodyType, Notify
+from angarium._core.command import BodyType, Notify, ReturnContent
 from angarium._core.counters import Slot
 from angarium._core.journal import CallbackReceiver, JournalFull
 from angarium._core.record import MessageFlag
@@ -81,7 +81,7 @@ class _Telling:
 class _Notice:
     """One notification on its way to the journal."""
 
-    __slots__ = ("about", "build", "dsn", "octets", "put_off", "small", "telling")
+    __slots__ = ("about", "build", "dsn", "octets", "put_off", "requiretls", "small", "telling")
 
     def __init__(
         self,
@@ -98,6 +98,7 @@ class _Notice:
         self.octets = len(self.dsn.mail_data) + original_octets
         self.put_off = put_off  # else it is dropped where there is no room
         self.small = False
+        self.requiretls = False
         self.telling = telling
 
     def shrink(self) -> None:
@@ -154,13 +155,15 @@ class Bouncer:
         if not wanted:
             told(True)
             return
+        # RFC 8689 §5: what must not be read on its way is not returned, and the notification asks for TLS too
+        required = bool(envelope["flags"] & MessageFlag.MESSAGE_REQUIRETLS)
         original = OriginalMessage(
             queue_id=message.queue_id,
             reverse_path=envelope["reverse_path"],
             mail_data=message.loaded.mail_data(),
             received=envelope["received_us"] * 1e-6,
             envid=envelope["envid"],
-            ret=envelope["ret"],
+            ret=ReturnContent.RET_HDRS if required else envelope["ret"],
             smtputf8=bool(envelope["flags"] & MessageFlag.MESSAGE_SMTPUTF8),
         )
         groups = [wanted[i : i + MOST_RECIPIENTS] for i in range(0, len(wanted), MOST_RECIPIENTS)]
@@ -171,7 +174,9 @@ class Bouncer:
             )
             put_off = not all(is_success(report.kind) for report in group)
             octets = len(original.mail_data)
-            self._submit(_Notice(build, self._longest_original_octets, message.queue_id, octets, put_off, telling))
+            notice = _Notice(build, self._longest_original_octets, message.queue_id, octets, put_off, telling)
+            notice.requiretls = required
+            self._submit(notice)
 
     def _build(
         self, original: OriginalMessage, reports: list[RecipientReport], message_id: str, longest_original_octets: int
@@ -210,6 +215,8 @@ class Bouncer:
         flags = MessageFlag.MESSAGE_EIGHT_BIT if dsn.eight_bit else 0
         if dsn.smtputf8:
             flags |= MessageFlag.MESSAGE_SMTPUTF8
+        if notice.requiretls:
+            flags |= MessageFlag.MESSAGE_REQUIRETLS
         date = formatdate(self._clock.now(), localtime=False).replace("-0000", "+0000")
         trace = f"Received: by {self._hostname} id {format_id(number)}\r\n\tabout {notice.about}; {date}\r\n"
         buffer = make_accepted(

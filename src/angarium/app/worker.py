@@ -39,6 +39,7 @@ from angarium.delivery.egress import Egresses
 from angarium.delivery.lookup_client import LookupClient
 from angarium.delivery.lookup_protocol import socket_path
 from angarium.delivery.route import MailCircumstances, RouteTable
+from angarium.delivery.tls_policy import TlsPolicies
 from angarium.ingress.listener import listen
 from angarium.mail.address import folded_domain, split_mailbox
 from angarium.outcome.recorder import Recorder
@@ -273,6 +274,7 @@ class Worker:
             clock,
             hostname=config.node.hostname,
             workers=self._workers,
+            tls=TlsPolicies(config.delivery, config.tls_policy),
         )
         self.compactor = Compactor(
             dispatcher.table,

@@ -14,12 +14,12 @@ from __future__ import annotations
 import grp
 import pwd
 import re
-import ssl
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from angarium.config.address import covers_everything, parse_host
 from angarium.config.check_route import check_route, check_shadows, check_stays
+from angarium.config.check_tls import check_tls, read_file
 from angarium.config.problem import nearest
 from angarium.config.units import format_duration, format_size
 from angarium.config.wording import read_wordings
@@ -43,7 +43,7 @@ def check_all(config: Config, findings: Findings) -> None:
     """Every check that applies to this configuration."""
     _check_node(config, findings)
     _check_admin(config, findings)
-    _check_tls(config, findings)
+    check_tls(config, findings)
     _check_tenants(config, findings)
     _check_listeners(config, findings)
     _check_limits(config, findings)
@@ -100,44 +100,9 @@ def _check_admin(config: Config, findings: Findings) -> None:
             message = f"{admin.listen} can be reached from other machines: set admin.token_file or listen on loopback"
             findings.error(("admin", "listen"), message)
     elif findings.sound(("admin", "token_file")):
-        token = _read(admin.token_file, ("admin", "token_file"), findings)
+        token = read_file(admin.token_file, ("admin", "token_file"), findings)
         if token is not None and not token.strip():
             findings.error(("admin", "token_file"), f"{admin.token_file} is empty")
-
-
-def _check_tls(config: Config, findings: Findings) -> None:
-    tls = config.tls
-    if tls is None or not findings.sound(("tls",)):
-        return
-    certificate = _read(tls.certificate, ("tls", "certificate"), findings)
-    key = _read(tls.key, ("tls", "key"), findings)
-    if certificate is None or key is None:
-        return
-    if b"-----BEGIN CERTIFICATE-----" not in certificate:
-        findings.error(("tls", "certificate"), f"{tls.certificate} has no certificate in PEM form")
-        return
-    if b"PRIVATE KEY-----" not in key:
-        findings.error(("tls", "key"), f"{tls.key} has no private key in PEM form")
-        return
-    try:
-        # an encrypted key must fail here instead of asking for its pass phrase at the terminal
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key, password=lambda: b"")
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            findings.error(("tls", "key"), f"{tls.key} is not the key of the certificate in {tls.certificate}")
-        elif b"ENCRYPTED" in key:
-            findings.error(("tls", "key"), f"{tls.key} is encrypted; the relay needs it without a pass phrase")
-        else:
-            findings.error(("tls", "certificate"), f"the certificate and key cannot be loaded: {error.reason or error}")
-
-
-def _read(file: str, path: KeyPath, findings: Findings) -> bytes | None:
-    try:
-        with open(file, "rb") as opened:
-            return opened.read(1 << 20)
-    except OSError as error:
-        findings.error(path, f"{file} cannot be read: {error.strerror}")
-        return None
 
 
 def _check_listeners(config: Config, findings: Findings) -> None:

@@ -16,6 +16,7 @@ from msgspec import Meta
 from msgspec.structs import fields
 
 from angarium.config.address import DnsServer, ListenAddress, Network
+from angarium.config.fingerprint import Fingerprint
 from angarium.config.model import Config, HeaderCondition, Hop, Section
 from angarium.config.next_hop import NextHop
 from angarium.config.problem import key_text, nearest
@@ -34,7 +35,7 @@ __all__ = ["Converter"]
 # What a float holds exactly; not a number and infinity are beyond it too.
 _LARGEST_NUMBER = 2**53
 # Values that are written as one string.
-_PARSED = (ListenAddress, DnsServer, Network, NextHop, AddressPattern, SenderPattern, TextPattern)
+_PARSED = (ListenAddress, DnsServer, Network, NextHop, AddressPattern, Fingerprint, SenderPattern, TextPattern)
 # Tables from which others of the same kind, further down, take what they do not say.
 _GIVES = {("limits",), ("queue", "retry"), ("delivery", "timeouts")}
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,77}")  # RFC 5322 §3.6.8
@@ -44,6 +45,7 @@ _EXPECTED = {
     Network: 'a network such as "10.0.0.0/8"',
     NextHop: 'a next hop such as "smtp://192.0.2.1:25" or "mx"',
     AddressPattern: 'a pattern such as "example.org", "*.example.org" or "*"',
+    Fingerprint: "a SHA-256 fingerprint: 64 hexadecimal digits",
     SenderPattern: 'a pattern such as "example.org", "*.example.org", "*", or "<>" for the null reverse-path',
     TextPattern: 'a text, in which "*" stands for anything',
     MemoryBudget: 'a share such as "25%" or a size such as "2GB"',

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from angarium.config.address import SPECIAL_PURPOSE, DnsServer, ListenAddress, Network
+from angarium.config.fingerprint import Fingerprint
 from angarium.config.next_hop import NextHop, NextHopKind
 from angarium.config.units import Count, Duration, FilePath, MemoryBudget, PositiveDuration, Size
 from angarium.mail.pattern import AddressPattern, SenderPattern, TextPattern
@@ -41,6 +42,8 @@ __all__ = [
     "Tenant",
     "Timeouts",
     "Tls",
+    "TlsRule",
+    "TlsSettings",
     "dump",
     "load_dump",
     "toml_key",
@@ -48,6 +51,7 @@ __all__ = [
 
 Durability = Literal["fsync", "async", "memory"]
 DURABILITIES: tuple[Durability, ...] = ("fsync", "async", "memory")  # the strongest first
+TlsLevel = Literal["opportunistic", "none", "require", "verify", "dane", "fingerprint"]
 
 
 def toml_key(attribute: str) -> str:
@@ -203,7 +207,7 @@ class Delivery(Section, frozen=True):
     idle_s: PositiveDuration = 30.0
     lifetime_s: PositiveDuration = 600.0
     bdat: Literal["auto", "never"] = "auto"
-    tls: Literal["opportunistic", "none", "require", "verify"] = "opportunistic"
+    tls: TlsLevel = "opportunistic"
     address_family: AddressFamily = "ipv6-first"
     never_contact: tuple[Network, ...] = (
         SPECIAL_PURPOSE  # by MX; a host that a route names is the operator's own choice
@@ -237,7 +241,24 @@ class Pipe(Section, frozen=True):
     output_octets: Annotated[Size, Meta(ge=0, le=1 << 20)] = 16_384  # that is kept of what it says
 
 
-class Route(Section, frozen=True):
+class TlsSettings(Section, frozen=True):
+    """The TLS to some next hops, where it is another than that of `delivery.tls`. None: it is not."""
+
+    tls: TlsLevel | None = None
+    tls_name: str | None = None  # what the certificate must be for; None: the host's name
+    tls_ca: FilePath | None = None  # PEM, what `verify` trusts; None: the system's
+    tls_certificate: FilePath | None = None  # what this relay shows, PEM, and its key
+    tls_key: FilePath | None = None
+    tls_fingerprints: tuple[Fingerprint, ...] = ()  # of certificates or public keys
+
+
+class TlsRule(TlsSettings, frozen=True, kw_only=True):
+    """The TLS to the mail hosts of some domains; the first that matches holds."""
+
+    domains: tuple[AddressPattern, ...]
+
+
+class Route(TlsSettings, frozen=True, kw_only=True):
     """Which mail goes where; the first route all of whose conditions hold wins, and the last resort is by MX."""
 
     recipients: tuple[AddressPattern, ...]
@@ -315,6 +336,7 @@ class Config(Section, frozen=True):
     delivery: Delivery = field(default_factory=Delivery)
     tenant: tuple[Tenant, ...] = ()
     route: tuple[Route, ...] = ()
+    tls_policy: tuple[TlsRule, ...] = ()
     notification: Notification = field(default_factory=Notification)
     sandbox: bool = False  # nothing may leave the machine
 

@@ -3,7 +3,8 @@
 Input: a message with its mail data in memory. Output: one delivery per next hop, in its ready queue; where a domain's
 answer depends on nothing but the domain, the dispatcher remembers it, and the next message to that domain never comes
 here. Routes that say the same of the way (`Route.way`) share a ready queue; by MX there is one for each such way and
-site.
+site. Mail under different TLS policies has ready queues of its own; what a message says of that itself (OWN_POLICY) is
+never remembered of its domain.
 
 Fails: a domain that has no mail host, or whose look-up failed, settles its recipients with the resolver's reply, and so
 does mail that is larger than its route takes (5.3.4), without a connection."""
@@ -21,7 +22,8 @@ from angarium._core.dispatch import ReadyQueue
 from angarium.delivery.handoff import HandOffs, per_recipient
 from angarium.delivery.mail_host import ResolutionFailure
 from angarium.delivery.route import MailCircumstances
-from angarium.delivery.target import Host, HostShare, SessionTerms, Target, TlsPolicy
+from angarium.delivery.target import Host, HostShare, SessionTerms, Target
+from angarium.delivery.tls_policy import OWN_POLICY, TlsPolicies, for_message
 from angarium.mail.address import ascii_domain, split_mailbox
 
 if TYPE_CHECKING:
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
     from angarium.delivery.connection import Connector
     from angarium.delivery.lookup_client import LookupClient
     from angarium.delivery.mail_host import MailHosts
-    from angarium.delivery.route import RouteTable
+    from angarium.delivery.route import RouteMatch, RouteTable
+    from angarium.delivery.target import TlsPolicy
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +72,9 @@ class Router:
         *,
         hostname: str,
         workers: int,
+        tls: TlsPolicies,
     ) -> None:
+        self._tls = tls
         self._dispatcher = dispatcher
         self._connector = connector
         self._lookup = lookup
@@ -82,8 +87,8 @@ class Router:
         self._ways = [  # by the position of the route
             ways.setdefault(route.way, Way(route.way, per_recipient(route))) for route in routes.routes
         ]
-        self._fixed: dict[Way, ReadyQueue] = {}
-        self._sites: dict[tuple[Way, str], ReadyQueue] = {}
+        self._fixed: dict[tuple[Way, TlsPolicy], ReadyQueue] = {}
+        self._sites: dict[tuple[Way, TlsPolicy, str], ReadyQueue] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -95,7 +100,8 @@ class Router:
         """Send message on its way."""
         ready: dict[ReadyQueue, list[int]] = {}
         alone: list[tuple[ReadyQueue, int]] = []
-        by_mx: dict[tuple[Way, str], tuple[list[int], bool]] = {}
+        by_mx: dict[tuple[Way, TlsPolicy, str], tuple[list[int], bool]] = {}
+        own = bool(message.flags & OWN_POLICY)
         buffer = message.loaded
         octets = len(memoryview(buffer))
         mail = MailCircumstances(buffer) if self._routes.conditional else None
@@ -113,12 +119,14 @@ class Router:
                 text = f"The message of {octets} octets exceeds the route's limit of {route.message_size_octets}"
                 hop, site = (MX, name) if route.kind == "mx" else _names_of(route)
                 self._refuse(message, [index], hop, site, 552, (5, 3, 4), text)
-            elif route.kind == "mx":
-                indices, _ = by_mx.setdefault((way, name), ([], match.by_domain))
+                continue
+            tls = self._policy_of(message, match, name)
+            if route.kind == "mx":
+                indices, _ = by_mx.setdefault((way, tls, name), ([], match.by_domain and not own))
                 indices.append(index)
             else:
-                queue = self._queue_of(way)
-                if match.by_domain:
+                queue = self._queue_of(way, tls)
+                if match.by_domain and not own:
                     for form in {domain.lower(), name.encode("ascii")}:  # as clients write it, as it is scheduled
                         self._dispatcher.remember(form, queue)
                 if way.alone:
@@ -129,34 +137,40 @@ class Router:
             self._dispatcher.send(message, queue, indices)
         for queue, index in alone:
             self._dispatcher.send(message, queue, [index])
-        for (way, name), (indices, by_domain) in by_mx.items():
-            known = self._site_of(way, name)
+        for (way, tls, name), (indices, by_domain) in by_mx.items():
+            known = self._site_of(way, tls, name)
             if known is not None:
                 self._dispatcher.send(message, known, indices)
             else:
-                self._hold_for_names(message, way, name, indices, by_domain)
+                self._hold_for_names(message, way, tls, name, indices, by_domain)
 
     def apply_suspensions(self) -> None:
         """What is suspended by site or source rests, and what is not any more goes on."""
         for queue in self.queues:
             queue.apply_suspensions()
 
+    def _policy_of(self, message: Message, match: RouteMatch, domain: str) -> TlsPolicy:
+        policy = self._tls.of(match, domain.encode("ascii"))
+        if message.flags & OWN_POLICY:
+            return for_message(policy, message.flags, message.loaded.reverse_path())
+        return policy
+
     # -------------------------------------------------------------- next hops that the configuration names
 
-    def _queue_of(self, way: Way) -> ReadyQueue:
-        queue = self._fixed.get(way)
+    def _queue_of(self, way: Way, tls: TlsPolicy) -> ReadyQueue:
+        queue = self._fixed.get((way, tls))
         if queue is None:
-            queue = self._fixed[way] = self._make_queue(way.route)
+            queue = self._fixed[way, tls] = self._make_queue(way.route, tls)
         return queue
 
-    def _make_queue(self, route: Route) -> ReadyQueue:
+    def _make_queue(self, route: Route, tls: TlsPolicy) -> ReadyQueue:
         if route.kind in {"discard", "maildir", "pipe", "bounce"}:
             queue = self.hand_offs.queue_of(route, self._limit_of(route))
         else:
             hop, site = _names_of(route)
             target = Target(
                 tuple(Host(each.to.host, each.to.host, each.to.port) for each in route.hops),
-                tls=TlsPolicy(self._config.tls),
+                tls=tls,
                 shares=tuple(HostShare(each.priority, each.weight) for each in route.hops),
                 terms=self._terms_of(route),
             )
@@ -189,24 +203,26 @@ class Router:
 
     # -------------------------------------------------------------- next hops by MX
 
-    def _site_of(self, way: Way, name: str) -> ReadyQueue | None:
+    def _site_of(self, way: Way, tls: TlsPolicy, name: str) -> ReadyQueue | None:
         """The ready queue of a domain whose mail hosts are known and fresh, where its mail goes one way alone."""
         known = self._dispatcher.by_domain.get(name.encode("ascii"))
         if known is None or known.expires <= self._clock.monotonic():
             return None
-        return known if self._sites.get((way, known.site.decode("ascii"))) is known else None
+        return known if self._sites.get((way, tls, known.site.decode("ascii"))) is known else None
 
-    def _hold_for_names(self, message: Message, way: Way, name: str, indices: list[int], by_domain: bool) -> None:
+    def _hold_for_names(
+        self, message: Message, way: Way, tls: TlsPolicy, name: str, indices: list[int], by_domain: bool
+    ) -> None:
         # a delivery of its own keeps the message under way until the names are known
         waiting = ReadyQueue(
-            self._dispatcher, MX, name.encode("ascii"), hand_over=partial(self._look_up, way, name, by_domain)
+            self._dispatcher, MX, name.encode("ascii"), hand_over=partial(self._look_up, way, tls, name, by_domain)
         )
         self._dispatcher.send(message, waiting, indices)
 
-    def _look_up(self, way: Way, name: str, by_domain: bool, delivery: Delivery) -> None:
-        self._start(self._resolve(way, name, by_domain, delivery))
+    def _look_up(self, way: Way, tls: TlsPolicy, name: str, by_domain: bool, delivery: Delivery) -> None:
+        self._start(self._resolve(way, tls, name, by_domain, delivery))
 
-    async def _resolve(self, way: Way, name: str, by_domain: bool, delivery: Delivery) -> None:
+    async def _resolve(self, way: Way, tls: TlsPolicy, name: str, by_domain: bool, delivery: Delivery) -> None:
         try:
             hosts = await self._lookup.mail_hosts(name)
         except ResolutionFailure as failure:
@@ -219,14 +235,23 @@ class Router:
                 )
             self._settle_all(delivery, failure.code, failure.enhanced, text)
             return
-        queue = self._site_queue(way, hosts)
+        if tls.requiretls and not (hosts.secure or tls.mx):
+            # RFC 8689 §4.2.1: whoever can forge the answer could name a host with a certificate of his own
+            why = f"REQUIRETLS: neither DNSSEC nor MTA-STS vouches for the mail exchangers of {name}"
+            self._settle_all(delivery, 550, (5, 7, 10), why.encode("utf-8", "replace"))
+            return
+        queue = self._site_queue(way, tls, hosts)
         if by_domain:
             self._dispatcher.remember(name.encode("ascii"), queue)
         self._dispatcher.redirect(delivery, queue)
 
-    def _site_queue(self, way: Way, hosts: MailHosts) -> ReadyQueue:
-        targets = tuple(Host(host.name, address, SMTP_PORT) for host in hosts.hosts for address in host.addresses)
-        queue = self._sites.get((way, hosts.site))
+    def _site_queue(self, way: Way, tls: TlsPolicy, hosts: MailHosts) -> ReadyQueue:
+        targets = tuple(
+            Host(host.name, address, SMTP_PORT, host.tlsa, host.tlsa_base)
+            for host in hosts.hosts
+            for address in host.addresses
+        )
+        queue = self._sites.get((way, tls, hosts.site))
         if queue is None:
             if len(self._sites) >= MOST_SITES:
                 self._forget_idle_sites()
@@ -234,12 +259,12 @@ class Router:
                 self._dispatcher,
                 MX,
                 hosts.site.encode("ascii", "replace"),
-                Target(targets, tls=TlsPolicy(self._config.tls), terms=self._terms_of(way.route)),
+                Target(targets, tls=tls, terms=self._terms_of(way.route)),
                 limit=self._limit_of(way.route),
                 connect=self._connector.connect,
             )
             queue.largest_octets = way.route.message_size_octets or 0
-            self._sites[way, hosts.site] = queue
+            self._sites[way, tls, hosts.site] = queue
         queue.target.hosts = targets
         queue.expires = hosts.expires
         return queue

@@ -6,7 +6,11 @@ ClientSession that has taken the queue's next delivery.
 Fails: when no host can be reached, one message, the probe's, is settled with the last host's failure, and the next hop
 is left alone for a while that grows with each failure in a row (PROBE_*): one attempt an interval, not one a message.
 Everything else that waits for it goes back to its scheduled queue untouched. A refusal for good (a 5yz greeting) is
-the answer to all that was ready."""
+the answer to all that was ready.
+
+A host whose TLS is not what the policy asks for counts as one that cannot be reached; only the opportunistic policy
+goes on in plaintext, and for a while without trying again. Mail with REQUIRETLS has failed where every host was reached
+and none will do (RFC 8689 §4.2.1)."""
 
 import asyncio
 import logging
@@ -18,7 +22,7 @@ from typing import Any
 
 import aiosmtplib
 
-from angarium._core.client_session import ClientSession, Phase
+from angarium._core.client_session import Capability, ClientSession, Phase
 from angarium._core.counters import Counters, Slot
 from angarium._core.dispatch import Delivery, ReadyQueue
 from angarium.clock import Clock
@@ -27,8 +31,9 @@ from angarium.delivery.egress import Egresses
 from angarium.delivery.failure import ConnectFailure
 from angarium.delivery.handshake import Handshake
 from angarium.delivery.host_order import HostOrder
-from angarium.delivery.target import Host, SessionTerms, Target, TlsPolicy
-from angarium.delivery.tls import Contexts
+from angarium.delivery.target import Host, SessionTerms, Target, TlsPolicy, for_host
+from angarium.delivery.tls import Contexts, Reached, reached, refusal_of
+from angarium.delivery.tls_result import TlsOutcome, TlsResults
 from angarium.smtp.extensions import capabilities_of, limit_of, lowest, number
 
 log = logging.getLogger(__name__)
@@ -36,7 +41,10 @@ log = logging.getLogger(__name__)
 PROBE_FIRST_S = 1.0
 PROBE_LONGEST_S = 60.0
 PERMANENT = 5  # first digit of a reply that is for good
+TRANSIENT = 4
 MOST_GREETED = 4096  # being greeted: hosts may take minutes for it, and must not hold up all others
+ENCRYPTION_NEEDED = (5, 7, 10)
+REQUIRETLS_NEEDED = (5, 7, 30)
 
 
 class Connector:
@@ -53,13 +61,15 @@ class Connector:
         settle: Callable[[Delivery], None],
         loopback_only: bool,
         families: Sequence[socket.AddressFamily] = FAMILIES,
+        on_tls_result: Callable[[TlsOutcome], None] | None = None,
     ) -> None:
         """`families` are those of the names that a route gives, the preferred one first."""
         self._egresses = egresses
         self._counters = counters
         self._clock = clock
         self._dialler = Dialler(loopback_only=loopback_only, families=families)
-        self._handshake = Handshake(Contexts(), hostname=hostname)
+        self._tls = TlsResults(counters, clock, on_tls_result)
+        self._handshake = Handshake(Contexts(clock.now), hostname=hostname)
         self.order = HostOrder(clock.monotonic, chance)
         self._settle = settle
         self._tasks: set[asyncio.Task[None]] = set()
@@ -82,6 +92,7 @@ class Connector:
         failure = ConnectFailure(
             Phase.PHASE_CONNECT, f"{target.hosts[0].name if target.hosts else 'the next hop'}: no address"
         )
+        unreached: ConnectFailure | None = None  # a host that may yet do what REQUIRETLS asks for
         session: ClientSession | None = None
         try:
             async with self._greeted:
@@ -93,8 +104,12 @@ class Connector:
                         except ConnectFailure as why:
                             failure = why
                             self._counters.add(Slot.DELIVERY_CONNECTIONS_FAILED, 1)
+                            if why.enhanced not in (ENCRYPTION_NEEDED, REQUIRETLS_NEEDED):
+                                unreached = why
                     if session is not None:
                         break
+                if target.tls.requiretls and unreached is not None:
+                    failure = unreached
         finally:
             queue.connecting -= 1
         if session is None:
@@ -135,6 +150,12 @@ class Connector:
 
     async def _open_host(self, queue: ReadyQueue, target: Target, left: list[Host]) -> ClientSession:
         """A session with one host, at the first of its addresses that answers; those tried are taken out of `left`."""
+        policy = for_host(target.tls, left[0])
+        refusal = refusal_of(policy, left[0], where_of(left[0]))
+        if refusal is not None:
+            self._tls.failed(policy, left[0], refusal, queue.dispatcher.events)
+            left.clear()
+            raise _for_good(policy, refusal)
         addresses = list(left)
         winner: Host | None = None
         for host in addresses:
@@ -143,7 +164,7 @@ class Connector:
             host, connected = await self._dialler.dial(
                 left, timeout_s=target.terms.timeouts.connect_s, probe=queue.failures > 0
             )
-            session = await self._shake_hands(queue, target, host, connected)
+            session = await self._shake_hands(queue, target.terms, host, connected, policy)
             winner = host
         finally:
             for host in addresses:
@@ -156,42 +177,84 @@ class Connector:
         return session
 
     async def _shake_hands(
-        self, queue: ReadyQueue, target: Target, host: Host, connected: socket.socket
+        self, queue: ReadyQueue, terms: SessionTerms, host: Host, connected: socket.socket, policy: TlsPolicy
     ) -> ClientSession:
+        """A session as the policy asks; opportunistic: in plaintext, when the host's TLS is no good."""
+        broken = self._tls.broken(host) if policy.level == "opportunistic" else None
+        if broken is not None:
+            session, _, local = await self._set_up(queue, terms, host, connected, replace(policy, level="none"))
+            self._tls.left_in_plaintext(policy, host, broken, local)
+            return session
         try:
-            return await self._set_up(queue, target.terms, host, connected, target.tls)
+            session, secured, local = await self._set_up(queue, terms, host, connected, policy)
         except ConnectFailure as failure:
-            if failure.phase != Phase.PHASE_TLS or target.tls.level != "opportunistic":
+            if failure.tls is None:
                 raise
+            self._tls.failed(policy, host, failure, queue.dispatcher.events)
+            if policy.level != "opportunistic":
+                raise _for_good(policy, failure) from failure
             # RFC 3207 §4.1: without a policy that forbids it, mail in plaintext is better than none
             log.warning("%s; delivering in plaintext", failure.text)
+            policy = replace(policy, level="none")
             _, connected = await self._dialler.dial(
-                [host], timeout_s=target.terms.timeouts.connect_s, probe=queue.failures > 0
+                [host], timeout_s=terms.timeouts.connect_s, probe=queue.failures > 0
             )
-            return await self._set_up(queue, target.terms, host, connected, replace(target.tls, level="none"))
+            session, secured, local = await self._set_up(queue, terms, host, connected, policy)
+        self._tls.set_up(policy, host, secured, local)
+        return session
 
     async def _set_up(
         self, queue: ReadyQueue, terms: SessionTerms, host: Host, connected: socket.socket, tls: TlsPolicy
-    ) -> ClientSession:
+    ) -> tuple[ClientSession, Reached | None, str]:
+        """A session that is ready for mail, its TLS, and this relay's address."""
         where = where_of(host)
-        client = await self._handshake.perform(connected, host, tls, where, terms.timeouts)
-        return self._adopt(queue, terms, client, where)
+        name = connected.getsockname()
+        local = str(name[0]) if isinstance(name, tuple) else ""
+        try:
+            client = await self._handshake.perform(connected, host, tls, where, terms.timeouts)
+        except ConnectFailure as failure:
+            failure.local = local
+            raise
+        secured = reached(client.transport, tls)
+        return self._adopt(queue, terms, client, tls, secured, where), secured, local
 
-    def _adopt(self, queue: ReadyQueue, terms: SessionTerms, client: aiosmtplib.SMTP, where: str) -> ClientSession:
+    def _adopt(
+        self,
+        queue: ReadyQueue,
+        terms: SessionTerms,
+        client: aiosmtplib.SMTP,
+        tls: TlsPolicy,
+        secured: Reached | None,
+        where: str,
+    ) -> ClientSession:
         """Take the transport away from aiosmtplib: from here on the compiled session reads and writes."""
         transport: Any = client.transport
         if transport is None or transport.is_closing():
             raise ConnectFailure(Phase.PHASE_EHLO, f"{where}: the host closed the connection")
         extensions = client.esmtp_extensions
+        capabilities = capabilities_of(extensions)
+        if secured is None:
+            capabilities &= ~Capability.CAPABILITY_REQUIRETLS  # RFC 8689 §3: it is offered under TLS only
+        if tls.requiretls and not capabilities & Capability.CAPABILITY_REQUIRETLS:
+            client.close()
+            text = f"{where}: the host does not offer REQUIRETLS, and the message asks for it"
+            raise ConnectFailure(Phase.PHASE_MAIL, text, 550, REQUIRETLS_NEEDED)
         session = ClientSession(
             self._egresses.of(terms),
             queue,
             transport,
             where.encode("ascii", "replace"),
-            capabilities_of(extensions),
+            capabilities,
             size_limit=number(extensions.get("size", "")),
             transactions_limit=lowest(terms.messages_per_connection, limit_of(extensions.get("limits", ""), "MAILMAX")),
             recipients_limit=limit_of(extensions.get("limits", ""), "RCPTMAX"),
         )
         transport.set_protocol(session)
         return session
+
+
+def _for_good(policy: TlsPolicy, failure: ConnectFailure) -> ConnectFailure:
+    """With REQUIRETLS there is no waiting for better TLS, unless the host says so itself (RFC 8689 §4.2.1)."""
+    if not policy.requiretls or failure.code // 100 == TRANSIENT:
+        return failure
+    return ConnectFailure(Phase.PHASE_MAIL, failure.text, 550, ENCRYPTION_NEEDED, failure.tls)

@@ -36,7 +36,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["TlsResult", "Tlsa", "Verdict", "name_matches", "public_key_of", "usable", "verify"]
+    from angarium.delivery.mail_host import Tlsa
+
+__all__ = ["TlsResult", "Verdict", "name_matches", "public_key_of", "usable", "verify"]
 
 # What can be wrong with TLS to a host (RFC 8460 §4.3); the closed set of the metric's label.
 TlsResult = Literal[
@@ -66,19 +68,6 @@ T = TypeVar("T", bound=x509.ExtensionType)
 
 
 @dataclass(frozen=True, slots=True)
-class Tlsa:
-    """A TLSA record (RFC 6698 §2.1)."""
-
-    usage: int
-    selector: int
-    matching_type: int
-    data: bytes
-
-    def __str__(self) -> str:
-        return f"{self.usage} {self.selector} {self.matching_type} {self.data.hex()[:16]}…"
-
-
-@dataclass(frozen=True, slots=True)
 class Verdict:
     """The record that vouches for the host, or None, what is wrong (RFC 8460 §4.3), and that in words."""
 
@@ -95,11 +84,11 @@ def usable(records: Sequence[Tlsa]) -> tuple[Tlsa, ...]:
 def _is_usable(record: Tlsa) -> bool:
     if record.usage not in (DANE_TA, DANE_EE) or record.selector not in (CERTIFICATE, PUBLIC_KEY):
         return False
-    if record.matching_type == FULL:
+    if record.matching == FULL:
         if record.selector == CERTIFICATE:
             return _load(record.data) is not None
         return _load_key(record.data) is not None if record.usage == DANE_TA else record.data[:1] == b"\x30"
-    digest = _DIGESTS.get(record.matching_type)
+    digest = _DIGESTS.get(record.matching)
     return digest is not None and len(record.data) == digest().digest_size
 
 
@@ -127,12 +116,12 @@ def _strongest(records: Sequence[Tlsa]) -> list[Tlsa]:
     best: dict[tuple[int, int], int] = {}
     for record in records:
         kind = (record.usage, record.selector)
-        best[kind] = max(best.get(kind, 0), record.matching_type)
-    return [record for record in records if record.matching_type in (FULL, best[(record.usage, record.selector)])]
+        best[kind] = max(best.get(kind, 0), record.matching)
+    return [record for record in records if record.matching in (FULL, best[(record.usage, record.selector)])]
 
 
 def _show(records: Sequence[Tlsa]) -> str:
-    return "; ".join(map(str, records[:4]))
+    return "; ".join(f"{usage} {selector} {kind} {data.hex()[:16]}…" for usage, selector, kind, data in records[:4])
 
 
 def _matches(record: Tlsa, certificate: bytes) -> bool:
@@ -140,8 +129,8 @@ def _matches(record: Tlsa, certificate: bytes) -> bool:
     content = certificate if record.selector == CERTIFICATE else public_key_of(certificate)
     if content is None:
         return False
-    if record.matching_type != FULL:
-        content = _DIGESTS[record.matching_type](content).digest()
+    if record.matching != FULL:
+        content = _DIGESTS[record.matching](content).digest()
     return hmac.compare_digest(content, record.data)
 
 
@@ -158,7 +147,7 @@ class _Anchored:
         self._signatures = 0
         self._leaf = _load(chain[0])
         known: dict[bytes, x509.Certificate] = {}
-        full = [record.data for record in anchors if (record.selector, record.matching_type) == (CERTIFICATE, FULL)]
+        full = [record.data for record in anchors if (record.selector, record.matching) == (CERTIFICATE, FULL)]
         for der in [*chain[1:], *full]:
             certificate = _load(der)
             if certificate is not None:
@@ -168,8 +157,7 @@ class _Anchored:
         self._keys = [
             (record, key)
             for record in anchors
-            if (record.selector, record.matching_type) == (PUBLIC_KEY, FULL)
-            and (key := _load_key(record.data)) is not None
+            if (record.selector, record.matching) == (PUBLIC_KEY, FULL) and (key := _load_key(record.data)) is not None
         ]
         self._found: list[Verdict] = []
 

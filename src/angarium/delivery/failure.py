@@ -4,23 +4,44 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from angarium._core.client_session import Phase
 from angarium._core.reply import ReplyError, ReplyParser
 
 if TYPE_CHECKING:
     import aiosmtplib
 
+    from angarium.delivery.dane import TlsResult
+
 __all__ = ["ConnectFailure"]
 
 
 class ConnectFailure(Exception):
-    """A host could not be used. code 0: no reply was seen, or what was seen is none."""
+    """A host could not be used. code 0: no reply was seen, or what was seen is none.
 
-    def __init__(self, phase: int, text: str, code: int = 0, enhanced: tuple[int, int, int] | None = None) -> None:
+    `tls`: what is wrong with TLS to it, if that is why; without a reply, `enhanced` is then this relay's own status.
+    """
+
+    def __init__(
+        self,
+        phase: int,
+        text: str,
+        code: int = 0,
+        enhanced: tuple[int, int, int] | None = None,
+        tls: TlsResult | None = None,
+    ) -> None:
         super().__init__(text)
         self.phase = phase
         self.text = text
         self.code = code
         self.enhanced = enhanced
+        self.tls = tls
+        self.local = ""  # this relay's address on that connection
+
+    @classmethod
+    def of_tls(cls, where: str, why: str, result: TlsResult) -> ConnectFailure:
+        """There is no TLS, or not the one that is asked for. 4.7.10: it is not offered; 4.7.5: it is no good."""
+        detail = 10 if result == "starttls-not-supported" else 5
+        return cls(Phase.PHASE_TLS, f"{where}: {why}", 0, (4, 7, detail), result)
 
     @classmethod
     def of_reply(cls, phase: int, where: str, refusal: aiosmtplib.SMTPResponseException) -> ConnectFailure:

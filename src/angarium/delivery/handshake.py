@@ -9,7 +9,6 @@ Fails: ConnectFailure with the phase and the host's reply; the socket is closed 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from typing import TYPE_CHECKING
 
 import aiosmtplib
@@ -58,7 +57,10 @@ class Handshake:
                 await client.helo()
             if tls.level != "none":
                 phase = Phase.PHASE_TLS
-                await self._contexts.secure(client, tls, host)
+                await self._contexts.secure(client, tls, host, where)
+        except ConnectFailure:
+            client.close()
+            raise
         except aiosmtplib.SMTPResponseException as refusal:
             client.close()
             raise ConnectFailure.of_reply(phase, where, refusal) from refusal
@@ -68,7 +70,7 @@ class Handshake:
             late = isinstance(failure, aiosmtplib.SMTPConnectTimeoutError)
             what = "timed out waiting for the greeting" if late else f"no greeting: {failure.__cause__ or failure}"
             raise ConnectFailure(phase, f"{where}: {what}") from failure
-        except (aiosmtplib.SMTPException, OSError, ssl.SSLError, ValueError) as failure:
+        except (aiosmtplib.SMTPException, OSError, ValueError) as failure:
             client.close()
             raise ConnectFailure(phase, f"{where}: {failure}") from failure
         except asyncio.CancelledError:

@@ -1,35 +1,91 @@
 """Where a ready queue's connections go, and how far the hosts there are trusted: plain values, no I/O.
 
 A Target is what the Router makes of a route or of a domain's mail hosts, and what the Connector opens connections to.
-It belongs to one ready queue: mail that wants other hosts, another TLS policy or another log-in has another queue."""
+It belongs to one ready queue: mail that wants other hosts, another TLS policy or another log-in has another queue.
+
+    level            asks for                                            and when it is not so
+    none             plaintext                                           -
+    opportunistic    TLS where it is offered, whoever the host is        plaintext
+    require          TLS, whoever the host is                            next host, then the mail waits
+    verify           TLS and a certificate of a known CA for the name    next host, then the mail waits
+    dane             TLS and a key that DNSSEC vouches for (TLSA)        next host, then the mail waits
+    fingerprint      TLS and a certificate or key that is listed         next host, then the mail waits
+
+`for_host` is what becomes of a policy when a host has TLSA records (RFC 7672 §2.2)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
 
 from angarium.config.model import Timeouts
+from angarium.delivery.dane import usable
 
-__all__ = ["Host", "HostShare", "Protocol", "SessionTerms", "Target", "TlsLevel", "TlsPolicy"]
+if TYPE_CHECKING:
+    from angarium.delivery.mail_host import Tlsa
+
+__all__ = ["Host", "HostShare", "Protocol", "SessionTerms", "Target", "TlsLevel", "TlsPolicy", "for_host"]
 
 Protocol = Literal["smtp", "lmtp"]
-TlsLevel = Literal["none", "opportunistic", "require", "verify"]
+TlsLevel = Literal["none", "opportunistic", "require", "verify", "dane", "fingerprint"]
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One mail host at one address: an IP address, or a name that the system looks up when it is dialled."""
+    """One mail host at one address: an IP address, or a name that the system looks up when it is dialled.
+
+    `tlsa`: its TLSA records, secured by DNSSEC; None when DANE does not apply to it, since it has none, or its zone is
+    not signed. `tlsa_base`: the domain that they were found at (RFC 7672 §2.2.2), where that is not its name.
+    """
 
     name: str
     address: str
     port: int = 25
+    tlsa: tuple[Tlsa, ...] | None = None
+    tlsa_base: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class TlsPolicy:
-    """What is asked of the connection before mail goes over it."""
+    """What is asked of the connection before mail goes over it. Ready queues are kept apart by it.
+
+    `source` says where it comes from. `dane`: a host's TLSA records count before it. `mx`: the patterns of RFC 8461
+    §4.1 that hosts must match, none: every host; `domain`: whose policy it is, where it is a domain's. `name`: what the
+    certificate must be for, in the place of the host's name. `ca`, `certificate`, `key`: PEM files; the last two are
+    what this relay shows. `fingerprints`: SHA-256 of certificates or public keys. `requiretls`: the host must offer
+    REQUIRETLS (RFC 8689).
+    """
 
     level: TlsLevel = "opportunistic"
+    source: str = field(default="delivery.tls", compare=False)
+    dane: bool = True
+    mx: tuple[str, ...] = ()
+    domain: str = ""
+    name: str = ""
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+    fingerprints: tuple[bytes, ...] = ()
+    requiretls: bool = False
+
+    def __str__(self) -> str:
+        return f"TLS policy {self.level} of {self.source}"
+
+    def allows(self, host: str) -> bool:
+        """Whether a mail host of this name may be used at all (RFC 8461 §4.1)."""
+        name = host.lower().rstrip(".")
+        return not self.mx or name in self.mx or f"*.{name.partition('.')[2]}" in self.mx
+
+
+def for_host(policy: TlsPolicy, host: Host) -> TlsPolicy:
+    """The policy as it holds for one host: usable TLSA records win, and where all are unusable, TLS is required."""
+    if not policy.dane or host.tlsa is None or policy.level in {"none", "dane", "fingerprint"}:
+        return policy
+    if usable(host.tlsa):
+        return replace(policy, level="dane", source=f"the TLSA records of {host.tlsa_base or host.name}", mx=())
+    if policy.level == "opportunistic":
+        return replace(policy, level="require", source=f"the TLSA records of {host.tlsa_base or host.name}")
+    return policy
 
 
 @dataclass(frozen=True, slots=True)

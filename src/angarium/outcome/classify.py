@@ -1,8 +1,9 @@
 """What a failure means: for whom it holds, and whether to try again.
 
 Job: `classify` turns the reply that decided for a recipient, or the want of one, into an Outcome. Input: reply code
-(0: no reply was seen), enhanced status, text and the phase of the dialogue, as the compiled session reports them.
-Output: the state that the recipient takes, the status to report, and a Scope: how far it reaches. It never fails.
+(0: no reply was seen), enhanced status (without a reply: this relay's own, or none), text and the phase of the
+dialogue, as the compiled session reports them. Output: the state that the recipient takes, the status to report, and a
+Scope: how far it reaches. It never fails.
 
     phase                   no reply             4yz                    5yz
     connection              deferred, site
@@ -100,6 +101,8 @@ def classify(
     """The outcome for one recipient. `accepted_recipients`: how many of the same transaction the host did take."""
     if code == 0:
         state, scope, status = _SILENCE.get(phase, _LOST)
+        if enhanced is not None:
+            status = EnhancedStatus(*enhanced)
         return Outcome(state, scope, status, 0, text, from_host=False, try_next_host=state is RecipientState.DEFERRED)
     status = EnhancedStatus.of_reply(code, enhanced)
     if 200 <= code < 300 and phase == Phase.PHASE_FINAL:

@@ -508,7 +508,7 @@ def test_octets_that_come_with_the_handshake_are_kept() -> None:
     transport = FakeTransport(client.session, client.peer, FakeSsl())
     client.session.tls_established(transport)
     client.session.feed(b"OP\r\n")
-    assert transport.take().endswith(b"250 LIMITS RCPTMAX=1000\r\n" + OK)
+    assert transport.take().endswith(b"250 REQUIRETLS\r\n" + OK)
     assert client.session.tls_version == b"TLSv1.3"
 
 

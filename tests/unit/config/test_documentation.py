@@ -22,7 +22,8 @@ BASE = {
     "node": ['hostname = "a.example"', 'spool = "/spool"'],
     "listener": ['name = "x"', 'listen = "127.0.0.1:99"', 'role = "relay"', 'relay_networks = ["10.0.0.0/8"]'],
     "tenant": ['name = "shop"', 'networks = ["10.0.0.0/8"]'],
-    "route": ['recipients = ["*"]', 'next_hop = "discard:"'],
+    "route": ['recipients = ["*"]', 'next_hop = "smtp://127.0.0.1:9"'],
+    "tls_policy": ['domains = ["*"]'],
 }
 
 
@@ -62,7 +63,7 @@ def document(key: str, written: str) -> str:
     else:
         text = f"{key} = {written}\n"
     for name, lines in tables.items():
-        header = f"[[{name}]]" if name in ("listener", "tenant", "route") else f"[{name}]"
+        header = f"[[{name}]]" if name in ("listener", "tenant", "route", "tls_policy") else f"[{name}]"
         text += "\n".join([header, *lines]) + "\n"
     return text
 

@@ -2,26 +2,34 @@
 
 S lines are what a host says, C lines what it must have heard. Directives:
 
-    @policy WORD     delivery.tls, before anything else; "opportunistic" unless it is there
+    @policy WORD ... the TLS policy, before anything else; "opportunistic" unless it is there. Behind it: ca (the one
+                     that has signed the certificates), fingerprint=CERTIFICATE or key=CERTIFICATE, name=NAME,
+                     mx=PATTERN, requiretls
     @hosts N         the next hop has N hosts, to be tried in this order
+    @tlsa U S M CERTIFICATE  a TLSA record of the first host, for a certificate of test_connection_transcripts.PARTIES
+    @certificate WORD what hosts have: one of PARTIES, stranger unless it is there
+    @again           another message comes
     @accept [N]      a connection comes to host N (1 unless it is there)
-    @secure          the host's side of the TLS handshake, with a certificate that nobody has signed
+    @secure          the host's side of the TLS handshake
+    @dropped_handshake  the same, and the client goes right behind it
     @refused_handshake  the same, and the client does not like it
     @garble          it answers the handshake with something else, and closes
     @lost            the host closes the connection
     @gone            the client has closed it
+    @tls ...         what was told of TLS so far, for each connection: good, or the result of RFC 8460 §4.3
     @outcome ...     what is settled of the message: state, status, text
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import trustme
 import uvloop
 
 from angarium._core.counters import Slab, Slot
@@ -32,14 +40,18 @@ from angarium._core.record import make_accepted, new_message
 from angarium.config.model import Delivery as DeliveryConfig
 from angarium.delivery.connection import Connector
 from angarium.delivery.egress import Egresses
+from angarium.delivery.mail_host import Tlsa
 from angarium.delivery.target import Host, Target, TlsPolicy
 from angarium.outcome.classify import classify
+from tests.support.certificates import Authority, Issued, self_signed
 from tests.support.clock import FakeClock
 from tests.support.transcript import Dialogue, Step, dialogues_of, matches, unescape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from angarium.delivery.tls_result import TlsOutcome
 
 DIALOGUES = dialogues_of("connection")
 PATIENCE_S = 10
@@ -53,19 +65,39 @@ def journal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journal]:
     journal.close()
 
 
+@dataclass(frozen=True)
+class Party:
+    """A certificate that a host may have, and what it speaks TLS with."""
+
+    issued: Issued
+    context: ssl.SSLContext
+
+
 @pytest.fixture(scope="module")
-def certificate() -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    trustme.CA().issue_cert("elsewhere.test").configure_cert(context)
-    return context
+def parties(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Party]:
+    """PARTIES: good, expired, other (of another name), all signed by `root`, which "ca" trusts; and a stranger."""
+    folder = tmp_path_factory.mktemp("certificates")
+    root = Authority("Root CA")
+    made = {
+        "root": root,
+        "good": root.issue("mx1.test"),
+        "expired": root.issue("mx1.test", days=(-20, -10)),
+        "other": root.issue("other.test"),
+        "stranger": self_signed("mx1.test"),
+    }
+    return {name: Party(one, one.server_context(folder, [root], name)) for name, one in made.items()}
 
 
 class Player:
     """Plays one dialogue."""
 
-    def __init__(self, dialogue: Dialogue, journal: Journal, certificate: ssl.SSLContext) -> None:
+    def __init__(self, dialogue: Dialogue, journal: Journal, parties: dict[str, Party], folder: Path) -> None:
         self.dialogue = dialogue
-        self.certificate = certificate
+        self.parties = parties
+        self.folder = folder
+        self.certificate = parties["stranger"].context
+        self.outcomes: list[TlsOutcome] = []
+        self.sent = 0
         self.counters = Slab.create(1).region(0)
         self.dispatcher = Dispatcher(self.counters, EventLog(None, self.counters))
         self.dispatcher.journals[journal.shard] = journal
@@ -80,22 +112,20 @@ class Player:
             chance=Random(1),
             settle=self._settle,
             loopback_only=True,
+            on_tls_result=self.outcomes.append,
         )
         self.settled: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
         self.streams: list[asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]]] = []
         self.servers: list[asyncio.Server] = []
         self.writers: list[asyncio.StreamWriter] = []
-        self.policy = "opportunistic"
+        self.policy = TlsPolicy()
+        self.tlsa: list[Tlsa] = []
         self.hosts = 1
 
     async def play(self) -> None:
         steps = list(self.dialogue.steps)
-        while steps and steps[0].kind == "@" and steps[0].words[0] in {"policy", "hosts"}:
-            step = steps.pop(0)
-            if step.words[0] == "policy":
-                self.policy = step.words[1]
-            else:
-                self.hosts = int(step.words[1])
+        while steps and steps[0].kind == "@" and steps[0].words[0] in {"policy", "hosts", "tlsa", "certificate"}:
+            self._prepare(*steps.pop(0).words)
         try:
             await self._listen()
             self._send()
@@ -115,6 +145,35 @@ class Player:
         assert self.settled.empty()
         assert self.counters.value(Slot.DELIVERY_CONNECTIONS) == self.egress.sessions
 
+    def _prepare(self, word: str, *rest: str) -> None:
+        match word, *rest:
+            case "policy", level, *settings:
+                self.policy = TlsPolicy(level)  # type: ignore[arg-type]
+                for setting in settings:
+                    name, _, value = setting.partition("=")
+                    self.policy = replace(self.policy, **self._setting(name, value))
+            case "hosts", number:
+                self.hosts = int(number)
+            case "tlsa", usage, selector, matching_type, name:
+                data = self.parties[name].issued.tlsa_data(int(selector), int(matching_type))
+                self.tlsa.append(Tlsa(int(usage), int(selector), int(matching_type), data))
+            case "certificate", name:
+                self.certificate = self.parties[name].context
+
+    def _setting(self, name: str, value: str) -> dict[str, Any]:
+        match name:
+            case "ca":
+                return {"ca": str(self.parties["root"].issued.write(self.folder, "ca")[0])}
+            case "fingerprint" | "key":
+                return {"fingerprints": (bytes.fromhex(self.parties[value].issued.fingerprint(of_key=name == "key")),)}
+            case "requiretls":
+                return {"requiretls": True}
+            case "mx":
+                return {"mx": (value,)}
+            case "nodane":
+                return {"dane": False}
+        return {name: value}
+
     async def _listen(self) -> None:
         port = 0
         for number in range(self.hosts):
@@ -133,8 +192,11 @@ class Player:
             self.servers.append(server)
             self.streams.append(streams)
         target = Target(
-            tuple(Host(f"mx{number + 1}.test", f"127.0.0.{number + 1}", port) for number in range(self.hosts)),
-            tls=TlsPolicy(self.policy),
+            tuple(
+                Host(f"mx{number}.test", f"127.0.0.{number}", port, tuple(self.tlsa) or None if number == 1 else None)
+                for number in range(1, self.hosts + 1)
+            ),
+            tls=self.policy,
         )
         self.port = port
         self.queue = ReadyQueue(
@@ -144,7 +206,8 @@ class Player:
     def _send(self) -> None:
         envelope = {"reverse_path": b"s@example.org", "recipients": [(b"b@example.net", 0, b"")], "received_us": 1}
         self.dispatcher.place = lambda message: self.dispatcher.send(message, self.queue, [0])
-        self.dispatcher.adopt(new_message(make_accepted(envelope, b"Subject: test\r\n\r\nhello\r\n", 1 << 22)))
+        self.sent += 1
+        self.dispatcher.adopt(new_message(make_accepted(envelope, b"Subject: test\r\n\r\nhello\r\n", self.sent << 22)))
 
     def _settle(self, delivery: Delivery) -> None:
         assert delivery.results is not None
@@ -173,6 +236,16 @@ class Player:
                 assert (await self.reader.readexactly(1)) == b"\x16"
                 self.writer.write(b"500 what is that?\r\n")
                 self.writer.close()
+            case "dropped_handshake":
+                with contextlib.suppress(ssl.SSLError, ConnectionError):
+                    await self.writer.start_tls(self.certificate)
+                with contextlib.suppress(ssl.SSLError, ConnectionError):
+                    assert await self.reader.read() == b"", "the client says something"
+            case "again":
+                self._send()
+            case "tls":
+                results = " ".join(outcome.result or "good" for outcome in self.outcomes)
+                assert results == " ".join(step.words[1:]), f"{self.dialogue.file}.txt:{step.line}: {results}"
             case "lost":
                 self.writer.close()
             case "gone":
@@ -189,6 +262,6 @@ class Player:
 
 
 @pytest.mark.parametrize("dialogue", DIALOGUES, ids=str)
-def test_as_it_is_written(dialogue: Dialogue, journal: Journal, certificate: ssl.SSLContext) -> None:
+def test_as_it_is_written(dialogue: Dialogue, journal: Journal, parties: dict[str, Party], tmp_path: Path) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # the loop whose transports change protocols
-        runner.run(Player(dialogue, journal, certificate).play())
+        runner.run(Player(dialogue, journal, parties, tmp_path).play())

@@ -16,13 +16,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from angarium.delivery.dane import (
     MOST_CERTIFICATES,
     MOST_SIGNATURES,
-    Tlsa,
     TlsResult,
     name_matches,
     public_key_of,
     usable,
     verify,
 )
+from angarium.delivery.mail_host import Tlsa
 from tests.support.certificates import Authority, Issued, self_signed
 from tests.support.peers import require
 
