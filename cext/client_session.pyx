@@ -173,7 +173,7 @@ cdef class Egress:
 cdef class ClientSession(Carrier):
     def __init__(self, Egress egress, ReadyQueue queue, transport, bytes host, uint32_t capabilities,
                  *, uint64_t size_limit=0,
-                 uint32_t transactions_limit=0, uint32_t recipients_limit=0):
+                 uint32_t transactions_limit=0, uint32_t recipients_limit=0, bytes tls=None):
         self.egress = egress
         self.queue = queue
         self.transport = transport
@@ -182,6 +182,7 @@ cdef class ClientSession(Carrier):
         self.size_limit = size_limit
         self.transactions_limit = transactions_limit
         self.recipients_limit = recipients_limit
+        self.tls = tls
         self._parser = ReplyParser()
         self._expecting = PHASE_IDLE
         self._born = monotonic()
@@ -367,6 +368,7 @@ cdef class ClientSession(Carrier):
         self._limit(delivery)
         self._current = delivery
         delivery.host = self.host
+        delivery.tls = self.tls
         delivery.dsn_passed_on = self.capabilities & CAPABILITY_DSN != 0
         self._rcpt_answered = self._rcpt_accepted = 0
         self._answered = self._content_sent = self._mail_refused = False
@@ -666,6 +668,7 @@ cdef class ClientSession(Carrier):
         """The envelope of the next delivery is on its way already."""
         self._current = self._ahead
         self._current.host = self.host
+        self._current.tls = self.tls
         self._current.dsn_passed_on = self.capabilities & CAPABILITY_DSN != 0
         self._ahead = None
         self._rcpt_answered = self._rcpt_accepted = 0

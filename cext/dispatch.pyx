@@ -953,7 +953,7 @@ cdef class Dispatcher(Taker):
             message.states[index] = RECIPIENT_DELIVERED
             self.events.attempt(b"delivery", message, delivery.buffer, index,
                                 delivery.queue.next_hop, delivery.queue.site,
-                                reply, text, attempt_s)
+                                reply, text, attempt_s, delivery.tls)
         slot_add(slots, Slot.DELIVERY_ATTEMPTS, 1)
         slot_add(slots, Slot.DELIVERY_DELIVERED_RECIPIENTS, delivery.recipients)
         slot_add(slots, Slot.DELIVERY_OCTETS, delivery.buffer.end - delivery.buffer.data_begin)
@@ -983,7 +983,7 @@ cdef class Dispatcher(Taker):
         if enhanced is not None:
             reply.enhanced_class, reply.enhanced_subject, reply.enhanced_detail = enhanced
         self.events.attempt(PyBytes_AS_STRING(name), delivery.message, delivery.buffer, index, delivery.queue.next_hop,
-                            delivery.queue.site, &reply, text, delivery.seconds())
+                            delivery.queue.site, &reply, text, delivery.seconds(), delivery.tls)
 
     cdef int close(self, Delivery delivery) except -1:
         """A delivery is over and its recipients' states are set."""

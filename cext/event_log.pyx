@@ -310,8 +310,11 @@ cdef class EventLog:
 
     cdef int attempt(self, const char *event, Message message, MailBuffer buffer, int recipient,
                      bytes next_hop, bytes site,
-                     Reply *reply, bytes text, double attempt_s) except -1:
-        """What one attempt came to for one recipient. `event`: delivery, deferral, bounce or in_doubt."""
+                     Reply *reply, bytes text, double attempt_s, bytes tls) except -1:
+        """What one attempt came to for one recipient. `event`: delivery, deferral, bounce or in_doubt.
+
+        `tls` is the connection's, as JSON; None: it had none, or there was no connection.
+        """
         cdef char id[13]
         cdef Text value
         cdef Recipient who
@@ -371,6 +374,9 @@ cdef class EventLog:
         self._seconds(now.tv_sec + now.tv_nsec * 1e-9 - message.received_us * 1e-6)
         self._put(b',"attempt_s":', 13)
         self._seconds(attempt_s)
+        if tls is not None:
+            self._put(b',"tls":', 7)
+            self._put(PyBytes_AS_STRING(tls), PyBytes_GET_SIZE(tls))
         return self._end()
 
     cdef int rejected(self, Text client, Text greeting, Text tenant, Text reverse_path, Text recipient,

@@ -173,8 +173,11 @@ def test_what_a_host_s_records_ask_for(world: World, name: str) -> None:
     if case.outcome in {"dane", "none", "plaintext"}:
         mail = host.wait_mail(f"a@{name}.test")
         assert mail.tls == (case.outcome != "plaintext")
+        event = world.relay.wait_event("delivery", id=queue_id)
+        assert event.get("tls", {}).get("authentication", "plaintext") == case.outcome
         if mail.tls:
             assert f"mx.{name}.test" in world.asked
+            assert event["tls"]["version"] == "TLSv1.3"
         return
     failed = world.relay.wait_event("tls_failed", host=f"mx.{name}.test")
     assert (failed["reason"], failed["then"]) == (case.outcome, "next host")

@@ -359,7 +359,7 @@ def check_event(line: dict[str, Any]) -> None:
     """One line of the log against the page."""
     name = line["event"]
     events, types = documented_events(), documented_types()
-    optional = {"login", "traffic", "priority", "hold_until"}
+    optional = {"login", "traffic", "priority", "hold_until", "tls"}
     assert set(line) - {"time", "event"} <= events[name], line
     assert events[name] - set(line) <= optional, line
     for field, value in line.items():

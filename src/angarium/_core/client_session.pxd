@@ -58,6 +58,7 @@ cdef class ClientSession(Carrier):
     cdef readonly ReadyQueue queue
     cdef readonly object transport
     cdef readonly bytes host                 # what we are connected to: name and address
+    cdef readonly bytes tls                  # version, cipher, how the host was authenticated, as JSON; None: plaintext
     cdef readonly uint32_t capabilities
     cdef readonly uint64_t size_limit        # 0: none known
     cdef readonly uint32_t transactions      # done

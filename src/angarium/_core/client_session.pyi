@@ -87,8 +87,10 @@ class ClientSession(Carrier, BufferedProtocol):
         size_limit: int = 0,
         transactions_limit: int = 0,
         recipients_limit: int = 0,
+        tls: bytes | None = None,
     ) -> None:
-        """capabilities: bits of Capability. Limits: 0 means none. host: name and address, for texts."""
+        """capabilities: bits of Capability. Limits: 0 means none. host: name and address, for texts. tls: what the
+        connection has, as JSON for the event log; None: plaintext."""
     @property
     def egress(self) -> Egress: ...
     @property
@@ -97,6 +99,8 @@ class ClientSession(Carrier, BufferedProtocol):
     def transport(self) -> Any: ...
     @property
     def host(self) -> bytes: ...
+    @property
+    def tls(self) -> bytes | None: ...
     @property
     def capabilities(self) -> int: ...
     @property

@@ -27,6 +27,7 @@ cdef class Delivery:
     cdef readonly double began               # monotonic; when a connection took it
     cdef readonly int transfers              # connections that took it so far
     cdef public bytes host                   # the connection that took it last: name[address]:port
+    cdef public bytes tls                    # what that connection has, as JSON; None: plaintext
     cdef public bint dsn_passed_on           # that host offers DSN: telling the sender of success is its matter
     cdef public object results               # None, or [(recipient index, code, enhanced or None, text, phase)]
     cdef Delivery _next                      # in its ready queue

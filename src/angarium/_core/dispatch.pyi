@@ -27,6 +27,7 @@ class Delivery:
 
     results: list[_Result] | None
     host: bytes | None
+    tls: bytes | None
     dsn_passed_on: bool
     @property
     def message(self) -> Message: ...

@@ -22,7 +22,7 @@ cdef class EventLog:
     cdef int accepted(self, Message message, MailBuffer buffer, const char *protocol, double seconds) except -1
     cdef int attempt(self, const char *event, Message message, MailBuffer buffer, int recipient,
                      bytes next_hop, bytes site,
-                     Reply *reply, bytes text, double attempt_s) except -1
+                     Reply *reply, bytes text, double attempt_s, bytes tls) except -1
     cdef int rejected(self, Text client, Text greeting, Text tenant, Text reverse_path, Text recipient,
                       const char *reply) except -1
     cdef int _room(self, size_t n) except -1

@@ -248,6 +248,7 @@ class Connector:
             size_limit=number(extensions.get("size", "")),
             transactions_limit=lowest(terms.messages_per_connection, limit_of(extensions.get("limits", ""), "MAILMAX")),
             recipients_limit=limit_of(extensions.get("limits", ""), "RCPTMAX"),
+            tls=None if secured is None else secured.as_json(),
         )
         transport.set_protocol(session)
         return session

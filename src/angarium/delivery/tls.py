@@ -16,9 +16,10 @@ then."""
 from __future__ import annotations
 
 import hashlib
+import json
 import ssl
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import aiosmtplib
@@ -52,6 +53,10 @@ class Reached:
     version: str
     cipher: str
     authentication: Authentication
+
+    def as_json(self) -> bytes:
+        """As the event log has it."""
+        return json.dumps(asdict(self), separators=(",", ":")).encode()
 
 
 class Contexts:
