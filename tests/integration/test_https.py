@@ -8,8 +8,8 @@ import pytest
 import trustme
 
 from angarium.delivery.https import HttpsClient, PostFailure
+from angarium.delivery.mail_host import ResolutionFailure
 from angarium.delivery.policy_store import FetchFailure
-from angarium.delivery.resolver import ResolutionFailure
 from tests.support.https import Answer, HttpsServer
 
 if TYPE_CHECKING:

@@ -26,9 +26,9 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from angarium import __version__
+from angarium.delivery.mail_host import ResolutionFailure
 from angarium.delivery.mta_sts import LARGEST_POLICY
 from angarium.delivery.policy_store import FetchFailure
-from angarium.delivery.resolver import ResolutionFailure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

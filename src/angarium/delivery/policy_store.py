@@ -42,14 +42,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from angarium.delivery.mail_host import ResolutionFailure
 from angarium.delivery.mta_sts import Mode, Policy, PolicyError, parse_policy, record_id
-from angarium.delivery.resolver import ResolutionFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from angarium.clock import Clock
+    from angarium.delivery.mail_host import TextRecords
     from angarium.outcome.tls_report import ResultType
 
 __all__ = ["FetchFailure", "PolicyAnswer", "PolicyLimits", "PolicyStore"]
@@ -138,7 +139,7 @@ class PolicyStore:
 
     def __init__(
         self,
-        resolve_txt: Callable[[str], Awaitable[tuple[Sequence[bytes], float]]],
+        resolve_txt: Callable[[str], Awaitable[TextRecords]],
         fetch: Callable[[str], Awaitable[bytes]],
         folder: Path,
         clock: Clock,
@@ -146,9 +147,8 @@ class PolicyStore:
         report: Callable[[str, ResultType, str], None] | None = None,
         limits: PolicyLimits | None = None,
     ) -> None:
-        """`resolve_txt` gives the TXT records of a name, each with its strings joined, and the monotonic time up to
-        which they hold; none where there are none; ResolutionFailure when no server has an answer. `fetch` gives the
-        policy file of a domain, or FetchFailure.
+        """`resolve_txt` gives the TXT records of a name, ResolutionFailure when no server has an answer; `fetch` the policy
+        file of a domain, or FetchFailure.
         """
         self.fetches = 0
         self.fetch_failures = 0
@@ -177,10 +177,10 @@ class PolicyStore:
             kept.used = self._clock.now()
             self._kept.move_to_end(domain)
         try:
-            records, expires = await self._resolve_txt(f"_mta-sts.{domain}")
+            answer = await self._resolve_txt(f"_mta-sts.{domain}")
         except ResolutionFailure:
             return self._answer(domain, self._clock.monotonic() + DNS_FAILURE_S)
-        found = record_id(records)
+        found, expires = record_id(answer.records), answer.expires
         if found is None or (kept is not None and kept.id == found):
             return self._answer(domain, expires)
         failed = self._failed_before(domain, found)
@@ -311,10 +311,10 @@ class PolicyStore:
 
     async def _refresh(self, domain: str) -> None:
         try:
-            records, _ = await self._resolve_txt(f"_mta-sts.{domain}")
+            answer = await self._resolve_txt(f"_mta-sts.{domain}")
         except ResolutionFailure:
             return
-        found = record_id(records)
+        found = record_id(answer.records)
         if found is not None and self._failed_before(domain, found) is None:
             await self._wait_for(self._start(domain, found), None)
 

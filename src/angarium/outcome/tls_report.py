@@ -1,9 +1,9 @@
 """Reports of TLS results, RFC 8460: what is counted, where a report is wanted, and the report itself. Values only.
 
-A worker counts TlsResults: one for each session with a mail host that was set up over TLS, or should have been and was
-not. They are gathered for a node and a day of UTC (angarium.outcome.tls_results). `build_report` makes a day's report
-about one domain as JSON (§4), `report_file` compresses it, `report_name` gives the file its name (§5.1), `report_mail`
-puts it into a message (§5.3), and `report_addresses` reads where the domain wants it (§3).
+A worker counts SessionResults: one for each session with a mail host that was set up over TLS, or should have been and
+was not. They are gathered for a node and a day of UTC (angarium.outcome.tls_archive). `build_report` makes a day's
+report about one domain as JSON (§4), `report_file` compresses it, `report_name` gives the file its name (§5.1),
+`report_mail` puts it into a message (§5.3), and `report_addresses` reads where the domain wants it (§3).
 
 Input: values; time and ids are passed in. Output: octets, values. Nothing here fails: a record that is none wants no
 report. What comes from outside (host names, greetings, policies) is escaped by JSON, and no header field is made of it.
@@ -36,7 +36,7 @@ __all__ = [
     "PolicyType",
     "ReportPolicy",
     "ResultType",
-    "TlsResult",
+    "SessionResult",
     "build_report",
     "report_addresses",
     "report_file",
@@ -82,7 +82,7 @@ class ReportPolicy(Struct, frozen=True, order=True):
     hosts: tuple[str, ...] = ()
 
 
-class TlsResult(Struct, frozen=True):
+class SessionResult(Struct, frozen=True):
     """How one session came out; equal ones are counted together. Without `failure` it was a success."""
 
     policy: ReportPolicy

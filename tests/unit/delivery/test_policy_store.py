@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from angarium.delivery.mail_host import ResolutionFailure, TextRecords
 from angarium.delivery.mta_sts import Policy
 from angarium.delivery.policy_store import (
     DAY_S,
@@ -19,7 +20,6 @@ from angarium.delivery.policy_store import (
     PolicyLimits,
     PolicyStore,
 )
-from angarium.delivery.resolver import ResolutionFailure
 from tests.support.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -66,13 +66,14 @@ class World:
         self.ids[domain] = record
         self.files[domain] = text
 
-    async def resolve(self, name: str) -> tuple[list[bytes], float]:
+    async def resolve(self, name: str) -> TextRecords:
         if self.dns_down:
             raise ResolutionFailure(False, 451, (4, 4, 3), "no name server had an answer")
         prefix, _, domain = name.partition(".")
         assert prefix == "_mta-sts"
         record = self.ids.get(domain)
-        return [] if record is None else [f"v=STSv1; id={record};".encode()], self.clock.monotonic() + TTL_S
+        records = () if record is None else (f"v=STSv1; id={record};".encode(),)
+        return TextRecords(name, records, False, self.clock.monotonic() + TTL_S)
 
     async def fetch(self, domain: str) -> bytes:
         self.fetched.append(domain)
