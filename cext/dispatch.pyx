@@ -289,6 +289,10 @@ cdef class ReadyQueue:
         """pop for callers in Python."""
         return self.pop()
 
+    def peek(self) -> Delivery | None:
+        """What take would return."""
+        return self.first()
+
     def put_back(self, Delivery delivery):
         """A delivery that was taken and not begun goes first again."""
         self.push(delivery, True)

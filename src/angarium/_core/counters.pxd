@@ -62,6 +62,7 @@ cpdef enum Slot:
     DELIVERY_CONNECTIONS
     DELIVERY_READY                   # messages that may go now
     DELIVERY_SCHEDULED               # messages that wait for their time
+    DELIVERY_MTA_STS_POLICIES        # policies of domains that are kept
     # outcome
     OUTCOME_NOTIFICATIONS_WAITING    # notifications that no journal has taken yet
 
@@ -171,6 +172,15 @@ cpdef enum Slot:
     OUTCOME_NOTIFICATIONS_PUT_OFF    # no room to wait: it is tried again with the message
     OUTCOME_NOTIFICATIONS_DROPPED    # of success, and no room to wait
     OUTCOME_DOUBLE_BOUNCES           # notifications that could not be delivered
+    # MTA-STS: policy files that were asked for
+    DELIVERY_MTA_STS_FETCHED
+    DELIVERY_MTA_STS_FAILED
+    # outcome: reports of TLS results to domains
+    OUTCOME_TLS_RESULTS              # of sessions, gathered
+    OUTCOME_TLS_RESULTS_DROPPED      # without room
+    OUTCOME_TLS_REPORTS_MAILED
+    OUTCOME_TLS_REPORTS_POSTED
+    OUTCOME_TLS_REPORTS_FAILED       # given up
     # processes
     WORKER_STARTS
 

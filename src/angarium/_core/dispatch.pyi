@@ -104,6 +104,8 @@ class ReadyQueue:
     def sent(self) -> int: ...
     def take(self) -> Delivery | None:
         """The next delivery; None when there is none, or the dispatcher is stopped."""
+    def peek(self) -> Delivery | None:
+        """What take would return; it stays where it is."""
     def put_back(self, delivery: Delivery) -> None:
         """A delivery that was taken and not begun goes first again."""
     def wake(self) -> None:

@@ -48,6 +48,7 @@ from angarium.admin.queue import LIST_MAX
 from angarium.admin.sandbox_mail import SandboxMail
 from angarium.admin.services import UNREACHABLE_HEADER, Services, ServicesDependency
 from angarium.admin.suspensions import HANDLERS as SUSPENSION_HANDLERS
+from angarium.admin.tls_report import HANDLERS as TLS_REPORT_HANDLERS
 from angarium.admin.workers import TIMEOUT_S, Answer, Question
 from angarium.delivery.lookup_protocol import STATUS
 from angarium.delivery.mail_host import ResolutionFailure
@@ -242,6 +243,7 @@ _HANDLERS: list[ControllerRouterHandler] = [
     status,
     *QUEUE_HANDLERS,
     *SUSPENSION_HANDLERS,
+    *TLS_REPORT_HANDLERS,
     sandbox_list,
     sandbox_show,
     sandbox_raw,

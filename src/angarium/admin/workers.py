@@ -55,6 +55,9 @@ class Question(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
     by: str = ""
     wait_s: float = 0.0
+    reverse_path: str = ""
+    recipient: str = ""
+    mail_data: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,16 @@ class Workers:
         line = msgspec.json.encode(question) + b"\n"
         timeout_s = self._timeout_s + patience_s
         return await asyncio.gather(*(self._ask_one(i, line, decoder, timeout_s) for i in range(len(self._paths))))
+
+    async def ask_any(self, question: Question, decoder: msgspec.json.Decoder[T]) -> Answer[T]:
+        """Put a question to one worker after the other until one answers; the last one's answer when none does."""
+        answer: Answer[T] = Answer(0, None, "there are no workers")
+        line = msgspec.json.encode(question) + b"\n"
+        for worker in range(len(self._paths)):
+            answer = await self._ask_one(worker, line, decoder, self._timeout_s)
+            if answer.answered:
+                break
+        return answer
 
     async def export(self, worker: int, question: Question) -> AsyncIterator[tuple[ExportedMessage, bytes]]:
         """The messages that one worker has, each with its mail data. WorkerFailure when it does not end well."""

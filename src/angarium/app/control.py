@@ -51,6 +51,9 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
     reason: str = ""
     by: str = ""
     wait_s: float = 0.0
+    reverse_path: str = ""
+    recipient: str = ""
+    mail_data: str = ""
 
     def numbers(self) -> list[int] | None:
         """The ids; None when none are given."""
@@ -155,6 +158,8 @@ class ControlServer:
                 return self._operations.cancel(request.operation or "")
             case "suspensions":
                 return self.read_suspensions()
+            case "submit":
+                return await self._submit(request)
         raise ValueError(f"unknown op: {request.op}")
 
     def _status(self) -> dict[str, Any]:
@@ -184,6 +189,15 @@ class ControlServer:
         )
         self._operations.start(order)
         return await self._operations.wait(order.operation, min(request.wait_s, LONGEST_WAIT_S))
+
+    async def _submit(self, request: Request) -> str:
+        """Queue a message of the relay's own; its id, when it is on disk."""
+        try:
+            return await self._worker.submission.submit(
+                request.reverse_path.encode(), request.recipient.encode(), request.mail_data.encode()
+            )
+        except OSError as failure:
+            raise ValueError(f"no journal takes it: {failure}") from None
 
     async def _export(self, request: Request, writer: asyncio.StreamWriter) -> dict[str, int]:
         """Write every message that is meant: a line with what is known of it, then its mail data."""

@@ -1,6 +1,7 @@
 """The lookup process: what the workers of a node ask about the world outside, with one cache for all of them.
 
-Nothing slow or foreign is on a worker's loop: DNS is here. Input: the configuration, the listening Unix socket that
+Nothing slow or foreign is on a worker's loop: DNS is here, and what concerns TLS policies and reports
+(angarium.app.tls_desk). Input: the configuration, the listening Unix socket that
 the supervisor keeps, so that requests wait in it while this process is replaced. It runs until SIGTERM, then answers
 what it can within GRACE_S; the rest is asked again of its successor.
 
@@ -18,14 +19,25 @@ import signal
 from typing import TYPE_CHECKING
 
 from angarium._core.counters import Slot
+from angarium.app.tls_desk import TlsDesk
 from angarium.clock import SystemClock
-from angarium.delivery.lookup_protocol import HOST_ADDRESSES, MAIL_HOSTS, STATUS, TLSA, TXT, LookupStatus
+from angarium.delivery.lookup_protocol import (
+    HOST_ADDRESSES,
+    MAIL_HOSTS,
+    STATUS,
+    TLS_REPORTS,
+    TLS_RESULTS,
+    TLSA,
+    TXT,
+    LookupStatus,
+)
 from angarium.delivery.lookup_server import LookupServer
 from angarium.delivery.own_address import OwnAddresses
 from angarium.delivery.resolver import Resolver, families_of_machine
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
 
     from angarium._core.counters import Counters
     from angarium.config.model import Config
@@ -41,7 +53,7 @@ GRACE_S = 2.0
 class Lookup:
     """One lookup process."""
 
-    def __init__(self, config: Config, counters: Counters) -> None:
+    def __init__(self, config: Config, counters: Counters, worker_sockets: Sequence[str]) -> None:
         clock = SystemClock()
         counters.reset_gauges()
         own = OwnAddresses(
@@ -63,17 +75,21 @@ class Lookup:
             is_own=own.__contains__,
         )
         self.server = server = LookupServer()
-        server.answer(MAIL_HOSTS, self._resolver.mail_hosts)
+        self._tls = TlsDesk(config, counters, self._resolver, clock, worker_sockets)
+        server.answer(MAIL_HOSTS, self._tls.mail_hosts)
         server.answer(HOST_ADDRESSES, lambda asked: self._resolver.host_addresses(*asked))
         server.answer(TLSA, self._resolver.tlsa)
         server.answer(TXT, self._resolver.txt)
         server.answer(STATUS, self._status)
+        server.answer(TLS_RESULTS, self._tls.gather)
+        server.answer(TLS_REPORTS, self._tls.reports)
 
     async def run(self, sock: socket.socket, ready_fd: int) -> None:
         """Serve until SIGTERM. One octet on ready_fd says that requests are answered."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        await self._tls.start()
         await self.server.start(sock)
         os.write(ready_fd, b"1")
         os.close(ready_fd)
@@ -82,6 +98,7 @@ class Lookup:
                 await asyncio.wait_for(self._stop.wait(), PUBLISH_S)
             self._publish()
         await self.server.close(GRACE_S)
+        await self._tls.close()
         await self._resolver.close()
         self._publish()
 
@@ -91,6 +108,7 @@ class Lookup:
         return LookupStatus(os.getpid(), uptime_s, resolver.entries, resolver.under_way)
 
     def _publish(self) -> None:
+        self._tls.publish()
         resolver = self._resolver
         counted = (resolver.queries, resolver.cache_hits, resolver.failures, resolver.stale_answers)
         slots = (

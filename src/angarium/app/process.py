@@ -83,7 +83,7 @@ def main() -> None:
         from angarium.app.lookup import Lookup  # noqa: PLC0415  # a worker needs none of it
 
         async def look_up() -> None:
-            await Lookup(config, slab.region(orders.number)).run(sockets[0], orders.ready_fd)
+            await Lookup(config, slab.region(orders.number), orders.worker_sockets).run(sockets[0], orders.ready_fd)
 
         uvloop.run(look_up())
         return

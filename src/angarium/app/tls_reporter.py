@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from angarium.clock import Clock
     from angarium.delivery.mail_host import TextRecords
-    from angarium.outcome.tls_archive import DueReport, State, TlsArchive
+    from angarium.outcome.tls_archive import DueReport, ReportState, State, TlsArchive
     from angarium.outcome.tls_report import DayReport, SessionResult
 
 __all__ = ["SubmitFailure", "TlsReporter"]
@@ -106,9 +106,19 @@ class TlsReporter:
         self.dropped += await self._call(self._archive.add, day, results)
         self.results += sum(count for _, count in results)
 
-    async def reports(self, day: date, domain: str | None, limit: int) -> list[DayReport]:
-        """What was gathered on a day, of all domains or of one."""
-        return await self._call(self._archive.reports, day, domain, limit)
+    async def reports(
+        self, day: date, domain: str | None, limit: int
+    ) -> tuple[tuple[DayReport, tuple[ReportState, ...]], ...]:
+        """What was gathered on a day, of all domains or of one, and how far the reports about it are."""
+        return await self._call(self._reports, day, domain, limit)
+
+    def _reports(
+        self, day: date, domain: str | None, limit: int
+    ) -> tuple[tuple[DayReport, tuple[ReportState, ...]], ...]:
+        return tuple(
+            (report, tuple(self._archive.states(day, report.domain)))
+            for report in self._archive.reports(day, domain, limit)
+        )
 
     async def run(self) -> None:
         """Report until cancelled."""
@@ -128,7 +138,7 @@ class TlsReporter:
             ready = _start(day + timedelta(days=1)) + GRACE_S
             if day < today and ready <= now:
                 await self._call(self._archive.plan, day, partial(self._due, ready, now))
-        while due := await self._call(self._archive.due, now, PARALLEL):
+        while due := await self._call(self._archive.due, self._clock.now(), PARALLEL):
             await asyncio.gather(*(self._carry(report) for report in due))
 
     async def close(self) -> None:

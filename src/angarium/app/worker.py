@@ -29,6 +29,7 @@ from angarium._core.record import MessageState, keep_heap, memory_octets, trim_h
 from angarium._core.server_session import Reception
 from angarium.app.bouncer import Bouncer
 from angarium.app.control import ControlServer
+from angarium.app.submission import Submission
 from angarium.clock import SystemClock
 from angarium.config.resolve import memory_budget_octets
 from angarium.config.wording import read_wordings
@@ -39,6 +40,7 @@ from angarium.delivery.egress import Egresses
 from angarium.delivery.lookup_client import LookupClient
 from angarium.delivery.lookup_protocol import socket_path
 from angarium.delivery.route import MailCircumstances, RouteTable
+from angarium.delivery.tls_account import TlsAccount
 from angarium.delivery.tls_policy import TlsPolicies
 from angarium.ingress.listener import listen
 from angarium.mail.address import folded_domain, split_mailbox
@@ -80,6 +82,7 @@ KEPT_OCTETS = 1 << 20  # no more free memory is kept
 SWEEP_S = 60.0  # in so long every queued message is looked at once: has its time come to an end?
 LEAST_SWEPT = 256
 MOST_TOLD = 50  # notifications of expiry and delay written in one tick; the next round finds the others again
+LAST_RESULTS_S = 1.0  # for what was counted of TLS, when a worker ends
 SPARE_TICKS = 20  # segments that are done come back as spares: one is made only when none has for so long
 
 
@@ -239,6 +242,7 @@ class Worker:
             wordings=self._wordings(),
             longest_original_octets=config.notification.original_size_octets,
         )
+        self.submission = Submission(self.intake, clock, hostname=config.node.hostname)
         chance = random.Random()
         self.recorder = recorder = Recorder(
             dispatcher,
@@ -252,6 +256,7 @@ class Worker:
             tell=self.bouncer.tell,
             in_doubt=config.queue.in_doubt,
         )
+        self.tls_account = TlsAccount(clock)
         self.connector = Connector(
             self.egress,
             self.counters,
@@ -261,6 +266,7 @@ class Worker:
             settle=recorder.settle,
             loopback_only=config.sandbox,
             families=families_of(config.delivery.address_family),
+            on_tls_result=self.tls_account.note,
         )
         self.lookup = LookupClient(
             socket_path(self.spool), monotonic=clock.monotonic, random=chance, on_change=self._say_lookup
@@ -405,6 +411,7 @@ class Worker:
             self.ledger.check()
             self.counters.set(Slot.QUEUE_LIVING_OCTETS, sum(journal.living_octets for journal in self.journals))
             self.compactor.tick(self.journals)
+            self._hand_over_tls_results()
             self.control.read_suspensions(only_if_changed=True)
         if count % HEAL_TICKS == 0:
             for journal in self.journals:
@@ -458,6 +465,13 @@ class Worker:
             log.error("the lookup process does not answer; mail whose hosts are not known waits")
         else:
             log.info("the lookup process answers again")
+
+    def _hand_over_tls_results(self) -> None:
+        if not self.tls_account.pending:
+            return
+        task = asyncio.ensure_future(self.tls_account.hand_over(self.lookup))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     def _first_spare(self, journal: Journal) -> None:
         """Before there is mail: the segment that the first messages will be written to."""
@@ -548,6 +562,8 @@ class Worker:
                 journal.flush()
         await self.connector.close()
         await self.router.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.tls_account.hand_over(self.lookup), LAST_RESULTS_S)
         await self.lookup.close()
         await self.compactor.close()
         for journal in self.journals:

@@ -38,6 +38,7 @@ COMMANDS: dict[str, Entry] = {
     "queue": Entry("angarium.cli.queue:queue", "Look at the queue; retry, hold, delete, bounce, export messages."),
     "suspend": Entry("angarium.cli.suspend:suspend", "Stop delivery by domain, site, source or tenant, for a time."),
     "resume": Entry("angarium.cli.suspend:resume", "Start it again."),
+    "tls-report": Entry("angarium.cli.tls_report:tls_report", "How TLS to mail hosts went, as it is reported to them."),
     "send": Entry("angarium.cli.send:send", "Submit a message."),
     "bench": Entry("angarium.cli.bench:bench", "Measure a relay: generator, relay and sink in one."),
 }

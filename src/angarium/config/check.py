@@ -18,6 +18,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from angarium.config.address import covers_everything, parse_host
+from angarium.config.check_mta_sts import check_mta_sts, check_tls_report
 from angarium.config.check_route import check_route, check_shadows, check_stays
 from angarium.config.check_tls import check_tls, read_file
 from angarium.config.problem import nearest
@@ -51,6 +52,8 @@ def check_all(config: Config, findings: Findings) -> None:
     _check_retry(config.queue.retry, ("queue", "retry"), findings)
     _check_routes(config, findings)
     _check_notification(config, findings)
+    check_mta_sts(config, findings)
+    check_tls_report(config, findings)
     if config.sandbox:
         check_nothing_leaves(config, findings)
 

@@ -15,7 +15,7 @@ from msgspec import Meta, Struct, field
 from angarium.config.address import SPECIAL_PURPOSE, DnsServer, ListenAddress, Network
 from angarium.config.fingerprint import Fingerprint
 from angarium.config.next_hop import NextHop, NextHopKind
-from angarium.config.units import Count, Duration, FilePath, MemoryBudget, PositiveDuration, Size
+from angarium.config.units import Count, Duration, FilePath, MemoryBudget, PositiveDuration, Size, Unit
 from angarium.mail.pattern import AddressPattern, SenderPattern, TextPattern
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Hop",
     "Limits",
     "Listener",
+    "MtaSts",
     "Node",
     "Notification",
     "Pipe",
@@ -42,6 +43,7 @@ __all__ = [
     "Tenant",
     "Timeouts",
     "Tls",
+    "TlsReport",
     "TlsRule",
     "TlsSettings",
     "dump",
@@ -322,6 +324,28 @@ class Notification(Section, frozen=True):
     original_size_octets: Annotated[Size, Meta(ge=0, le=50_000_000)] = 50_000  # of what is returned whole
 
 
+class MtaSts(Section, frozen=True):
+    """What domains ask for by MTA-STS (RFC 8461). Never in a sandbox."""
+
+    enabled: bool = True
+    ca_file: FilePath | None = None  # that vouch for policy files, and where reports go by HTTPS; None: the system's
+    port: Annotated[int, Meta(ge=1, le=65535)] = 443  # of policy files; another one is for tests
+
+
+class TlsReport(Section, frozen=True):
+    """Reports of TLS results to the domains that ask for them (RFC 8460). Never in a sandbox."""
+
+    enabled: bool = True
+    organization: str | None = None  # None: node.hostname
+    contact: str | None = None  # None: postmaster at node.hostname
+    delay_s: Annotated[float, Meta(ge=0, le=82800), Unit.DURATION] = 4 * 3600.0  # over which reports are spread
+    keep_s: Annotated[float, Meta(ge=2 * 86400), Unit.DURATION] = 14 * 86400.0
+
+    def contact_of(self, node: Node) -> str:
+        """The address that reports come from."""
+        return self.contact or f"postmaster@{node.hostname}"
+
+
 class Config(Section, frozen=True):
     """Everything."""
 
@@ -338,6 +362,8 @@ class Config(Section, frozen=True):
     route: tuple[Route, ...] = ()
     tls_policy: tuple[TlsRule, ...] = ()
     notification: Notification = field(default_factory=Notification)
+    mta_sts: MtaSts = field(default_factory=MtaSts)
+    tls_report: TlsReport = field(default_factory=TlsReport)
     sandbox: bool = False  # nothing may leave the machine
 
     def limits_of(self, listener: Listener) -> Limits:

@@ -23,7 +23,7 @@ from angarium.delivery.handoff import HandOffs, per_recipient
 from angarium.delivery.mail_host import ResolutionFailure
 from angarium.delivery.route import MailCircumstances
 from angarium.delivery.target import Host, HostShare, SessionTerms, Target
-from angarium.delivery.tls_policy import OWN_POLICY, TlsPolicies, for_message
+from angarium.delivery.tls_policy import OWN_POLICY, TlsPolicies, for_domain, for_message
 from angarium.mail.address import ascii_domain, split_mailbox
 
 if TYPE_CHECKING:
@@ -235,6 +235,7 @@ class Router:
                 )
             self._settle_all(delivery, failure.code, failure.enhanced, text)
             return
+        tls = for_domain(tls, name, hosts.mta_sts)
         if tls.requiretls and not (hosts.secure or tls.mx):
             # RFC 8689 §4.2.1: whoever can forge the answer could name a host with a certificate of his own
             why = f"REQUIRETLS: neither DNSSEC nor MTA-STS vouches for the mail exchangers of {name}"
@@ -259,7 +260,7 @@ class Router:
                 self._dispatcher,
                 MX,
                 hosts.site.encode("ascii", "replace"),
-                Target(targets, tls=tls, terms=self._terms_of(way.route)),
+                Target(targets, tls=tls, by_mx=True, terms=self._terms_of(way.route)),
                 limit=self._limit_of(way.route),
                 connect=self._connector.connect,
             )

@@ -31,9 +31,11 @@ from angarium.delivery.egress import Egresses
 from angarium.delivery.failure import ConnectFailure
 from angarium.delivery.handshake import Handshake
 from angarium.delivery.host_order import HostOrder
-from angarium.delivery.target import Host, SessionTerms, Target, TlsPolicy, for_host
+from angarium.delivery.target import NOT_REQUIRED, Host, SessionTerms, Target, TlsPolicy, for_host
 from angarium.delivery.tls import Contexts, Reached, reached, refusal_of
+from angarium.delivery.tls_policy import as_published
 from angarium.delivery.tls_result import TlsOutcome, TlsResults
+from angarium.mail.address import ascii_domain, split_mailbox
 from angarium.smtp.extensions import capabilities_of, limit_of, lowest, number
 
 log = logging.getLogger(__name__)
@@ -95,12 +97,13 @@ class Connector:
         unreached: ConnectFailure | None = None  # a host that may yet do what REQUIRETLS asks for
         session: ClientSession | None = None
         try:
+            domain = _domain_of(queue) if target.by_mx and target.tls.source != NOT_REQUIRED else ""
             async with self._greeted:
                 known = [host for named in self.order.named(target) for host in await self._dialler.addresses_of(named)]
                 for left in by_name(self.order.in_order(known, target.tls)):
                     while left and session is None:
                         try:
-                            session = await self._open_host(queue, target, left)
+                            session = await self._open_host(queue, target, left, domain)
                         except ConnectFailure as why:
                             failure = why
                             self._counters.add(Slot.DELIVERY_CONNECTIONS_FAILED, 1)
@@ -148,9 +151,14 @@ class Connector:
         )
         queue.block(rest_s, text)
 
-    async def _open_host(self, queue: ReadyQueue, target: Target, left: list[Host]) -> ClientSession:
-        """A session with one host, at the first of its addresses that answers; those tried are taken out of `left`."""
+    async def _open_host(self, queue: ReadyQueue, target: Target, left: list[Host], domain: str) -> ClientSession:
+        """A session with one host, at the first of its addresses that answers; those tried are taken out of `left`.
+
+        `domain` is the one whose mail the connection is opened for, where its TLS is reported to it.
+        """
         policy = for_host(target.tls, left[0])
+        if domain and not policy.domain:
+            policy = replace(policy, domain=domain)
         refusal = refusal_of(policy, left[0], where_of(left[0]))
         if refusal is not None:
             self._tls.failed(policy, left[0], refusal, queue.dispatcher.events)
@@ -180,6 +188,11 @@ class Connector:
         self, queue: ReadyQueue, terms: SessionTerms, host: Host, connected: socket.socket, policy: TlsPolicy
     ) -> ClientSession:
         """A session as the policy asks; opportunistic: in plaintext, when the host's TLS is no good."""
+        if policy.in_testing:
+            session, connected = await self._try_as_published(queue, terms, host, connected, policy)
+            if session is not None:
+                return session
+            policy = replace(policy, domain="", sts=None)  # it has been accounted for
         broken = self._tls.broken(host) if policy.level == "opportunistic" else None
         if broken is not None:
             session, _, local = await self._set_up(queue, terms, host, connected, replace(policy, level="none"))
@@ -202,6 +215,31 @@ class Connector:
             session, secured, local = await self._set_up(queue, terms, host, connected, policy)
         self._tls.set_up(policy, host, secured, local)
         return session
+
+    async def _try_as_published(
+        self, queue: ReadyQueue, terms: SessionTerms, host: Host, connected: socket.socket, policy: TlsPolicy
+    ) -> tuple[ClientSession | None, socket.socket]:
+        """The session that an MTA-STS policy in testing asks for; without one it is accounted for why there is none.
+
+        Then the socket is one that is still of use.
+        """
+        wanted = as_published(policy)
+        failure = refusal_of(wanted, host, where_of(host))
+        if failure is None:
+            try:
+                session, secured, local = await self._set_up(queue, terms, host, connected, wanted)
+            except ConnectFailure as why:
+                if why.tls is None:
+                    raise
+                failure = why
+                _, connected = await self._dialler.dial(
+                    [host], timeout_s=terms.timeouts.connect_s, probe=queue.failures > 0
+                )
+            else:
+                self._tls.set_up(wanted, host, secured, local)
+                return session, connected
+        self._tls.failed(wanted, host, failure, queue.dispatcher.events)
+        return None, connected
 
     async def _set_up(
         self, queue: ReadyQueue, terms: SessionTerms, host: Host, connected: socket.socket, tls: TlsPolicy
@@ -252,6 +290,15 @@ class Connector:
         )
         transport.set_protocol(session)
         return session
+
+
+def _domain_of(queue: ReadyQueue) -> str:
+    """The domain of what goes next, in A-labels; empty when nothing does."""
+    delivery = queue.peek()
+    if delivery is None:
+        return ""
+    _, domain = split_mailbox(delivery.mail_buffer().recipient(delivery.indices()[0])[0])
+    return ascii_domain(domain).decode("ascii")
 
 
 def _for_good(policy: TlsPolicy, failure: ConnectFailure) -> ConnectFailure:

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import date  # noqa: TC003  # msgspec reads the types
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
 from angarium.delivery.mail_host import MailHosts, ResolutionFailure, TextRecords, TlsaRecords
+from angarium.outcome.tls_archive import ReportState  # noqa: TC001
+from angarium.outcome.tls_report import DayReport, SessionResult  # noqa: TC001
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,16 +29,23 @@ __all__ = [
     "GREETING",
     "HOST_ADDRESSES",
     "MAIL_HOSTS",
+    "MOST_RESULTS",
     "STATUS",
     "TLSA",
+    "TLS_REPORTS",
+    "TLS_RESULTS",
     "TXT",
     "Failure",
     "Frames",
+    "Gathered",
+    "GatheredReports",
     "Kind",
     "LookupStatus",
     "Perishable",
     "Reply",
+    "ReportQuestion",
     "Request",
+    "TlsBatch",
     "frame",
     "socket_path",
 ]
@@ -43,6 +53,7 @@ __all__ = [
 LENGTH_OCTETS = 4
 LONGEST_FRAME_OCTETS = 1 << 20
 GREETING = 0  # the number of the first reply on a connection
+MOST_RESULTS = 500  # of TLS, in one request
 NOTHING = msgspec.Raw(msgspec.msgpack.encode(None))
 
 
@@ -112,10 +123,42 @@ class LookupStatus:
     expires: float = 0.0  # it is never kept
 
 
+class TlsBatch(msgspec.Struct, array_like=True, frozen=True):
+    """Results of TLS sessions of one day of UTC, each with how often there was such a one; at most MOST_RESULTS."""
+
+    day: date
+    results: tuple[tuple[SessionResult, int], ...]
+
+
+class ReportQuestion(msgspec.Struct, array_like=True, frozen=True):
+    """What was gathered on a day, by one domain or all; at most so many."""
+
+    day: date
+    domain: str | None
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """The results of a TlsBatch outlive the process."""
+
+    expires: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GatheredReports:
+    """The answer to a ReportQuestion: what was gathered of each domain, and how far its reports are."""
+
+    reports: tuple[tuple[DayReport, tuple[ReportState, ...]], ...]
+    expires: float = 0.0
+
+
 MAIL_HOSTS = Kind("mail_hosts", str, MailHosts)
 HOST_ADDRESSES: Kind[tuple[str, int], MailHosts] = Kind("host_addresses", tuple[str, int], MailHosts)
 TLSA = Kind("tlsa", str, TlsaRecords)
 TXT = Kind("txt", str, TextRecords)
+TLS_RESULTS = Kind("tls_results", TlsBatch, Gathered)
+TLS_REPORTS = Kind("tls_reports", ReportQuestion, GatheredReports)
 STATUS: Kind[None, LookupStatus] = Kind("status", type(None), LookupStatus)
 
 

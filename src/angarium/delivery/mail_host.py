@@ -11,6 +11,8 @@ from hashlib import sha256
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
+from angarium.delivery.mta_sts import Policy  # noqa: TC001  # msgspec reads the types
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -47,13 +49,18 @@ class MailHost:
 
 @dataclass(frozen=True, slots=True)
 class MailHosts:
-    """The hosts for a domain, the first to be tried first. `secure`: DNSSEC vouches for which hosts these are."""
+    """The hosts for a domain, the first to be tried first. `secure`: DNSSEC vouches for which hosts these are.
+
+    `mta_sts`: the domain's policy (RFC 8461), of any mode; the hosts are all that DNS gives, whether it covers them or
+    not.
+    """
 
     domain: str
     hosts: tuple[MailHost, ...]
     site: str
     expires: float
     secure: bool = False
+    mta_sts: Policy | None = None
 
 
 @dataclass(frozen=True, slots=True)

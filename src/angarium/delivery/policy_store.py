@@ -147,8 +147,8 @@ class PolicyStore:
         report: Callable[[str, ResultType, str], None] | None = None,
         limits: PolicyLimits | None = None,
     ) -> None:
-        """`resolve_txt` gives the TXT records of a name, ResolutionFailure when no server has an answer; `fetch` the policy
-        file of a domain, or FetchFailure.
+        """`resolve_txt` gives the TXT records of a name, ResolutionFailure when no server has an answer; `fetch` the
+        policy file of a domain, or FetchFailure.
         """
         self.fetches = 0
         self.fetch_failures = 0
@@ -164,6 +164,11 @@ class PolicyStore:
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(self._limits.fetches)
         self._changed = asyncio.Event()
+
+    @property
+    def under_way(self) -> int:
+        """Fetches that have come to nothing yet."""
+        return len(self._under_way)
 
     def __len__(self) -> int:
         return len(self._kept)

@@ -261,6 +261,18 @@ class Resolver:
         )
         return MailHosts(name, hosts, name, expires, True)
 
+    async def addresses(self, host: str) -> tuple[str, ...]:
+        """The addresses of a host, whatever it is; none is an answer too."""
+        name = _checked(host)
+        (found,) = await self._resolve_hosts([(0, name)], False)
+        if found.failed and not found.host.addresses:
+            raise no_answer(name)
+        return found.host.addresses
+
+    def may_contact(self, address: str) -> bool:
+        """Whether this relay speaks to the address on a stranger's word."""
+        return self._network_of(address) is None
+
     async def tlsa(self, name: str) -> TlsaRecords:
         """The TLSA records of a name such as `_25._tcp.mx.example.org`."""
         name = _checked(name)

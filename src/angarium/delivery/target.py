@@ -23,8 +23,21 @@ from angarium.delivery.dane import usable
 
 if TYPE_CHECKING:
     from angarium.delivery.mail_host import Tlsa
+    from angarium.delivery.mta_sts import Policy
 
-__all__ = ["Host", "HostShare", "Protocol", "SessionTerms", "Target", "TlsLevel", "TlsPolicy", "for_host"]
+NOT_REQUIRED = "TLS-Required: No"  # the source of a policy for mail that asks for none (RFC 8689 §5)
+
+__all__ = [
+    "NOT_REQUIRED",
+    "Host",
+    "HostShare",
+    "Protocol",
+    "SessionTerms",
+    "Target",
+    "TlsLevel",
+    "TlsPolicy",
+    "for_host",
+]
 
 Protocol = Literal["smtp", "lmtp"]
 TlsLevel = Literal["none", "opportunistic", "require", "verify", "dane", "fingerprint"]
@@ -53,7 +66,7 @@ class TlsPolicy:
     §4.1 that hosts must match, none: every host; `domain`: whose policy it is, where it is a domain's. `name`: what the
     certificate must be for, in the place of the host's name. `ca`, `certificate`, `key`: PEM files; the last two are
     what this relay shows. `fingerprints`: SHA-256 of certificates or public keys. `requiretls`: the host must offer
-    REQUIRETLS (RFC 8689).
+    REQUIRETLS (RFC 8689). `sts`: the domain's MTA-STS policy, where one has a say.
     """
 
     level: TlsLevel = "opportunistic"
@@ -67,6 +80,12 @@ class TlsPolicy:
     key: str = ""
     fingerprints: tuple[bytes, ...] = ()
     requiretls: bool = False
+    sts: Policy | None = None
+
+    @property
+    def in_testing(self) -> bool:
+        """Whether its MTA-STS policy is to be tried, and mail goes on without it where it fails (RFC 8461 §5)."""
+        return self.sts is not None and self.sts.mode == "testing" and self.level in {"opportunistic", "require"}
 
     def __str__(self) -> str:
         return f"TLS policy {self.level} of {self.source}"
@@ -117,3 +136,4 @@ class Target:
     protocol: Protocol = "smtp"
     shares: tuple[HostShare, ...] = ()
     terms: SessionTerms = field(default_factory=SessionTerms)
+    by_mx: bool = False  # the hosts are those of the recipients' domains, and not the operator's choice

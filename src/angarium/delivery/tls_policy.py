@@ -16,14 +16,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from angarium._core.record import MessageFlag
-from angarium.delivery.target import TlsPolicy
+from angarium.delivery.target import NOT_REQUIRED, TlsPolicy
 
 if TYPE_CHECKING:
     from angarium.config.model import Delivery, TlsRule, TlsSettings
+    from angarium.delivery.mta_sts import Policy
     from angarium.delivery.route import RouteMatch
     from angarium.delivery.target import TlsLevel
 
-__all__ = ["OWN_POLICY", "TlsPolicies", "for_message"]
+__all__ = ["OWN_POLICY", "TlsPolicies", "as_published", "for_domain", "for_message"]
 
 OWN_POLICY = MessageFlag.MESSAGE_REQUIRETLS | MessageFlag.MESSAGE_TLS_REQUIRED_NO  # the message has a say itself
 
@@ -109,5 +110,28 @@ def for_message(policy: TlsPolicy, flags: int, reverse_path: bytes) -> TlsPolicy
     if flags & MessageFlag.MESSAGE_TLS_REQUIRED_NO and policy.dane and policy.level != "dane":
         # one that asks for more than "require", and is not the configuration's, is the domain's own (MTA-STS)
         level: TlsLevel = "require" if policy.level == "require" else "opportunistic"
-        return replace(policy, level=level, source="TLS-Required: No", dane=False, mx=(), domain="")
+        return replace(policy, level=level, source=NOT_REQUIRED, dane=False, mx=(), domain="")
     return policy
+
+
+def for_domain(policy: TlsPolicy, domain: str, sts: Policy | None) -> TlsPolicy:
+    """The policy as it holds for the mail hosts of a domain that has this MTA-STS policy (RFC 8461 §5).
+
+    One that is enforced asks for a verified certificate of a host that it names; one that is being tested changes
+    nothing but what is reported.
+    """
+    if sts is None or sts.mode == "none" or not policy.dane or policy.level == "dane":
+        return policy
+    if sts.mode == "testing":
+        return replace(policy, domain=domain, sts=sts)
+    source = f"the MTA-STS policy of {domain}"
+    if policy.requiretls:
+        source = f"REQUIRETLS and {source}"
+    return replace(policy, level="verify", source=source, mx=sts.patterns, domain=domain, sts=sts)
+
+
+def as_published(policy: TlsPolicy) -> TlsPolicy:
+    """What a policy that is `in_testing` would ask for if it were enforced."""
+    assert policy.sts is not None
+    source = f"the MTA-STS policy of {policy.domain}, in testing"
+    return replace(policy, level="verify", source=source, mx=policy.sts.patterns)

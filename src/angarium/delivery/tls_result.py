@@ -92,6 +92,7 @@ class TlsResults:
         assert failure.tls is not None
         self._counters.add(FAILED_SLOTS[failure.tls], 1)
         plaintext = policy.level == "opportunistic"
+        testing = policy.sts is not None and policy.sts.mode == "testing"
         events.event(
             "tls_failed",
             {
@@ -102,7 +103,7 @@ class TlsResults:
                 "source": policy.source,
                 "reason": failure.tls,
                 "text": failure.text,
-                "then": "plaintext" if plaintext else "next host",
+                "then": "as without the policy" if testing else "plaintext" if plaintext else "next host",
             },
         )
         if plaintext:

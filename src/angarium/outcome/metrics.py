@@ -373,6 +373,30 @@ METRICS: tuple[MetricSpec, ...] = (
         Slot.OUTCOME_DOUBLE_BOUNCES,
         "Mail with the null reverse-path that failed: nobody is told.",
     ),
+    # MTA-STS, and reports of TLS results
+    _gauge("delivery_mta_sts_policies", Slot.DELIVERY_MTA_STS_POLICIES, "Policies of MTA-STS that are kept."),
+    _counter(
+        "delivery_mta_sts_fetches_total",
+        {"ok": Slot.DELIVERY_MTA_STS_FETCHED, "failed": Slot.DELIVERY_MTA_STS_FAILED},
+        "Policy files of MTA-STS that were asked for, by whether a policy came of it.",
+        "result",
+    ),
+    _counter("outcome_tls_results_total", Slot.OUTCOME_TLS_RESULTS, "Results of TLS sessions gathered for reports."),
+    _counter(
+        "outcome_dropped_tls_results_total",
+        Slot.OUTCOME_TLS_RESULTS_DROPPED,
+        "Results of TLS sessions that found no room, and are in no report.",
+    ),
+    _counter(
+        "outcome_tls_reports_total",
+        {
+            "mailed": Slot.OUTCOME_TLS_REPORTS_MAILED,
+            "posted": Slot.OUTCOME_TLS_REPORTS_POSTED,
+            "failed": Slot.OUTCOME_TLS_REPORTS_FAILED,
+        },
+        "Daily reports of TLS results: queued as mail, taken by HTTPS, or given up after a day.",
+        "result",
+    ),
     # processes
     _counter("worker_starts_total", Slot.WORKER_STARTS, "Starts of worker processes, the first ones included."),
     _histogram("worker_loop_lag_seconds", Slot.LOOP_LAG, "How late a worker's event loop ran what was due."),

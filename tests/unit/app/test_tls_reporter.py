@@ -68,6 +68,7 @@ class World:
 
     async def resolve(self, name: str) -> TextRecords:
         self.asked.append(name)
+        self.clock.advance(0.001)  # DNS takes its time
         if self.dns_down:
             raise no_answer(name)
         text = self.records.get(name.removeprefix("_smtp._tls."))
@@ -180,7 +181,7 @@ async def test_what_is_not_taken_is_tried_for_a_day(
     await world.turn_at(began)
     assert world.states == [("", "found", 1), (address, "due", 1)]
     pauses = [RETRY_FIRST_S * 2**i for i in range(5)]
-    now = began
+    now = began + 0.001
     for count, pause_s in enumerate(pauses, 2):
         await world.turn_at(now + pause_s - 1)
         assert world.states[1] == (address, "due", count - 1)
@@ -205,7 +206,7 @@ async def test_a_later_attempt_may_succeed(world: World) -> None:
     now = MIDNIGHT + GRACE_S + DELAY_S
     await world.turn_at(now)
     world.refusal = None
-    await world.turn_at(now + RETRY_FIRST_S)
+    await world.turn_at(now + RETRY_FIRST_S + 1)
     assert world.states == [("", "found", 1), ("https://a.example/", "sent", 2)]
 
 
@@ -217,7 +218,7 @@ async def test_no_answer_of_dns_is_no_answer(world: World) -> None:
     await world.turn_at(now)
     assert world.states == [("", "due", 1)]
     world.dns_down = False
-    await world.turn_at(now + RETRY_FIRST_S)
+    await world.turn_at(now + RETRY_FIRST_S + 1)
     assert world.states == [("", "found", 2), ("https://a.example/", "sent", 1)]
 
 
@@ -239,8 +240,13 @@ async def test_old_days_are_forgotten(world: World) -> None:
 
 async def test_what_was_gathered_can_be_seen(world: World) -> None:
     await world.gather("a.example", "b.example", "b.example")
-    assert [report.domain for report in await world.reporter.reports(DAY, None, 10)] == ["b.example", "a.example"]
-    assert [report.domain for report in await world.reporter.reports(DAY, "a.example", 10)] == ["a.example"]
+    assert [report.domain for report, _ in await world.reporter.reports(DAY, None, 10)] == ["b.example", "a.example"]
+    assert [report.domain for report, _ in await world.reporter.reports(DAY, None, 1)] == ["b.example"]
+    world.records["a.example"] = "v=TLSRPTv1; rua=https://a.example/"
+    await world.turn_at(MIDNIGHT + GRACE_S + DELAY_S)
+    ((report, states),) = await world.reporter.reports(DAY, "a.example", 10)
+    assert report.policies[0].successes == 3
+    assert [state.state for state in states] == ["found", "sent"]
 
 
 async def test_trouble_with_the_disk_is_logged_and_passes(
