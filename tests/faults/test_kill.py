@@ -43,7 +43,7 @@ async def node(tmp_path: Path, hop: NextHop) -> AsyncIterator[Node]:
 
 
 def check(report: Report) -> None:
-    assert not report.details, report
+    assert not report.details, "\n".join(report.details)
     assert report.sound, report
     assert report.acknowledged > 500, f"hardly any load: {report}"
 

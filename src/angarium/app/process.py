@@ -44,6 +44,16 @@ def give_orders(config_dump: bytes, **rest: object) -> bytes:
     return msgspec.json.encode({"config": base64.b64encode(config_dump).decode("ascii"), **rest})
 
 
+def read_orders(octets: bytes) -> Orders:
+    """The orders that the supervisor wrote. SystemExit when it was killed before it had written them all."""
+    try:
+        return msgspec.json.decode(octets, type=Orders)
+    except msgspec.ValidationError:
+        raise  # whole, and not what this release writes
+    except msgspec.DecodeError:
+        sys.exit("the supervisor is gone before its orders were whole")
+
+
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its supervisor ends without ending it.
 
@@ -58,7 +68,7 @@ def die_with_parent(parent: int) -> None:
 def main() -> None:
     """Read the orders and carry them out."""
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until the worker can reopen its log, there is none to reopen
-    orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
+    orders = read_orders(sys.stdin.buffer.read())
     die_with_parent(orders.supervisor_pid)
     logging.basicConfig(
         level=logging.INFO, format=f"angarium {orders.role}[{orders.number}]: %(message)s", stream=sys.stderr
