@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from angarium._core.command import BodyType, Notify
 from angarium._core.journal import CallbackReceiver
+from angarium._core.record import MessageFlag
 from angarium.queue.record import format_id, make_accepted, new_message
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Submission:
                 "listener": b"report",
                 "received_us": int(self._clock.now() * 1e6),
                 "body": BodyType.BODY_UNSTATED,
+                "flags": MessageFlag.MESSAGE_TLS_REQUIRED_NO,
             },
             trace.encode("ascii") + mail_data,
             number,

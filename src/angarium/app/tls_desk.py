@@ -174,8 +174,8 @@ class TlsDesk:
         """Bring the metrics up to date."""
         policies, reporter = self._policies, self._reporter
         if policies is not None:
-            self._count(Slot.DELIVERY_MTA_STS_FETCHED, policies.fetches - policies.fetch_failures - policies.under_way)
-            self._count(Slot.DELIVERY_MTA_STS_FAILED, policies.fetch_failures)
+            self._count(Slot.DELIVERY_MTA_STS_FETCHED, policies.fetched)
+            self._count(Slot.DELIVERY_MTA_STS_FAILED, policies.failed)
             self._counters.set(Slot.DELIVERY_MTA_STS_POLICIES, len(policies))
         if reporter is not None:
             self._count(Slot.OUTCOME_TLS_RESULTS, reporter.results)

@@ -25,6 +25,8 @@ from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
+
 from angarium.delivery.https import PostFailure
 from angarium.delivery.mail_host import ResolutionFailure
 from angarium.outcome.tls_report import (
@@ -56,6 +58,7 @@ PARALLEL = 20
 RETRY_FIRST_S = 300.0
 RETRY_LONGEST_S = 7200.0
 RETRY_FOR_S = 86400.0
+LARGEST_ANSWER = 512 << 10  # octets of what is shown: a frame to the admin process has its bound
 
 T = TypeVar("T")
 
@@ -109,16 +112,30 @@ class TlsReporter:
     async def reports(
         self, day: date, domain: str | None, limit: int
     ) -> tuple[tuple[DayReport, tuple[ReportState, ...]], ...]:
-        """What was gathered on a day, of all domains or of one, and how far the reports about it are."""
+        """What was gathered on a day, of all domains or of one, and how far the reports about it are.
+
+        No more than LARGEST_ANSWER: of many domains the last ones are missing then, of one its last policies.
+        """
         return await self._call(self._reports, day, domain, limit)
 
     def _reports(
         self, day: date, domain: str | None, limit: int
     ) -> tuple[tuple[DayReport, tuple[ReportState, ...]], ...]:
-        return tuple(
-            (report, tuple(self._archive.states(day, report.domain)))
-            for report in self._archive.reports(day, domain, limit)
-        )
+        found: list[tuple[DayReport, tuple[ReportState, ...]]] = []
+        left = LARGEST_ANSWER
+        for report in self._archive.reports(day, domain, limit):
+            kept = []
+            for counted in report.policies:
+                left -= len(msgspec.msgpack.encode(counted))
+                if left < 0:
+                    break
+                kept.append(counted)
+            if kept or not report.policies:
+                states = tuple(self._archive.states(day, report.domain))
+                found.append((msgspec.structs.replace(report, policies=tuple(kept)), states))
+            if left < 0:
+                break
+        return tuple(found)
 
     async def run(self) -> None:
         """Report until cancelled."""

@@ -467,6 +467,9 @@ class Worker:
             log.info("the lookup process answers again")
 
     def _hand_over_tls_results(self) -> None:
+        if self.tls_account.dropped:
+            self.counters.add(Slot.OUTCOME_TLS_RESULTS_DROPPED, self.tls_account.dropped)
+            self.tls_account.dropped = 0
         if not self.tls_account.pending:
             return
         task = asyncio.ensure_future(self.tls_account.hand_over(self.lookup))

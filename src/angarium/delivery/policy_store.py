@@ -63,7 +63,7 @@ IDLE_S = 30 * DAY_S
 LEAST_LIFE_S = 60.0
 FAILURE_FIRST_S = 300.0
 FAILURE_LONGEST_S = 3600.0
-DNS_FAILURE_S = 5.0  # so long holds what was said without an answer of DNS
+DNS_FAILURE_S = 60.0  # so long holds what was said without an answer of DNS: to wait for none again delays mail
 LOOK_S = 60.0  # how often it is looked for what should be fetched again
 SAVE_S = 2.0
 OCTETS_EACH = 160  # of the file, beside the patterns
@@ -135,7 +135,7 @@ class _Failed:
 
 
 class PolicyStore:
-    """The policies of one node. `fetches`, `fetch_failures` only ever grow."""
+    """The policies of one node. `fetched` and `failed`, counts of policy files, only ever grow."""
 
     def __init__(
         self,
@@ -150,8 +150,8 @@ class PolicyStore:
         """`resolve_txt` gives the TXT records of a name, ResolutionFailure when no server has an answer; `fetch` the
         policy file of a domain, or FetchFailure.
         """
-        self.fetches = 0
-        self.fetch_failures = 0
+        self.fetched = 0
+        self.failed = 0
         self._resolve_txt = resolve_txt
         self._fetch_file = fetch
         self._path = folder / FILE
@@ -164,11 +164,6 @@ class PolicyStore:
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(self._limits.fetches)
         self._changed = asyncio.Event()
-
-    @property
-    def under_way(self) -> int:
-        """Fetches that have come to nothing yet."""
-        return len(self._under_way)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -238,7 +233,6 @@ class PolicyStore:
         await asyncio.wait([task], timeout=patience_s)
 
     async def _fetch(self, domain: str, record: str) -> None:
-        self.fetches += 1
         try:
             async with asyncio.timeout(self._limits.fetch_timeout_s), self._slots:
                 policy = parse_policy(await self._fetch_file(domain))
@@ -249,6 +243,7 @@ class PolicyStore:
         except PolicyError as failure:
             self._fail(domain, record, "sts-policy-invalid", str(failure))
         else:
+            self.fetched += 1
             now = self._clock.now()
             before = self._kept.get(domain)
             used = now if before is None else before.used
@@ -257,7 +252,7 @@ class PolicyStore:
             self._changed.set()
 
     def _fail(self, domain: str, record: str, kind: ResultType, text: str) -> None:
-        self.fetch_failures += 1
+        self.failed += 1
         before = self._failed.pop(domain, None)
         count = before.count + 1 if before is not None and before.id == record else 0
         rest_s = min(FAILURE_FIRST_S * 2.0 ** min(count, 30), FAILURE_LONGEST_S)

@@ -10,8 +10,8 @@ message for which the connection was opened; what other domains with the same ho
 session of its own.
 
 Fails: not at all. A kill costs what was counted since the last batch, a second at most; when the lookup process dies
-between taking a batch and saying so, that batch is counted twice. Bounds: MOST_KINDS of results in hand; beyond, they
-are dropped and counted in `dropped`."""
+between taking a batch and saying so, that batch is counted twice. Bounds: MOST_KINDS of results in hand (beyond, they
+are dropped and counted in `dropped`), MOST_STRINGS of a policy, MOST_RESULTS and LARGEST_BATCH of a batch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 __all__ = ["TlsAccount"]
 
 MOST_KINDS = 20_000
+MOST_STRINGS = 40  # of a policy, in a result
 LONGEST_REASON = 300
+LARGEST_BATCH = 512 << 10  # octets, as estimated: a frame to the lookup process has its bound
+OCTETS_EACH = 100
 
 
 class TlsAccount:
@@ -84,19 +87,31 @@ class TlsAccount:
         try:
             while self._counts:
                 batch = self._take()
+                taken = False
                 try:
                     await lookup.ask(TLS_RESULTS, batch)
+                    taken = True
                 except ResolutionFailure:
-                    for result, count in batch.results:
-                        self._add(batch.day, result, count)
                     return
+                finally:
+                    if not taken:
+                        for result, count in batch.results:
+                            self._add(batch.day, result, count)
         finally:
             self._handing_over = False
 
     def _take(self) -> TlsBatch:
         """As much as goes into one request, all of it of one day."""
         day = next(iter(self._counts))[0]
-        keys = [key for key in self._counts if key[0] == day][:MOST_RESULTS]
+        keys: list[tuple[date, SessionResult]] = []
+        octets = 0
+        for key in self._counts:
+            if key[0] != day:
+                continue
+            octets += _octets_of(key[1])
+            if keys and (octets > LARGEST_BATCH or len(keys) == MOST_RESULTS):
+                break
+            keys.append(key)
         return TlsBatch(day, tuple((key[1], self._counts.pop(key)) for key in keys))
 
 
@@ -106,7 +121,14 @@ def _reported(policy: TlsPolicy, host: Host) -> ReportPolicy:
         records = tuple(
             f"{record.usage} {record.selector} {record.matching} {record.data.hex()}" for record in host.tlsa or ()
         )
-        return ReportPolicy(policy.domain, "tlsa", records)
+        return ReportPolicy(policy.domain, "tlsa", records[:MOST_STRINGS])
     if policy.sts is not None:
-        return ReportPolicy(policy.domain, "sts", policy.sts.lines(), policy.sts.patterns)
+        lines, patterns = policy.sts.lines(), policy.sts.patterns
+        return ReportPolicy(policy.domain, "sts", lines[:MOST_STRINGS], patterns[:MOST_STRINGS])
     return ReportPolicy(policy.domain)
+
+
+def _octets_of(result: SessionResult) -> int:
+    policy = result.policy
+    texts = (*policy.strings, *policy.hosts, policy.domain, result.receiving_host, result.reason)
+    return OCTETS_EACH + sum(map(len, texts)) + 3 * (len(policy.strings) + len(policy.hosts))

@@ -11,11 +11,13 @@ import sqlite3
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from angarium.app import tls_reporter
 from angarium.app.tls_reporter import GRACE_S, RETRY_FIRST_S, RETRY_FOR_S, RETRY_LONGEST_S, SubmitFailure, TlsReporter
 from angarium.delivery.https import PostFailure
+from angarium.delivery.lookup_protocol import GatheredReports, Reply, frame
 from angarium.delivery.mail_host import TextRecords, no_answer
 from angarium.outcome.tls_archive import open_archive
 from angarium.outcome.tls_report import ReportPolicy, SessionResult
@@ -273,3 +275,16 @@ async def test_trouble_with_the_disk_is_logged_and_passes(
         await world.reporter.run()
     assert "TLS reports wait: disk I/O error" in caplog.text
     assert len(world.posts) == 1
+
+
+async def test_what_is_shown_fits_into_a_frame(world: World) -> None:
+    hosts = tuple(f"{number:0240d}.example" for number in range(40))
+    for number in range(60):
+        policy = ReportPolicy(f"d{number}.example", "sts", hosts, hosts)
+        failures = [SessionResult(policy, "validation-failure", receiving_host=f"{i:0200d}") for i in range(20)]
+        await world.reporter.gather(DAY, [(failure, 1) for failure in failures])
+    shown = await world.reporter.reports(DAY, None, 1000)
+    assert 10 < len(shown) < 60
+    frame(Reply(1, msgspec.Raw(msgspec.msgpack.encode(GatheredReports(shown)))))
+    ((report, _),) = await world.reporter.reports(DAY, "d59.example", 1)
+    assert len(report.policies[0].details) == 20

@@ -104,7 +104,7 @@ async def test_a_policy_is_discovered_and_fetched_once(world: World) -> None:
     assert answer.expires == world.clock.monotonic() + TTL_S
     assert await world.policy() == ENFORCE
     assert world.fetched == [DOMAIN]
-    assert (world.store.fetches, world.store.fetch_failures) == (1, 0)
+    assert (world.store.fetched, world.store.failed) == (1, 0)
 
 
 async def test_without_a_record_nothing_is_fetched(world: World) -> None:
@@ -174,7 +174,7 @@ async def test_a_failure_is_told_and_not_repeated_at_once(world: World, file: by
     # another id is another file
     world.publish("2", text_of())
     assert await world.policy() == ENFORCE
-    assert world.store.fetch_failures == 7
+    assert (world.store.fetched, world.store.failed) == (1, 7)
 
 
 async def test_all_who_ask_wait_for_one_fetch(world: World) -> None:

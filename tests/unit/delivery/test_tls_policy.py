@@ -11,9 +11,10 @@ from angarium.config.fingerprint import Fingerprint
 from angarium.config.model import Delivery, Hop, Route, TlsRule
 from angarium.config.next_hop import NextHop
 from angarium.delivery.mail_host import Tlsa
+from angarium.delivery.mta_sts import Policy
 from angarium.delivery.route import RouteMatch
 from angarium.delivery.target import Host, TlsLevel, TlsPolicy, for_host
-from angarium.delivery.tls_policy import TlsPolicies, for_message
+from angarium.delivery.tls_policy import TlsPolicies, as_published, for_domain, for_message
 from angarium.mail.pattern import AddressPattern
 
 REQUIRED = MessageFlag.MESSAGE_REQUIRETLS
@@ -177,3 +178,59 @@ def test_tls_required_no_sets_aside_what_a_domain_says_of_itself() -> None:
 def test_tls_required_no_does_not_set_aside_what_the_configuration_says(level: TlsLevel) -> None:
     policy = TlsPolicies(Delivery(tls=level)).of(match(), b"a.test")
     assert for_message(policy, NOT_REQUIRED, SENDER).level == level
+
+
+ENFORCE = Policy("enforce", 86400, ("mx.a.test", "*.b.test"))
+TESTING = Policy("testing", 86400, ("mx.a.test",))
+
+
+@pytest.mark.parametrize("level", ["opportunistic", "require"])
+def test_an_mta_sts_policy_that_is_enforced(level: TlsLevel) -> None:
+    policy = for_domain(TlsPolicies(Delivery(tls=level)).of(match(), b"a.test"), "a.test", ENFORCE)
+    assert (policy.level, policy.source) == ("verify", "the MTA-STS policy of a.test")
+    assert (policy.mx, policy.domain, policy.sts) == (ENFORCE.patterns, "a.test", ENFORCE)
+    assert not policy.in_testing
+    # RFC 8461 §2: DANE wins, where its records can be used
+    host = Host("elsewhere.test", "192.0.2.1", 25, (USABLE,))
+    held = for_host(policy, host)
+    assert (held.level, held.domain) == ("dane", "a.test")
+    assert held.allows("elsewhere.test")
+    assert for_host(policy, replace(host, tlsa=(UNUSABLE,))) == policy
+    assert for_host(policy, replace(host, tlsa=None)) == policy
+
+
+@pytest.mark.parametrize("level", ["opportunistic", "require"])
+def test_an_mta_sts_policy_in_testing_changes_nothing_but_what_is_reported(level: TlsLevel) -> None:
+    policy = for_domain(TlsPolicies(Delivery(tls=level)).of(match(), b"a.test"), "a.test", TESTING)
+    assert (policy.level, policy.source, policy.mx) == (level, "delivery.tls", ())
+    assert policy.in_testing
+    wanted = as_published(policy)
+    assert (wanted.level, wanted.mx, wanted.domain) == ("verify", TESTING.patterns, "a.test")
+    assert not wanted.in_testing
+    assert "in testing" in wanted.source
+    assert not for_host(policy, Host("mx.a.test", "192.0.2.1", 25, (USABLE,))).in_testing
+
+
+@pytest.mark.parametrize("level", ["none", "verify", "dane", "fingerprint"])
+@pytest.mark.parametrize("sts", [ENFORCE, TESTING])
+def test_what_the_configuration_says_is_final(level: TlsLevel, sts: Policy) -> None:
+    policy = TlsPolicies(Delivery(tls=level)).of(match(), b"a.test")
+    assert for_domain(policy, "a.test", sts) == policy
+
+
+def test_no_policy_and_one_of_mode_none_say_nothing() -> None:
+    policy = TlsPolicy()
+    assert for_domain(policy, "a.test", None) == policy
+    assert for_domain(policy, "a.test", Policy("none", 86400, ("mx.a.test",))) == policy
+
+
+def test_an_mta_sts_policy_and_what_a_message_asks_for() -> None:
+    policies = TlsPolicies(Delivery())
+    required = for_domain(for_message(policies.of(match(), b"a.test"), REQUIRED, SENDER), "a.test", ENFORCE)
+    assert (required.level, required.requiretls, required.mx) == ("verify", True, ENFORCE.patterns)
+    assert required.source == "REQUIRETLS and the MTA-STS policy of a.test"
+    # one that is only tested vouches for nobody, and what REQUIRETLS asks for stays
+    tested = for_domain(for_message(policies.of(match(), b"a.test"), REQUIRED, SENDER), "a.test", TESTING)
+    assert (tested.level, tested.mx, tested.in_testing) == ("verify", (), False)
+    not_required = for_message(policies.of(match(), b"a.test"), NOT_REQUIRED, SENDER)
+    assert for_domain(not_required, "a.test", ENFORCE) == not_required
