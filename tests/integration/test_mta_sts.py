@@ -52,6 +52,7 @@ DOMAINS: dict[str, tuple[list[str], tuple[str, ...] | None]] = {
     "broken": (["plain"], ("enforce", "*.hosts.test")),
     "later": (["good"], ("enforce", "*.hosts.test")),
     "renewed": (["plain"], ("enforce", "*.hosts.test")),
+    "relaxed": (["plain"], ("enforce", "*.hosts.test")),
     "reported": (["good"], None),
 }
 
@@ -95,9 +96,10 @@ class World:
     def publish(self) -> None:
         lines = list(self.records)
         for name, (exchangers, terms, record) in self.domains.items():
-            lines += [f"{name} 60 IN MX {10 + i} {host}.hosts.test." for i, host in enumerate(exchangers)]
+            ttl = 1 if name == "relaxed" else 60
+            lines += [f"{name} {ttl} IN MX {10 + i} {host}.hosts.test." for i, host in enumerate(exchangers)]
             if terms is not None:
-                lines.append(f'_mta-sts.{name} 60 IN TXT "v=STSv1; id={record};"')
+                lines.append(f'_mta-sts.{name} {ttl} IN TXT "v=STSv1; id={record};"')
                 lines.append(f"mta-sts.{name} 60 IN A {self.web.host}")
                 self.web.publish(f"mta-sts.{name}.sts.test", policy_of(terms))
         lines.append(f"reports 60 IN A {self.web.host}")
@@ -248,6 +250,15 @@ def test_a_new_id_brings_the_new_policy(world: World) -> None:
     world.change("renewed", ["plain"], ("none",), "2")
     world.relay.restart()  # and with it the cache of DNS
     world.relay.wait(lambda: world.takers("renewed") == ["plain"], "the mail that waited")
+
+
+def test_mail_that_waits_follows_a_policy_that_changes(world: World) -> None:
+    """RFC 8461 §5.1: before mail is given up the policy is looked for again; here with each look-up of the hosts."""
+    text = world.deferred("relaxed")
+    assert "the MTA-STS policy of relaxed.sts.test" in text
+    world.change("relaxed", ["plain"], ("none",), "2")
+    # DNS answers are kept for ten seconds at least, and a next hop that fails is left alone for longer each time
+    world.relay.wait(lambda: world.takers("relaxed") == ["plain"], "the mail that waited", 60)
 
 
 def test_a_web_server_with_an_expired_certificate_changes_nothing(world: World) -> None:
