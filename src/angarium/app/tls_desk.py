@@ -74,12 +74,21 @@ class TlsDesk:
         self._counted: dict[Slot, int] = {}
         self._policies: PolicyStore | None = None
         self._reporter: TlsReporter | None = None
-        self._https = HttpsClient(
-            resolver.addresses,
-            permitted=resolver.may_contact,
-            ca_file=config.mta_sts.ca_file,
-            port=config.mta_sts.port,
-        )
+        self._https = self._make_client(config.mta_sts.ca_file)
+
+    def _make_client(self, ca_file: str | None) -> HttpsClient:
+        try:
+            return HttpsClient(
+                self._resolver.addresses,
+                permitted=self._resolver.may_contact,
+                ca_file=ca_file,
+                port=self._config.mta_sts.port,
+            )
+        except OSError as failure:  # the file went bad since the configuration was checked; SSLError is one too
+            if ca_file is None:
+                raise
+            log.error("mta_sts.ca_file: %s: %s; the system's authorities are used", ca_file, failure)
+            return self._make_client(None)
 
     async def start(self) -> None:
         """Open the files, and begin with what goes on by itself."""
@@ -126,15 +135,18 @@ class TlsDesk:
             log.error("the lookup process goes on without a part of it", exc_info=task.exception())
 
     async def close(self) -> None:
-        """Save what is to be saved."""
+        """Save what is to be saved. Again is no harm."""
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._policies is not None:
-            await self._policies.close()
-        if self._reporter is not None:
-            await self._reporter.close()
+        self.publish()
+        policies, self._policies = self._policies, None
+        if policies is not None:
+            await policies.close()
+        reporter, self._reporter = self._reporter, None
+        if reporter is not None:
+            await reporter.close()
 
     # ------------------------------------------------------------------ what is asked
 
@@ -163,7 +175,9 @@ class TlsDesk:
     async def reports(self, question: ReportQuestion) -> GatheredReports:
         """What was gathered on a day."""
         if self._reporter is None:
-            raise ResolutionFailure(False, 451, (4, 3, 0), "no TLS results are gathered (tls_report.enabled)")
+            raise ResolutionFailure(
+                False, 451, (4, 3, 0), "no TLS results are gathered: tls_report.enabled is false, or this is a sandbox"
+            )
         try:
             found = await self._reporter.reports(question.day, question.domain, question.limit)
         except sqlite3.Error as failure:

@@ -566,7 +566,7 @@ class Worker:
         await self.connector.close()
         await self.router.close()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.tls_account.hand_over(self.lookup), LAST_RESULTS_S)
+            await asyncio.wait_for(self.tls_account.hand_over_last(self.lookup), LAST_RESULTS_S)
         await self.lookup.close()
         await self.compactor.close()
         for journal in self.journals:

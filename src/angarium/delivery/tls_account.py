@@ -15,6 +15,7 @@ are dropped and counted in `dropped`), MOST_STRINGS of a policy, MOST_RESULTS an
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,8 @@ class TlsAccount:
         self.dropped = 0
         self._clock = clock
         self._counts: dict[tuple[date, SessionResult], int] = {}
-        self._handing_over = False
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def note(self, outcome: TlsOutcome) -> None:
         """Count what setting up one session came to."""
@@ -77,13 +79,13 @@ class TlsAccount:
     @property
     def pending(self) -> bool:
         """Whether there is something to be handed over, and nobody who does it."""
-        return bool(self._counts) and not self._handing_over
+        return bool(self._counts) and self._idle.is_set()
 
     async def hand_over(self, lookup: LookupClient) -> None:
         """Give what was counted to the lookup process; at once when that is being done already."""
-        if self._handing_over:
+        if not self._idle.is_set():
             return
-        self._handing_over = True
+        self._idle.clear()
         try:
             while self._counts:
                 batch = self._take()
@@ -98,7 +100,12 @@ class TlsAccount:
                         for result, count in batch.results:
                             self._add(batch.day, result, count)
         finally:
-            self._handing_over = False
+            self._idle.set()
+
+    async def hand_over_last(self, lookup: LookupClient) -> None:
+        """The same, behind one that is under way."""
+        await self._idle.wait()
+        await self.hand_over(lookup)
 
     def _take(self) -> TlsBatch:
         """As much as goes into one request, all of it of one day."""

@@ -141,8 +141,11 @@ async def test_one_batch_at_a_time(account: TlsAccount, lookup: Lookup) -> None:
     account.note(outcome)
     assert not account.pending
     await account.hand_over(lookup)  # type: ignore[arg-type]
+    last = asyncio.ensure_future(account.hand_over_last(lookup))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
     lookup.gate.set()
     await first
+    await last
     assert lookup.counted == {SessionResult(ReportPolicy("a.example")): 2}
     assert len(lookup.batches) == 2
 
