@@ -12,7 +12,7 @@ Fails: never. No response in time, a port where nobody listens, octets that are 
 and at the end None is returned. A server that does not know EDNS is asked again without (RFC 6891 §7). Bounds: the
 caller's, on questions under way.
 
-dnspython is imported when the first response is read; queries are written here, since that is forty octets.
+dnspython is imported when the system's servers are read; queries are written here, since that is forty octets.
 """
 
 from __future__ import annotations
