@@ -80,8 +80,8 @@ class Limits:
     """The bounds of one Resolver. Times in seconds."""
 
     timeout_s: float = 3.0  # for one server to answer one query
-    rounds: int = 2  # how often all servers are asked
-    on_the_wire: int = 1000  # questions for new names that are being asked at one time
+    rounds: int = 3  # how often all servers are asked; in the first one half as long
+    on_the_wire: int = 500  # questions for new names that are being asked at one time
     known_on_the_wire: int = 250  # beside them, for names that are known
     questions: int = 10_000  # under way or waiting
     known_questions: int = 5000  # beside them
@@ -330,7 +330,8 @@ class Resolver:
 
     async def _resolve_hosts(self, hosts: list[tuple[int, str]], named_securely: bool) -> list[_Found]:
         """Each host with its addresses, as far as it has some."""
-        answers = await asyncio.gather(*(self._lookup(name, family) for _, name in hosts for family in self._families))
+        begun = [self._begin(name, family) for _, name in hosts for family in self._families]
+        answers = [each if isinstance(each, _Answer) else await self._end(*each) for each in begun]
         found: list[_Found] = []
         width = len(self._families)
         for i, (preference, name) in enumerate(hosts):
@@ -408,13 +409,19 @@ class Resolver:
     # ------------------------------------------------------------------ the cache
 
     async def _lookup(self, name: str, rdtype: Type) -> _Answer:
+        begun = self._begin(name, rdtype)
+        return begun if isinstance(begun, _Answer) else await self._end(*begun)
+
+    def _begin(self, name: str, rdtype: Type) -> _Answer | tuple[asyncio.Task[_Answer], _Answer | None]:
+        """The answer that is there, or a task that gets it and the old answer that will do when that takes long."""
         key = (name, rdtype)
+        now = self._monotonic()
         cached = self._cache.peek(key)
-        if cached is not None and cached.expires > self._monotonic():
+        if cached is not None and cached.expires > now:
             self.cache_hits += 1
             self._cache.use(key)
             return cached
-        known = cached is not None and self._monotonic() < cached.stale_until
+        known = cached is not None and now < cached.stale_until
         task = self._under_way.get(key)
         if task is None:
             most = self._limits.questions + (self._limits.known_questions if known else 0)
@@ -423,10 +430,13 @@ class Resolver:
             task = asyncio.get_running_loop().create_task(self._ask(name, rdtype, known))
             self._under_way[key] = task
             task.add_done_callback(partial(self._forget, key))
-        if known:
+        return task, cached if known else None
+
+    async def _end(self, task: asyncio.Task[_Answer], stale: _Answer | None) -> _Answer:
+        if stale is not None:
             done, _ = await asyncio.wait((task,), timeout=self._limits.stale_after_s)
             if not done:
-                return self._fall_back(cached)
+                return self._fall_back(stale)
         # one who is cancelled must not take the answer away from the others
         return await asyncio.shield(task)
 

@@ -537,7 +537,7 @@ async def test_the_systems_servers_are_read_from_resolv_conf(
     path = tmp_path_factory.mktemp("etc") / "resolv.conf"
     asked: list[tuple[str, int]] = []
 
-    async def note(self: NameServers, name: str, rdtype: str, server: tuple[str, int]) -> None:
+    async def note(self: NameServers, name: str, rdtype: str, server: tuple[str, int], timeout_s: float) -> None:
         asked.append(server)
 
     monkeypatch.setattr(NameServers, "_query", note)
