@@ -119,7 +119,7 @@ cdef class Egress:
     def __init__(self, Counters counters, *, double mail_timeout_s=300, double rcpt_timeout_s=300,
                  double data_timeout_s=120,
                  double block_timeout_s=180, double final_timeout_s=600, double idle_s=30, double lifetime_s=600,
-                 uint64_t chunk_octets=1 << 16):
+                 uint64_t chunk_octets=1 << 16, uint32_t idle_limit=1000):
         self.counters = counters
         self.mail_timeout_s = mail_timeout_s
         self.rcpt_timeout_s = rcpt_timeout_s
@@ -129,6 +129,7 @@ cdef class Egress:
         self.idle_s = idle_s
         self.lifetime_s = lifetime_s
         self.chunk_octets = chunk_octets
+        self.idle_limit = idle_limit
         self._scratch = <char *>malloc(4096)
         if self._scratch == NULL:
             raise MemoryError
@@ -262,6 +263,7 @@ cdef class ClientSession(Carrier):
     # ------------------------------------------------------------------ work
 
     cdef int carry(self, Delivery delivery) except -1:
+        self._end_idling()
         if not self._begin(delivery):
             self._go_on()
         return 0
@@ -281,9 +283,19 @@ cdef class ClientSession(Carrier):
                 break
             if self._begin(delivery):
                 return 0
+        if self.egress.idle >= (self.egress.idle_limit if self.transactions > 1 else self.egress.idle_limit // 2):
+            return self._quit()  # a tail of hosts that get one message each must not hold a connection each
         self._expecting = PHASE_IDLE
         self._deadline = monotonic() + self.egress.idle_s
         self.queue.idle.append(self)
+        self._idle = True
+        self.egress.idle += 1
+        return 0
+
+    cdef int _end_idling(self) except -1:
+        if self._idle:
+            self._idle = False
+            self.egress.idle -= 1
         return 0
 
     cdef bint _fits(self, Delivery delivery) except -1:
@@ -766,6 +778,7 @@ cdef class ClientSession(Carrier):
         """Leave the lists: no more work comes here."""
         cdef Egress egress = self.egress
         self.closed = True
+        self._end_idling()
         if self._linked:
             self._linked = False
             if self._previous is not None:
@@ -788,6 +801,7 @@ cdef class ClientSession(Carrier):
             return 0
         if self._expecting == PHASE_IDLE and self in self.queue.idle:
             self.queue.idle.remove(self)
+        self._end_idling()
         self._expecting = PHASE_QUIT
         self._deadline = monotonic() + 5
         self._write(b"QUIT\r\n", 6)

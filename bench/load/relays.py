@@ -326,10 +326,14 @@ max_use = 10000
         except (FileNotFoundError, ValueError):
             return None
 
+    def starter(self) -> list[str]:
+        """A program and its arguments by which `postfix start` is run, if not by itself."""
+        return []
+
     def control(self, verb: str) -> subprocess.CompletedProcess[str]:
         argv = ["/usr/sbin/postfix", "-c", str(self.state), verb]
         if verb == "start":
-            argv = self.ground.group.command(argv)
+            argv = self.ground.group.command([*self.starter(), *argv])
         # To a file, not a pipe: master inherits the descriptor, and a pipe would stay open as long as it lives.
         with (self.state / "control.log").open("w+") as log:
             done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=60, check=False)

@@ -48,12 +48,14 @@ def tool_environment(state: Path) -> dict[str, str]:
     return dict(os.environ, MAIL_CONFIG=str(folder))
 
 
-def answers(port: int, limit_s: float, process: subprocess.Popen[bytes] | None = None) -> bool:
-    """Whether an SMTP server greets on 127.0.0.1:`port` within `limit_s`; 0 asks once. Not if process has ended."""
+def answers(
+    port: int, limit_s: float, process: subprocess.Popen[bytes] | None = None, *, host: str = "127.0.0.1"
+) -> bool:
+    """Whether an SMTP server greets on `host` at `port` within `limit_s`; 0 asks once. Not if process has ended."""
     deadline = time.monotonic() + limit_s
     while True:
         try:
-            with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            with socket.create_connection((host, port), timeout=5) as connection:
                 if connection.recv(200).startswith(b"220"):
                     connection.sendall(b"QUIT\r\n")
                     connection.recv(200)
@@ -71,11 +73,13 @@ class Sink:
     `options` are smtp-sink's own, for a next hop that refuses (`-r rcpt`) or is slow (`-w seconds`).
     """
 
-    def __init__(self, state: Path, port: int = SINK_PORT, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, state: Path, port: int = SINK_PORT, options: tuple[str, ...] = (), *, host: str = "127.0.0.1"
+    ) -> None:
         memory = Path("/dev/shm")
         self.port = port
-        if answers(port, 0):
-            raise MissingTool(f"something answers on 127.0.0.1:{port} already: a sandbox, another bench?")
+        if answers(port, 0, host=host):
+            raise MissingTool(f"something answers on {host}:{port} already: a sandbox, another bench?")
         self.counters = (memory if memory.is_dir() else state) / f"angarium-bench-{os.getpid()}-{port}.counters"
         self._file = os.open(self.counters, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         identity = ["-u", "nobody"] if os.geteuid() == 0 else []
@@ -87,7 +91,7 @@ class Sink:
                 "-m",
                 str(SINK_SESSIONS),
                 *options,
-                f"127.0.0.1:{port}",
+                f"{host}:{port}",
                 str(SINK_BACKLOG),
             ],
             stdin=subprocess.DEVNULL,
@@ -95,9 +99,9 @@ class Sink:
             stderr=subprocess.DEVNULL,
             env=tool_environment(state),
         )
-        if not answers(port, 5) or self._process.poll() is not None:
+        if not answers(port, 5, host=host) or self._process.poll() is not None:
             self.close()
-            raise MissingTool(f"smtp-sink does not answer on 127.0.0.1:{port} (is the port taken?)")
+            raise MissingTool(f"smtp-sink does not answer on {host}:{port} (is the port taken?)")
 
     def _last(self, counter: bytes) -> int:
         size = os.fstat(self._file).st_size

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from angarium.delivery.attempt import MOST_LOOKING_UP
 from tests.support.dns import NameServer, NameServerThread
 from tests.support.peers import SinkServer
 from tests.support.ports import is_free
@@ -97,6 +98,30 @@ def test_a_lookup_process_that_hangs_costs_a_deferral(tmp_path: Path, names: Nam
         assert relay.get("/readyz")[0] == 200
         relay.kill_process(pid, signal.SIGCONT)
         host.wait_mail("a@d2.dest.test")
+
+
+def test_a_tail_of_new_names_waits_for_its_turn_and_known_ones_do_not(tmp_path: Path, host: SinkServer) -> None:
+    """More mail to names that no server answers for than may be looked up at one time, then all of it is answered."""
+    tail = MOST_LOOKING_UP + 300
+    zone = "\n".join(f"t{number} 600 IN MX 10 mx.dest.test." for number in range(tail))
+    thread = NameServerThread({"dest.test": ZONE, "tail.test": zone})
+    with thread as names, Relay(tmp_path, config(names) | {"node": {"workers": 1}}) as relay:
+        relay.send("a@d0.dest.test")
+        host.wait_mail("a@d0.dest.test")
+        thread.call(lambda: names.hold(below="tail.test"))
+        with relay.client() as client:
+            client.ehlo()
+            for number in range(tail):
+                client.send("me@origin.test", [f"a@t{number}.tail.test"], b"Subject: tail\r\n\r\n")
+        assert relay.api("status")["lookup"]["status"]["under_way"] <= MOST_LOOKING_UP
+        for number in range(5):
+            relay.send(f"b{number}@d0.dest.test")
+            host.wait_mail(f"b{number}@d0.dest.test")
+        assert not any(mail.recipients[0].endswith("tail.test") for mail in host.mails)
+        thread.call(names.release)
+        relay.wait_empty(90.0)
+        arrived = Counter(mail.recipients[0] for mail in host.mails)
+        assert all(arrived[f"a@t{number}.tail.test"] == 1 for number in range(tail))
 
 
 def test_a_reload_replaces_it(tmp_path: Path, names: NameServer, host: SinkServer) -> None:

@@ -38,6 +38,8 @@ class Fault(Enum):
     WRONG_ID = "wrong id"  # the answer to another query
     GARBAGE = "garbage"  # octets that are no message, then the answer
     NO_EDNS = "no edns"  # FORMERR for queries with an OPT record, as servers of old
+    BADVERS = "badvers"  # a response code whose upper bits stand in the OPT record
+    NO_SOA = "no soa"  # "no" without a word on how long that holds
     LAME = "lame"  # a pointer to other servers instead of an answer
     BARE_CNAME = "bare cname"  # an alias alone, of whose target nothing is said
     NO_TCP = "no tcp"  # TC over UDP, and TCP connections end at once
@@ -189,6 +191,11 @@ class NameServer:
             response.authority.append(dns.rrset.from_text(question.name.parent(), 60, "IN", "NS", "ns.elsewhere.test."))
             return [response.to_wire()]
         self._fill(response, question)
+        if fault is Fault.BADVERS:
+            response.set_rcode(dns.rcode.BADVERS)
+            response.answer = response.authority = []
+        if fault is Fault.NO_SOA:
+            response.authority = []
         if fault is Fault.BARE_CNAME:
             response.set_rcode(dns.rcode.NOERROR)
             response.answer = response.answer[:1]

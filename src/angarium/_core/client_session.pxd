@@ -43,6 +43,8 @@ cdef class Egress:
     cdef size_t _scratch_capacity
     cdef ClientSession _first
     cdef readonly uint32_t sessions
+    cdef readonly uint32_t idle              # of them wait for work
+    cdef public uint32_t idle_limit          # more than that do not wait; what was used once only, not more than half
     cdef public double mail_timeout_s        # RFC 5321 §4.5.3.2, each
     cdef public double rcpt_timeout_s
     cdef public double data_timeout_s
@@ -67,6 +69,7 @@ cdef class ClientSession(Carrier):
     cdef ClientSession _next, _previous
     cdef readonly bint closed
     cdef bint _linked
+    cdef bint _idle                          # it is counted in Egress.idle
     cdef double _born
     cdef double _deadline
     cdef ReplyParser _parser
@@ -107,6 +110,7 @@ cdef class ClientSession(Carrier):
     cdef int _write_chunk(self, size_t envelope) except -1
     cdef int _mark(self) except -1
     cdef int _go_on(self) except -1
+    cdef int _end_idling(self) except -1
     cdef int _take_ahead(self) except -1
     cdef tuple _result(self, uint16_t index, int phase)
     cdef int _settle(self, int phase) except -1

@@ -48,6 +48,7 @@ class Egress:
     idle_s: float
     lifetime_s: float
     chunk_octets: int
+    idle_limit: int
     def __init__(
         self,
         counters: Counters,
@@ -60,12 +61,19 @@ class Egress:
         idle_s: float = 30,
         lifetime_s: float = 600,
         chunk_octets: int = ...,
+        idle_limit: int = 1000,
     ) -> None:
-        """The timeouts of RFC 5321 §4.5.3.2. chunk_octets: largest message that goes with BDAT; 0: none does."""
+        """The timeouts of RFC 5321 §4.5.3.2. chunk_octets: largest message that goes with BDAT; 0: none does.
+
+        idle_limit: connections that may wait for work at one time; those that carried one message only, half of them.
+        """
     @property
     def counters(self) -> Counters: ...
     @property
     def sessions(self) -> int: ...
+    @property
+    def idle(self) -> int:
+        """Sessions that wait for work."""
     def sweep(self) -> None:
         """End what has been silent for too long; close what was idle for idle_s. Call it about once a second."""
     def quit_idle(self) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import random
@@ -48,6 +49,7 @@ log = logging.getLogger(__name__)
 
 PUBLISH_S = 1.0
 GRACE_S = 2.0
+GC_THRESHOLDS = (20_000, 20, 20)  # what is in the cache, and under way, is no garbage
 
 
 class Lookup:
@@ -91,6 +93,9 @@ class Lookup:
             loop.add_signal_handler(number, self._stop.set)
         await self._tls.start()
         await self.server.start(sock)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
         os.write(ready_fd, b"1")
         os.close(ready_fd)
         while not self._stop.is_set():

@@ -47,6 +47,9 @@ SMTP_PORT = 25
 RESOLVE_FIRST_S = 2.0  # a domain whose names cannot be had is asked for again after that, doubling up to
 RESOLVE_LONGEST_S = 300.0
 TRANSIENT = 4  # first digit of a reply that may change
+MOST_LOOKING_UP = 2000  # messages that wait for names, of the whole node; mail to new names beyond that comes again
+LEAST_LOOKING_UP = 100  # of one worker
+CROWDED_S = 2.0
 MOST_SITES = 100_000  # ready queues by MX that are kept; idle ones go first
 
 
@@ -90,6 +93,9 @@ class Router:
         self._fixed: dict[tuple[Way, TlsPolicy], ReadyQueue] = {}
         self._sites: dict[tuple[Way, TlsPolicy, str], ReadyQueue] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._looking_up = 0
+        self._most_looking_up = max(LEAST_LOOKING_UP, MOST_LOOKING_UP // workers)
+        self._crowded = ReadyQueue(dispatcher, MX, b"")  # what is sent there comes back after a while
 
     @property
     def queues(self) -> list[ReadyQueue]:
@@ -213,6 +219,11 @@ class Router:
     def _hold_for_names(
         self, message: Message, way: Way, tls: TlsPolicy, name: str, indices: list[int], by_domain: bool
     ) -> None:
+        if self._looking_up >= self._most_looking_up and not self._lookup.knows(name):
+            # a tail of new names waits on disk for its turn, which is no attempt; a known one is never behind it
+            self._crowded.blocked_until = self._clock.monotonic() + CROWDED_S
+            self._dispatcher.send(message, self._crowded, indices)
+            return
         # a delivery of its own keeps the message under way until the names are known
         waiting = ReadyQueue(
             self._dispatcher, MX, name.encode("ascii"), hand_over=partial(self._look_up, way, tls, name, by_domain)
@@ -220,11 +231,15 @@ class Router:
         self._dispatcher.send(message, waiting, indices)
 
     def _look_up(self, way: Way, tls: TlsPolicy, name: str, by_domain: bool, delivery: Delivery) -> None:
+        self._looking_up += 1
         self._start(self._resolve(way, tls, name, by_domain, delivery))
 
     async def _resolve(self, way: Way, tls: TlsPolicy, name: str, by_domain: bool, delivery: Delivery) -> None:
         try:
-            hosts = await self._lookup.mail_hosts(name)
+            try:
+                hosts = await self._lookup.mail_hosts(name)
+            finally:
+                self._looking_up -= 1
         except ResolutionFailure as failure:
             text = failure.text.encode("utf-8", "replace")
             if failure.code // 100 == TRANSIENT and by_domain:

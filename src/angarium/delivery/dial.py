@@ -90,6 +90,9 @@ class Dialler:
         What has been tried is taken out of `left`: when the connection turns out to be of no use, the rest can be tried
         with another call. `probe`: the host could not be reached before.
         """
+        if len(left) == 1:
+            host = left.pop()
+            return host, await self._connect(host, timeout_s, probe)
         waiting = self._in_order(left)
         trying: dict[asyncio.Task[socket.socket], Host] = {}
         failure: ConnectFailure | None = None

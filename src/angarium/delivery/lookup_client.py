@@ -49,6 +49,7 @@ log = logging.getLogger(__name__)
 SMTP_PORT = 25
 AWAY_S = 4.0
 ANSWER_S = 120.0
+LOOK_S = 5.0
 RECONNECT_FIRST_S = 0.05
 RECONNECT_LONGEST_S = 1.0
 STALE_S = 86400.0
@@ -63,6 +64,7 @@ R = TypeVar("R", bound=Perishable)
 @dataclass(slots=True)
 class _Waiting:
     octets: bytes
+    until: float
     reply: asyncio.Future[Reply]
 
 
@@ -96,6 +98,7 @@ class LookupClient:
         self._connecting: asyncio.Task[None] | None = None
         self._is_away = False
         self._closed = False
+        self._look: asyncio.TimerHandle | None = None
 
     # ------------------------------------------------------------------ questions
 
@@ -118,6 +121,10 @@ class LookupClient:
     async def txt(self, name: str) -> TextRecords:
         """The TXT records of a name."""
         return await self.ask(TXT, name)
+
+    def knows(self, domain: str) -> bool:
+        """Whether the hosts of domain have been asked for before, so that there is an answer, be it an old one."""
+        return self._cache.peek((MAIL_HOSTS.name, domain)) is not None
 
     async def ask(self, kind: Kind[A, R], argument: A) -> R:
         """The answer, from the cache while it holds. A dataclass may be used for longer when there is no other."""
@@ -145,6 +152,8 @@ class LookupClient:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._look is not None:
+            self._look.cancel()
         if self._connection is not None:
             self._connection.end()
 
@@ -178,15 +187,23 @@ class LookupClient:
         self._number += 1
         number = self._number
         octets = frame(Request(number, kind, msgspec.Raw(msgspec.msgpack.encode(argument))))
-        waiting = self._waiting[number] = _Waiting(octets, loop.create_future())
-        lost = loop.call_later(ANSWER_S, _fail, waiting)
+        waiting = self._waiting[number] = _Waiting(octets, loop.time() + ANSWER_S, loop.create_future())
+        if self._look is None:
+            self._look = loop.call_later(LOOK_S, self._end_late_ones, loop)
         if self._connection is not None:
             self._connection.send(octets)
         try:
             return await waiting.reply
         finally:
-            lost.cancel()
             del self._waiting[number]
+
+    def _end_late_ones(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One timer for all requests."""
+        now = loop.time()
+        for waiting in self._waiting.values():
+            if waiting.until <= now:
+                _fail(waiting)
+        self._look = loop.call_later(LOOK_S, self._end_late_ones, loop) if self._waiting else None
 
     async def _connect(self) -> None:
         """Until the process greets; what waits for it too long is told so."""

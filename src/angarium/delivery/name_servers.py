@@ -12,7 +12,7 @@ Fails: never. No response in time, a port where nobody listens, octets that are 
 and at the end None is returned. A server that does not know EDNS is asked again without (RFC 6891 §7). Bounds: the
 caller's, on questions under way.
 
-dnspython is imported when the first response is read; queries are written here, since that is forty octets.
+dnspython is imported when the system's servers are read; queries are written here, since that is forty octets.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import secrets
 import socket
 import struct
 from dataclasses import dataclass
+from random import uniform
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ NUMBERS: dict[Type, int] = {"A": 1, "CNAME": 5, "MX": 15, "TXT": 16, "AAAA": 28,
 SOCKETS = 8  # for each server
 MOST_QUERIES = 1000  # over one socket
 LIFE_S = 60.0
+LOOK_S = 0.05  # how often is looked whether an answer is late
+JITTER = (0.8, 1.2)
 MOST_READ = 64  # datagrams in one go
 EDNS_PAYLOAD_OCTETS = 1232  # no fragments on any usual path; what is longer comes over TCP
 LONGEST_DATAGRAM = 65535
@@ -55,6 +58,7 @@ FORMERR, SERVFAIL, NOTIMP, REFUSED = 1, 2, 4, 5
 @dataclass(slots=True)
 class _Waiting:
     question: bytes
+    until: float
     answer: asyncio.Future[bytes | None]
 
 
@@ -82,14 +86,19 @@ class NameServers:
         self._flags = RECURSION_DESIRED | (AUTHENTIC_DATA if dnssec else 0)
         self._resolv_conf = resolv_conf
         self._sockets: dict[tuple[str, int], list[_Socket | None]] = {}
+        self._open: list[_Socket] = []  # those that are given up and wait for answers, too
+        self._look: asyncio.TimerHandle | None = None
 
     async def ask(self, name: str, rdtype: Type, read: Callable[[bytes], T | None]) -> T | None:
         """What `read` makes of the first response that it can use; None when nobody has one."""
         if not self._servers:
             self._servers = _system_servers(self._resolv_conf)
-        for _ in range(self._rounds):
+        for number in range(self._rounds):
+            # sooner at first: a datagram that was lost need not hold mail up. Not all at one time: what was lost in a
+            # burst would be lost in the next one
+            timeout_s = self._timeout_s * (0.5 if number == 0 else 1.0) * uniform(*JITTER)
             for server in tuple(self._servers):
-                response = await self._query(name, rdtype, server)
+                response = await self._query(name, rdtype, server, timeout_s)
                 answer = None if response is None else read(response)
                 if answer is None:
                     self.failures += 1
@@ -103,13 +112,15 @@ class NameServers:
 
     def close(self) -> None:
         """Give the sockets back; what waits for an answer has none."""
-        for sockets in self._sockets.values():
-            for each in sockets:
-                if each is not None:
-                    each.close()
+        for each in self._open:
+            each.close()
+        self._open.clear()
         self._sockets.clear()
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
 
-    async def _query(self, name: str, rdtype: Type, server: tuple[str, int]) -> bytes | None:
+    async def _query(self, name: str, rdtype: Type, server: tuple[str, int], timeout_s: float) -> bytes | None:
         """One server's response; None when there is none in time."""
         question = _question(name, rdtype)
         response: bytes | None = None
@@ -118,14 +129,14 @@ class NameServers:
             if edns:
                 query += struct.pack(">BHHIH", 0, 41, EDNS_PAYLOAD_OCTETS, 0, 0)  # RFC 6891 §6.1.2
             self.queries += 1
-            response = await self._over_udp(query, question, server)
+            response = await self._over_udp(query, question, server, timeout_s)
             if response is not None and response[2] & TRUNCATED:
                 response = await self._over_tcp(query, question, server)
             if response is None or response[3] & RCODE not in (FORMERR, NOTIMP):
                 return response
         return response
 
-    async def _over_udp(self, query: bytes, question: bytes, server: tuple[str, int]) -> bytes | None:
+    async def _over_udp(self, query: bytes, question: bytes, server: tuple[str, int], timeout_s: float) -> bytes | None:
         loop = asyncio.get_running_loop()
         try:
             used = self._socket(server, loop)
@@ -133,16 +144,28 @@ class NameServers:
             return None
         number = used.free_number()
         answer: asyncio.Future[bytes | None] = loop.create_future()
-        used.waiting[number] = _Waiting(question, answer)
-        late = loop.call_later(self._timeout_s, _give_up, answer)
+        used.waiting[number] = _Waiting(question, loop.time() + timeout_s, answer)
+        if self._look is None:
+            self._look = loop.call_later(LOOK_S, self._end_late_ones, loop)
         try:
             used.send(number.to_bytes(2, "big") + query)
             return await answer
         except OSError:
             return None
         finally:
-            late.cancel()
             used.done(number)
+
+    def _end_late_ones(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One timer for all queries: a timer each costs more than sending it."""
+        now = loop.time()
+        busy = False
+        self._open = [each for each in self._open if not each.closed]
+        for each in self._open:
+            for waiting in each.waiting.values():
+                busy = True
+                if waiting.until <= now:
+                    _give_up(waiting.answer)
+        self._look = loop.call_later(LOOK_S, self._end_late_ones, loop) if busy else None
 
     def _socket(self, server: tuple[str, int], loop: asyncio.AbstractEventLoop) -> _Socket:
         sockets = self._sockets.setdefault(server, [None] * SOCKETS)
@@ -152,6 +175,7 @@ class NameServers:
             if used is not None:
                 used.retire()
             used = sockets[place] = _Socket(server, loop)
+            self._open.append(used)
         return used
 
     async def _over_tcp(self, query: bytes, question: bytes, server: tuple[str, int]) -> bytes | None:

@@ -31,7 +31,7 @@ server had answered), of which some are on the wire and the others wait for thes
 name that is known has a share of the wire of its own, so that it never waits behind a tail of new ones. Equal questions
 share one query. /etc/hosts is not read.
 
-dnspython is imported when the first answer comes in: a relay with fixed routes does without it.
+dnspython is imported when the system's name servers are to be read, not before.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from angarium.delivery.cache import Cache
+from angarium.delivery.dns_response import NOERROR, NXDOMAIN, read_response
 from angarium.delivery.mail_host import (
     MailHost,
     MailHosts,
     ResolutionFailure,
     TextRecords,
-    Tlsa,
     TlsaRecords,
     no_answer,
     site_of,
@@ -80,8 +80,8 @@ class Limits:
     """The bounds of one Resolver. Times in seconds."""
 
     timeout_s: float = 3.0  # for one server to answer one query
-    rounds: int = 2  # how often all servers are asked
-    on_the_wire: int = 1000  # questions for new names that are being asked at one time
+    rounds: int = 3  # how often all servers are asked; in the first one half as long
+    on_the_wire: int = 500  # questions for new names that are being asked at one time
     known_on_the_wire: int = 250  # beside them, for names that are known
     questions: int = 10_000  # under way or waiting
     known_questions: int = 5000  # beside them
@@ -330,7 +330,8 @@ class Resolver:
 
     async def _resolve_hosts(self, hosts: list[tuple[int, str]], named_securely: bool) -> list[_Found]:
         """Each host with its addresses, as far as it has some."""
-        answers = await asyncio.gather(*(self._lookup(name, family) for _, name in hosts for family in self._families))
+        begun = [self._begin(name, family) for _, name in hosts for family in self._families]
+        answers = [each if isinstance(each, _Answer) else await self._end(*each) for each in begun]
         found: list[_Found] = []
         width = len(self._families)
         for i, (preference, name) in enumerate(hosts):
@@ -408,13 +409,19 @@ class Resolver:
     # ------------------------------------------------------------------ the cache
 
     async def _lookup(self, name: str, rdtype: Type) -> _Answer:
+        begun = self._begin(name, rdtype)
+        return begun if isinstance(begun, _Answer) else await self._end(*begun)
+
+    def _begin(self, name: str, rdtype: Type) -> _Answer | tuple[asyncio.Task[_Answer], _Answer | None]:
+        """The answer that is there, or a task that gets it and the old answer that will do when that takes long."""
         key = (name, rdtype)
+        now = self._monotonic()
         cached = self._cache.peek(key)
-        if cached is not None and cached.expires > self._monotonic():
+        if cached is not None and cached.expires > now:
             self.cache_hits += 1
             self._cache.use(key)
             return cached
-        known = cached is not None and self._monotonic() < cached.stale_until
+        known = cached is not None and now < cached.stale_until
         task = self._under_way.get(key)
         if task is None:
             most = self._limits.questions + (self._limits.known_questions if known else 0)
@@ -423,10 +430,13 @@ class Resolver:
             task = asyncio.get_running_loop().create_task(self._ask(name, rdtype, known))
             self._under_way[key] = task
             task.add_done_callback(partial(self._forget, key))
-        if known:
+        return task, cached if known else None
+
+    async def _end(self, task: asyncio.Task[_Answer], stale: _Answer | None) -> _Answer:
+        if stale is not None:
             done, _ = await asyncio.wait((task,), timeout=self._limits.stale_after_s)
             if not done:
-                return self._fall_back(cached)
+                return self._fall_back(stale)
         # one who is cancelled must not take the answer away from the others
         return await asyncio.shield(task)
 
@@ -475,38 +485,27 @@ class Resolver:
         That is SERVFAIL, REFUSED, octets that are no message, a chain of CNAMEs in a circle, and a lame server's
         pointer to others (RFC 1912 §2.8): none of it says that a name or record does not exist.
         """
-        import dns.exception  # noqa: PLC0415 - see the module's docstring
-        import dns.flags  # noqa: PLC0415
-        import dns.message  # noqa: PLC0415
-        import dns.rcode  # noqa: PLC0415
-        import dns.rdatatype  # noqa: PLC0415
-
         try:
-            response = dns.message.from_wire(octets, ignore_trailing=True)
-            rcode = response.rcode()
-            if rcode not in {dns.rcode.NOERROR, dns.rcode.NXDOMAIN} or not isinstance(
-                response, dns.message.QueryMessage
-            ):
-                return None
-            chain = response.resolve_chaining()
-        except (dns.exception.DNSException, ValueError):
+            response = read_response(octets, rdtype)
+        except ValueError:
+            return None
+        if response.rcode not in (NOERROR, NXDOMAIN):
             return None
         limits = self._limits
         now = self._monotonic()
-        secure = self._dnssec and bool(response.flags & dns.flags.AD)
-        canonical = chain.canonical_name.to_text(omit_final_dot=True).lower()
-        if chain.answer is None:
-            status = _Status.NO_NAME if rcode == dns.rcode.NXDOMAIN else _Status.NO_DATA
-            authority = {rrset.rdtype for rrset in response.authority}
-            ends = dns.rdatatype.SOA in authority or status is _Status.NO_NAME
-            lame = not ends and dns.rdatatype.NS in authority and not response.flags & dns.flags.AA
+        secure = self._dnssec and response.secure
+        canonical = response.canonical
+        if response.records is None or response.ttl_s is None:
+            status = _Status.NO_NAME if response.rcode == NXDOMAIN else _Status.NO_DATA
+            ends = response.has_soa or status is _Status.NO_NAME
+            lame = not ends and response.has_ns and not response.authoritative
             if lame and canonical == name:
                 return None
-            ttl = max(limits.least_ttl_s, min(chain.minimum_ttl, limits.longest_negative_ttl_s))
+            ttl = max(limits.least_ttl_s, min(response.ttl_s or 0.0, limits.longest_negative_ttl_s))
             open_end = not ends and canonical != name
             return _Answer(status, (), now + ttl, secure=secure, canonical=canonical, open_end=open_end)
-        records = _records(chain.answer, rdtype)
-        ttl = max(limits.least_ttl_s, min(chain.minimum_ttl, limits.longest_ttl_s))
+        records = response.records if rdtype in ("A", "AAAA") else sorted(response.records)
+        ttl = max(limits.least_ttl_s, min(response.ttl_s, limits.longest_ttl_s))
         return _Answer(
             _Status.FOUND,
             tuple(records[: limits.records]),
@@ -515,21 +514,6 @@ class Resolver:
             secure,
             canonical,
         )
-
-
-def _records(rrset: Iterable[Any], rdtype: Type) -> list[Any]:
-    """The records of an answer as this module has them."""
-    match rdtype:
-        case "MX":
-            return sorted((record.preference, record.exchange.to_text(omit_final_dot=True).lower()) for record in rrset)
-        case "TLSA":
-            return sorted(Tlsa(record.usage, record.selector, record.mtype, bytes(record.cert)) for record in rrset)
-        case "TXT":
-            return sorted(b"".join(record.strings) for record in rrset)
-        case "CNAME":
-            return [(0, record.target.to_text(omit_final_dot=True).lower()) for record in rrset]
-        case _:
-            return [(0, record.address) for record in rrset]
 
 
 def families_of_machine(preference: AddressFamily = "ipv6-first") -> tuple[Family, ...]:

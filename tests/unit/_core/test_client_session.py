@@ -210,6 +210,29 @@ def test_a_connection_that_quits_gets_nothing(queue: Queue) -> None:
     assert queue.ready.backlog == 1
 
 
+def test_a_tail_of_hosts_does_not_hold_a_connection_each(queue: Queue) -> None:
+    queue.egress.idle_limit = 4
+    hosts = [queue.connect() for _ in range(3)]
+    assert [host.heard() for host in hosts] == [b"", b"", b"QUIT\r\n"], (
+        "half of the places, for those used once at most"
+    )
+    assert queue.egress.idle == len(queue.ready.idle) == 2
+    for name in ("a", "b"):  # the connection used last carries both
+        queue.mail(name, [b"x@example.net"])
+        assert queue.egress.idle == 1
+        hosts[1].say(b"250 ok\r\n250 ok\r\n354 go\r\n250 ok\r\n")
+        assert queue.egress.idle == 2
+    more = [queue.connect() for _ in range(2)]
+    assert [host.heard() for host in more] == [b"QUIT\r\n"] * 2
+    queue.mail("c", [b"x@example.net"])
+    hosts[1].say(b"250 ok\r\n250 ok\r\n354 go\r\n250 ok\r\n")
+    assert b"QUIT" not in hosts[1].heard()
+    hosts[0].transport.lose()
+    assert queue.egress.idle == 1
+    queue.egress.quit_idle()
+    assert queue.egress.idle == 0
+
+
 def test_sessions_leave_the_list_in_any_order(queue: Queue) -> None:
     hosts = [queue.connect() for _ in range(5)]
     for n in (2, 0, 4):

@@ -343,6 +343,19 @@ async def test_negative_answers_are_kept_by_the_soa(
     assert resolver.queries == 2
 
 
+async def test_a_negative_answer_without_an_soa_is_kept_for_a_moment(
+    make: Make, server: NameServer, clock: FakeClock
+) -> None:
+    server.fault(Fault.NO_SOA)
+    resolver = make()
+    for _ in range(2):
+        assert (await failure_of(resolver, "nobody.example.org"))[1] == 550
+    assert resolver.queries == 1
+    clock.turn(10.1)
+    assert (await failure_of(resolver, "nobody.example.org"))[1] == 550
+    assert resolver.queries == 2
+
+
 async def test_failures_are_kept_for_a_moment(make: Make, server: NameServer, clock: FakeClock) -> None:
     server.fault(Fault.SERVFAIL)
     resolver = make()
@@ -484,6 +497,11 @@ async def test_a_server_that_understands_no_query_at_all_has_no_answer(make: Mak
     assert (resolver.queries, resolver.failures) == (2, 1), "once with EDNS, once without"
 
 
+async def test_a_long_response_code_is_no_answer(make: Make, server: NameServer) -> None:
+    server.fault(Fault.BADVERS)
+    assert await failure_of(make(), "two.example.org") == (False, 451, (4, 4, 3))
+
+
 async def test_a_closed_port_is_a_transient_failure(make: Make) -> None:
     async with NameServer() as gone:
         address = gone.address
@@ -519,7 +537,7 @@ async def test_the_systems_servers_are_read_from_resolv_conf(
     path = tmp_path_factory.mktemp("etc") / "resolv.conf"
     asked: list[tuple[str, int]] = []
 
-    async def note(self: NameServers, name: str, rdtype: str, server: tuple[str, int]) -> None:
+    async def note(self: NameServers, name: str, rdtype: str, server: tuple[str, int], timeout_s: float) -> None:
         asked.append(server)
 
     monkeypatch.setattr(NameServers, "_query", note)

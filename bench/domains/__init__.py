@@ -1,0 +1,1 @@
+"""A tail of distinct domains by MX, Angarium and Postfix in turn: `python -m bench.domains run`."""
