@@ -9,9 +9,21 @@ dispatcher.
 A host that offers DSN gets RET, ENVID, NOTIFY and ORCPT as they came (RFC 3461 §5.2.1); one that does not gets none of
 them (§5.2.2), and where a recipient's NOTIFY asks for SUCCESS, that is settled outside of this module.
 
-Fails: a connection that ends before the last octet of the content was written has delivered nothing: what was not
-answered is sent again. One that ends after it leaves the accepted recipients in doubt. A reply that is none, or that
-nobody asked for, ends the connection. Results carry code 0 where no reply was seen.
+LMTP (RFC 2033, `lmtp=True`) is the same but for two things. The end of the mail data has one reply for each recipient
+that was accepted, in the order of the RCPT commands (§4.2; for BDAT LAST the same, §4.3). And trace fields of a final
+delivery stand in front of the mail data: Return-Path (RFC 5321 §4.4), and Delivered-To where the transaction has one
+recipient; a `recipients_limit` of 1 gives each its own transaction, pipelined like any other, so that none learns of
+the others.
+
+Limits that the host sets (RFC 9422) are kept to: recipients of a transaction, transactions and recipient domains of a
+connection. What is too many for one transaction goes in the next, what is too many for the connection in another one.
+
+Fails: a connection that ends, or that the host ends with 421, before the last octet of the content was written has
+delivered nothing. Who has no reply of his own goes to another connection at once, where that may help: behind earlier
+transactions of this one, when nothing was answered; else when `ReadyQueue.trouble` knows of another host. One that ends
+after it leaves the accepted recipients in doubt; with LMTP those whose reply had
+not come. A reply that is none, or that nobody asked for, ends the connection. Results carry code 0 where no reply was
+seen.
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
@@ -45,6 +57,7 @@ from angarium._core.record cimport (
     Message,
     Recipient,
     Text,
+    as_bytes,
 )
 from angarium._core.reply cimport REPLY_MORE, REPLY_READY, ReplyParser
 
@@ -56,7 +69,7 @@ cdef enum:
 
 cdef const char *HEX = b"0123456789ABCDEF"
 
-PHASE_NAMES = ("connecting", "the greeting", "EHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "the mail data",
+PHASE_NAMES = ("connecting", "the greeting", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "the mail data",
                "the end of the mail data",
                "RSET", "nothing", "QUIT")
 
@@ -174,7 +187,8 @@ cdef class Egress:
 cdef class ClientSession(Carrier):
     def __init__(self, Egress egress, ReadyQueue queue, transport, bytes host, uint32_t capabilities,
                  *, uint64_t size_limit=0,
-                 uint32_t transactions_limit=0, uint32_t recipients_limit=0, bytes tls=None):
+                 uint32_t transactions_limit=0, uint32_t recipients_limit=0, uint32_t domains_limit=0,
+                 bint lmtp=False, bytes tls=None):
         self.egress = egress
         self.queue = queue
         self.transport = transport
@@ -184,6 +198,10 @@ cdef class ClientSession(Carrier):
         self.transactions_limit = transactions_limit
         self.recipients_limit = recipients_limit
         self.tls = tls
+        self.domains_limit = domains_limit
+        self.lmtp = lmtp
+        if domains_limit:
+            self._domains = set()
         self._parser = ReplyParser()
         self._expecting = PHASE_IDLE
         self._born = monotonic()
@@ -283,6 +301,8 @@ cdef class ClientSession(Carrier):
                 break
             if self._begin(delivery):
                 return 0
+            if self._quitting:
+                return self._quit()
         if self.egress.idle >= (self.egress.idle_limit if self.transactions > 1 else self.egress.idle_limit // 2):
             return self._quit()  # a tail of hosts that get one message each must not hold a connection each
         self._expecting = PHASE_IDLE
@@ -305,7 +325,7 @@ cdef class ClientSession(Carrier):
         """
         cdef Message message = delivery.message
         cdef MailBuffer buffer = delivery.buffer
-        cdef size_t octets = buffer.end - buffer.data_begin
+        cdef size_t octets = self._size_of(delivery)
         cdef tuple failure = None
         cdef Text path
         cdef Recipient recipient
@@ -356,13 +376,60 @@ cdef class ClientSession(Carrier):
         self.queue.dispatcher.settle(delivery)
         return 0
 
-    cdef int _limit(self, Delivery delivery) except -1:
-        """Leave the recipients that are too many for one transaction to the next one (RFC 9422 §4: RCPTMAX)."""
+    cdef bint _limit(self, Delivery delivery) except -1:
+        """Leave the recipients that are too many for one transaction to the next one (RFC 9422 §4: RCPTMAX).
+
+        False: none of them may go over this connection; it has been put back for another one.
+        """
         cdef Delivery rest
+        if self.domains_limit and not self._limit_domains(delivery):
+            return False
         if self.recipients_limit and delivery.recipients > self.recipients_limit:
             rest = self.queue.dispatcher.split(delivery, delivery.indices()[self.recipients_limit:])
             self.queue.push(rest, True)
-        return 0
+        return True
+
+    cdef bint _limit_domains(self, Delivery delivery) except -1:
+        """Recipients at a domain that is one too many for this connection go over another (RFC 9422 §4: RCPTDOMAINMAX).
+        """
+        cdef Delivery rest
+        cdef list apart = []
+        for index in delivery.indices():
+            domain = delivery.buffer.recipient(index)[0].rpartition(b"@")[2].lower()
+            if domain not in self._domains:
+                if <uint32_t>len(self._domains) >= self.domains_limit:
+                    apart.append(index)
+                    continue
+                self._domains.add(domain)
+        if len(apart) == delivery.recipients:
+            self._quitting = True
+            delivery.transfers -= 1          # it was not used
+            self.queue.push(delivery, True)
+            return False
+        if apart:
+            rest = self.queue.dispatcher.split(delivery, apart)
+            self.queue.push(rest, True)
+        return True
+
+    cdef size_t _size_of(self, Delivery delivery) except? 0:
+        """Octets that the host gets: the mail data, and with LMTP what is put in front of it."""
+        cdef MailBuffer buffer = delivery.buffer
+        cdef size_t octets = buffer.end - buffer.data_begin
+        return octets + len(self._top_of(delivery)) if self.lmtp else octets
+
+    cdef bytes _top_of(self, Delivery delivery):
+        """The trace fields of a final delivery (RFC 5321 §4.4); who else gets the message is nobody's business."""
+        cdef MailBuffer buffer = delivery.buffer
+        cdef Recipient recipient
+        cdef size_t position
+        cdef uint16_t _i
+        cdef bytes top = b"Return-Path: <" + as_bytes(buffer.text(TEXT_REVERSE_PATH)) + b">\r\n"
+        if delivery.recipients == 1:
+            position = buffer.first_recipient()
+            for _i in range(delivery.index(0) + 1):
+                position = buffer.recipient_at(position, &recipient)
+            top += b"Delivered-To: " + as_bytes(recipient.forward_path) + b"\r\n"
+        return top
 
     cdef bint _pipelined(self) noexcept:
         return self.capabilities & CAPABILITY_PIPELINING
@@ -375,14 +442,13 @@ cdef class ClientSession(Carrier):
     cdef bint _begin(self, Delivery delivery) except -1:
         """Start the transaction for delivery. False when there is nothing to send: its results are settled."""
         cdef size_t n
-        if not self._fits(delivery):
+        if not self._limit(delivery) or not self._fits(delivery):
             return False
-        self._limit(delivery)
         self._current = delivery
         delivery.host = self.host
         delivery.tls = self.tls
         delivery.dsn_passed_on = self.capabilities & CAPABILITY_DSN != 0
-        self._rcpt_answered = self._rcpt_accepted = 0
+        self._rcpt_answered = self._rcpt_accepted = self._final_answered = 0
         self._answered = self._content_sent = self._mail_refused = False
         self._refused = None
         self._chunked = self._chunks(delivery)
@@ -410,7 +476,7 @@ cdef class ClientSession(Carrier):
 
     # ------------------------------------------------------------------ what is written
 
-    cdef size_t _compose_mail(self, Delivery delivery, char *p) noexcept:
+    cdef size_t _compose_mail(self, Delivery delivery, size_t octets, char *p) noexcept:
         cdef MailBuffer buffer = delivery.buffer
         cdef Message message = delivery.message
         cdef AcceptedMeta *meta = buffer.meta()
@@ -420,7 +486,7 @@ cdef class ClientSession(Carrier):
         n += put(p + n, b">", 1)
         if self.capabilities & CAPABILITY_SIZE:
             n += put(p + n, b" SIZE=", 6)
-            n += put_decimal(p + n, buffer.end - buffer.data_begin)
+            n += put_decimal(p + n, octets)
         if self.capabilities & CAPABILITY_8BITMIME and (
             message.body == BODY_8BITMIME or message.flags & MESSAGE_EIGHT_BIT
         ):
@@ -491,7 +557,7 @@ cdef class ClientSession(Carrier):
                 raise MemoryError
             egress._scratch = moved
             egress._scratch_capacity = wanted
-        n = self._compose_mail(delivery, egress._scratch)
+        n = self._compose_mail(delivery, self._size_of(delivery), egress._scratch)
         if not self._pipelined():
             return n
         position = buffer.first_recipient()
@@ -543,15 +609,20 @@ cdef class ClientSession(Carrier):
         cdef char line[40]
         cdef size_t length = put(line, b"BDAT ", 5)
         cdef bytes octets
+        cdef bytes top = self._top_of(self._current) if self.lmtp else None
+        cdef size_t in_front = len(top) if self.lmtp else 0
         cdef char *p
-        length += put_decimal(line + length, n)
+        length += put_decimal(line + length, in_front + n)
         length += put(line + length, b" LAST\r\n", 7)
         self._mark()
-        octets = PyBytes_FromStringAndSize(NULL, envelope + length + n)
+        octets = PyBytes_FromStringAndSize(NULL, envelope + length + in_front + n)
         p = PyBytes_AS_STRING(octets)
         memcpy(p, self.egress._scratch, envelope)
         memcpy(p + envelope, line, length)
-        memcpy(p + envelope + length, buffer.octets + buffer.data_begin, n)
+        p += envelope + length
+        if in_front:
+            memcpy(p, PyBytes_AS_STRING(top), in_front)
+        memcpy(p + in_front, buffer.octets + buffer.data_begin, n)
         self.transport.write(octets)
         return 0
 
@@ -567,6 +638,8 @@ cdef class ClientSession(Carrier):
         cdef size_t tail_length = strlen(tail)
         cdef Delivery following
         cdef bytes octets
+        cdef bytes top = self._top_of(self._current) if self.lmtp else None
+        cdef size_t in_front = len(top) if self.lmtp else 0
         cdef char *p
         if self._pipelined() and not self._quitting and self.queue.backlog and (
             self.transactions_limit == 0 or self.transactions + 1 < self.transactions_limit
@@ -574,14 +647,16 @@ cdef class ClientSession(Carrier):
             following = self.queue.first()
             if following is not None and not self._chunks(following):
                 self.queue.pop()
-                if self._fits(following):
-                    self._limit(following)
+                if self._limit(following) and self._fits(following):
                     self._ahead = following
                     envelope = self._compose(following)
         self._mark()
         if n <= ONE_WRITE_OCTETS or stuffing:
-            octets = PyBytes_FromStringAndSize(NULL, n + stuffing + tail_length + envelope)
+            octets = PyBytes_FromStringAndSize(NULL, in_front + n + stuffing + tail_length + envelope)
             p = PyBytes_AS_STRING(octets)
+            if in_front:                     # no line of it begins with a dot
+                memcpy(p, PyBytes_AS_STRING(top), in_front)
+                p += in_front
             if stuffing:
                 n = stuff_mail_data(data, n, p)
             else:
@@ -594,7 +669,10 @@ cdef class ClientSession(Carrier):
             p = PyBytes_AS_STRING(octets)
             memcpy(p, tail, tail_length)
             memcpy(p + tail_length, self.egress._scratch, envelope)
-            self.transport.writelines((memoryview(buffer), octets))
+            if in_front:
+                self.transport.writelines((top, memoryview(buffer), octets))
+            else:
+                self.transport.writelines((memoryview(buffer), octets))
         return self._await(PHASE_FINAL)
 
     # ------------------------------------------------------------------ what is read
@@ -614,10 +692,16 @@ cdef class ClientSession(Carrier):
             if not good:
                 self._quitting = True
             return self._go_on()
+        if 300 <= code < 400 and phase != PHASE_DATA:
+            # what it answers with it is not what was asked, and so it is with everything behind it
+            return self._abandon(f"the host said {code} to {PHASE_NAMES[phase]}")
         self._answered = True
         if code == 421:
             self._quitting = True
-            return self._settle(phase)
+            if phase < PHASE_CONTENT and self._hand_on(phase, self._parser.text()[:LONGEST_TEXT]):
+                return self._leave()
+            if not self._awaits_more(phase):
+                return self._settle(phase)
         if phase == PHASE_MAIL:
             return self._on_mail(good)
         if phase == PHASE_RCPT:
@@ -649,7 +733,7 @@ cdef class ClientSession(Carrier):
             return self._write_rcpt()
         if self._rcpt_answered == self._current.recipients:
             return self._await(PHASE_FINAL if self._chunked else PHASE_DATA)
-        return 0
+        return self._await(PHASE_RCPT)       # each has its time (RFC 5321 §4.5.3.2.3)
 
     cdef int _on_data(self) except -1:
         if self._parser.reply.code != 354:
@@ -657,6 +741,9 @@ cdef class ClientSession(Carrier):
                 return self._abandon(f"the host said {self._parser.reply.code} to DATA")
             return self._settle(PHASE_DATA)
         if self._rcpt_accepted == 0:
+            if self.lmtp:
+                # it must say 503 (RFC 2033 §4.2); to an end of mail data it would have no reply
+                return self._abandon("the host said 354 to DATA for nobody")
             # the host waits for mail data that nobody is to get (RFC 2920 §3.1)
             self._write(b".\r\n", 3)
             return self._await(PHASE_FINAL)
@@ -664,6 +751,8 @@ cdef class ClientSession(Carrier):
 
     cdef int _on_final(self, bint good) except -1:
         cdef Delivery delivery = self._current
+        if self._awaits_more(PHASE_FINAL):
+            return self._on_one_of_several()
         if not good or self._refused is not None:
             return self._settle(PHASE_FINAL)
         if not delivery.dsn_passed_on and delivery.asks_for_success():
@@ -676,6 +765,22 @@ cdef class ClientSession(Carrier):
             return self._take_ahead()
         return self._go_on()
 
+    cdef bint _awaits_more(self, int phase) noexcept:
+        """Whether the reply just read is the end of the mail data's for one recipient, and others are to come."""
+        return self.lmtp and phase == PHASE_FINAL and self._final_answered + 1 < self._rcpt_accepted
+
+    cdef int _on_one_of_several(self) except -1:
+        """LMTP: this reply is for the next of those who were accepted; the last one is for `_on_final` to settle."""
+        cdef set refused
+        if self._final_answered == 0:
+            if self._refused is None:
+                self._refused = []
+            refused = {result[0] for result in self._refused}
+            self._accepted = [index for index in self._current.indices() if index not in refused]
+        self._refused.append(self._result(self._accepted[self._final_answered], PHASE_FINAL))
+        self._final_answered += 1
+        return self._await(PHASE_FINAL)
+
     cdef int _take_ahead(self) except -1:
         """The envelope of the next delivery is on its way already."""
         self._current = self._ahead
@@ -683,7 +788,7 @@ cdef class ClientSession(Carrier):
         self._current.tls = self.tls
         self._current.dsn_passed_on = self.capabilities & CAPABILITY_DSN != 0
         self._ahead = None
-        self._rcpt_answered = self._rcpt_accepted = 0
+        self._rcpt_answered = self._rcpt_accepted = self._final_answered = 0
         self._answered = self._content_sent = self._mail_refused = self._chunked = False
         self._refused = None
         self._await(PHASE_MAIL)
@@ -722,17 +827,56 @@ cdef class ClientSession(Carrier):
         if self.closed:
             return 0
         if self._quitting:
-            if self._ahead is not None:
-                delivery = self._ahead
-                self._ahead = None
-                self.queue.push(delivery, True)
-            return self._quit()
+            return self._leave()
         if self._ahead is not None:
             return self._take_ahead()
         if reset:
             self._write(b"RSET\r\n", 6)
             return self._await(PHASE_RSET)
         return self._go_on()
+
+    cdef int _leave(self) except -1:
+        """No transaction is under way, and none follows on this connection."""
+        cdef Delivery ahead = self._ahead
+        if ahead is not None:
+            self._ahead = None
+            self.queue.push(ahead, True)
+        return self._quit()
+
+    cdef bint _hand_on(self, int phase, bytes text) except -1:
+        """Give those of the current delivery who have no result of their own to another connection.
+
+        The host is in trouble, and has not got the end of the content. False: there is no other connection for them,
+        and nothing was done.
+        """
+        cdef Delivery delivery = self._current
+        cdef Delivery rest
+        cdef int code = self._parser.reply.code if not self.closed else 0
+        cdef list results = self._refused
+        cdef list left
+        cdef set own
+        if self.transactions and phase == PHASE_MAIL and delivery.transfers <= MOST_TRANSFERS:
+            pass                             # it has had enough of this connection; that says nothing of a new one
+        elif self.queue.trouble is None or not self.queue.trouble(
+            self.queue, self.host, delivery.transfers, code, text, phase
+        ):
+            return False
+        if results is None:
+            rest = delivery
+        else:
+            own = {result[0] for result in results}
+            left = [index for index in delivery.indices() if index not in own]
+            if not left:
+                return False
+            rest = self.queue.dispatcher.split(delivery, left)
+            rest.transfers = delivery.transfers
+        self._current = None
+        self._refused = None
+        self.queue.push(rest, True)
+        if rest is not delivery:
+            delivery.results = results
+            self.queue.dispatcher.settle(delivery)
+        return True
 
     cdef int _abandon(self, str why) except -1:
         """The connection is of no use any more.
@@ -742,7 +886,7 @@ cdef class ClientSession(Carrier):
         cdef Delivery delivery = self._current
         cdef Delivery ahead = self._ahead
         cdef int phase = self._expecting
-        cdef bytes text
+        cdef bytes text = f"{self.host.decode('ascii', 'replace')}: {why}".encode("utf-8", "replace")
         cdef list results
         cdef set own
         cdef uint16_t i, index
@@ -753,7 +897,7 @@ cdef class ClientSession(Carrier):
         self._unlink()
         if self.transport is not None:
             self.transport.abort()
-        self._current = self._ahead = None
+        self._ahead = None
         if ahead is not None:
             self.queue.push(ahead, True)
         if delivery is not None:
@@ -761,9 +905,10 @@ cdef class ClientSession(Carrier):
                 self.transactions and delivery.transfers <= MOST_TRANSFERS
             ):
                 # the host closed an idle connection as we began to use it: nothing happened
+                self._current = None
                 self.queue.push(delivery, True)
-            else:
-                text = f"{self.host.decode('ascii', 'replace')}: {why}".encode("utf-8", "replace")
+            elif (self._content_sent and phase != PHASE_CONTENT) or not self._hand_on(phase, text):
+                self._current = None
                 results = self._refused if self._refused is not None else []
                 own = {result[0] for result in results}
                 for i in range(delivery.recipients):
@@ -794,6 +939,11 @@ cdef class ClientSession(Carrier):
             if self._expecting == PHASE_IDLE and self in self.queue.idle:
                 self.queue.idle.remove(self)
         return 0
+
+    def leave(self):
+        """An idle connection is not to be used any more."""
+        if self._expecting == PHASE_IDLE:
+            self._quit()
 
     cdef int _quit(self) except -1:
         """Leave politely: QUIT, and the connection is closed when the host answers or after some seconds."""

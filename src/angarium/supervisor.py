@@ -305,7 +305,7 @@ class Supervisor:
             self._on_reload()
         elif number == signal.SIGUSR1:
             for child in self._children:
-                if child.role == "worker" and child.process is not None and child.ready:
+                if child.role in {"worker", "lookup"} and child.process is not None and child.ready:
                     child.process.send_signal(signal.SIGUSR1)
 
     def _on_reload(self) -> None:

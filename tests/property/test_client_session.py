@@ -265,3 +265,99 @@ class ForgetfulHost(HonestHost):
     def __init__(self, before: HonestHost) -> None:
         super().__init__(before._verdicts)
         self.kept = before.kept
+
+
+class LmtpHost(HonestHost):
+    """The same with RFC 2033: a final reply for each recipient, and one mailbox each.
+
+    `finals` are the recipients that were answered, with the octets of all replies up to the end of theirs.
+    """
+
+    def __init__(self, verdicts: Iterator[bool]) -> None:
+        super().__init__(verdicts)
+        self.said = 0
+        self.finals: list[tuple[bytes, bool, int]] = []
+
+    def hear(self, octets: bytes) -> bytes:
+        self._octets += octets
+        answer = b""
+        while True:
+            reply = self._data() if self._in_data else self._command()
+            if reply is None:
+                return answer
+            answer += reply
+            self.said += len(reply)
+
+    def _end(self, data: bytes) -> bytes:
+        answer = b""
+        for recipient in self._recipients:
+            good = self._good()
+            answer += b"250 2.0.0 kept\r\n" if good else b"452 4.2.2 full\r\n"
+            if good:
+                self.kept.append(((recipient,), data))
+            self.finals.append((recipient, good, self.said + len(answer)))
+        self._over()
+        return answer
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    mails=mails,
+    bits=capabilities,
+    recipients_limit=st.sampled_from([0, 0, 1, 2]),
+    verdicts=st.lists(st.sampled_from([True, True, True, False]), max_size=40),
+    read=st.integers(1, 200),
+    lost_after=st.one_of(st.none(), st.integers(0, 300)),
+)
+def test_an_lmtp_host_that_goes_between_two_replies_leaves_exactly_those_without_one_in_doubt(
+    mails: list[tuple[int, bytes]],
+    bits: int,
+    recipients_limit: int,
+    verdicts: list[bool],
+    read: int,
+    lost_after: int | None,
+    journal: Journal,
+) -> None:
+    queue = Queue(journal)
+    for number, (recipients, data) in enumerate(mails):
+        queue.mail(str(number), [b"r%d.%d@example.net" % (number, i) for i in range(recipients)], data=data)
+    host = LmtpHost(iter(verdicts))
+    client = queue.connect(bits, recipients_limit=recipients_limit, lmtp=True)
+    said = 0  # octets of the host that arrived
+    while not client.transport.closing:
+        octets = client.heard()
+        if not octets:
+            break
+        answer = host.hear(octets)
+        if lost_after is not None and said + len(answer) > lost_after:
+            answer = answer[: lost_after - said]
+            client.say(answer, read)
+            said += len(answer)
+            break
+        client.say(answer, read)
+        said += len(answer)
+    client.transport.lose()
+    check(queue)
+    kept = [(recipient, data) for recipients, data in host.kept for recipient in recipients]
+    answered = {recipient: (good, end) for recipient, good, end in host.finals}
+    for number, (recipients, data) in enumerate(mails):
+        message = queue.messages[str(number)]
+        for index in range(recipients):
+            who = b"r%d.%d@example.net" % (number, index)
+            copies = [what for recipient, what in kept if recipient == who]
+            alone = b"Return-Path: <s@example.org>\r\nDelivered-To: " + who + b"\r\n"
+            shared = b"Return-Path: <s@example.org>\r\n"
+            assert all(
+                what in {top + data + end for top in (alone, shared) for end in (b"", b"\r\n")} for what in copies
+            )
+            assert recipients_limit != 1 or all(what.startswith(alone) for what in copies)
+            state = message.recipient_state(index)
+            good, end = answered.get(who, (False, 0))
+            if who not in answered:
+                # no mail data for it was complete; with BDAT it may have left all the same
+                assert state != RecipientState.RECIPIENT_DELIVERED
+            elif end > said:
+                assert state == RecipientState.RECIPIENT_IN_DOUBT
+            else:
+                assert (state == RecipientState.RECIPIENT_DELIVERED) is good
+                assert state != RecipientState.RECIPIENT_IN_DOUBT

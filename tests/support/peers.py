@@ -453,11 +453,20 @@ postlog unix-dgram n - n - 1 postlogd
 """
 
     def __init__(
-        self, *, size_limit: int = 20_480_000, hidden: str = "", settings: Mapping[str, str | Path] | None = None
+        self,
+        *,
+        size_limit: int = 20_480_000,
+        hidden: str = "",
+        services: str = "",
+        settings: Mapping[str, object] | None = None,
     ) -> None:
-        """hidden: extensions that it does not offer, in its own words (`dsn, chunking`); settings: more of main.cf."""
-        self._settings = dict(settings or {})
+        """hidden: extensions that it does not offer, in its own words (`dsn, chunking`).
+
+        services, settings: more lines of master.cf, more or other settings of main.cf.
+        """
         self._hidden = hidden
+        self._services = services
+        self._settings = settings or {}
         self._postfix = require("postfix")
         if os.geteuid() != 0:
             pytest.skip("Postfix can be started by root only")
@@ -516,7 +525,7 @@ postlog unix-dgram n - n - 1 postlogd
             **self._settings,
         }
         (self._configuration / "main.cf").write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))
-        (self._configuration / "master.cf").write_text(self.SERVICES.format(port=self.port))
+        (self._configuration / "master.cf").write_text(self.SERVICES.format(port=self.port) + self._services)
         (self._configuration / "boxes").write_text("!/^nobody@/ box/\n")
         try:
             self._control("start")

@@ -24,6 +24,7 @@ cpdef enum Phase:                # where in a transaction something happened
     PHASE_GREETING
     PHASE_EHLO
     PHASE_TLS
+    PHASE_AUTH
     PHASE_MAIL
     PHASE_RCPT
     PHASE_DATA
@@ -66,10 +67,13 @@ cdef class ClientSession(Carrier):
     cdef readonly uint32_t transactions      # done
     cdef readonly uint32_t transactions_limit    # 0: none
     cdef readonly uint32_t recipients_limit  # of one transaction; 0: none
+    cdef readonly uint32_t domains_limit     # of recipients, of one connection; 0: none
+    cdef readonly bint lmtp                  # RFC 2033: a final reply for each recipient accepted
     cdef ClientSession _next, _previous
     cdef readonly bint closed
     cdef bint _linked
     cdef bint _idle                          # it is counted in Egress.idle
+    cdef set _domains                        # None, or those used so far
     cdef double _born
     cdef double _deadline
     cdef ReplyParser _parser
@@ -80,12 +84,14 @@ cdef class ClientSession(Carrier):
     cdef uint8_t _expecting                  # Phase of the next reply
     cdef uint16_t _rcpt_answered
     cdef uint16_t _rcpt_accepted
+    cdef uint16_t _final_answered            # LMTP: recipients whose final reply was read
     cdef bint _chunked                       # BDAT, not DATA
     cdef bint _content_sent                  # the last octet has been handed to the transport
     cdef bint _answered                      # some reply of this transaction was seen
     cdef bint _mail_refused                  # what was pipelined behind it is to be ignored
     cdef bint _quitting                      # no further transaction on this connection
     cdef list _refused                       # None, or [(index, code, enhanced, text, phase)] of single recipients
+    cdef list _accepted                      # LMTP, behind the first of several final replies: whom they are for
     # the one whose envelope was sent along with the content of the current one (RFC 2920 §3.1)
     cdef Delivery _ahead
 
@@ -97,10 +103,17 @@ cdef class ClientSession(Carrier):
     cdef bint _begin(self, Delivery delivery) except -1
     cdef bint _fits(self, Delivery delivery) except -1
     cdef int _fail(self, Delivery delivery, tuple failure) except -1
-    cdef int _limit(self, Delivery delivery) except -1
+    cdef bint _limit(self, Delivery delivery) except -1
+    cdef bint _limit_domains(self, Delivery delivery) except -1
+    cdef int _leave(self) except -1
+    cdef bint _hand_on(self, int phase, bytes text) except -1
     cdef int _check_progress(self) except -1
     cdef size_t _compose(self, Delivery delivery) except 0
-    cdef size_t _compose_mail(self, Delivery delivery, char *p) noexcept
+    cdef size_t _compose_mail(self, Delivery delivery, size_t octets, char *p) noexcept
+    cdef size_t _size_of(self, Delivery delivery) except? 0
+    cdef bytes _top_of(self, Delivery delivery)
+    cdef bint _awaits_more(self, int phase) noexcept
+    cdef int _on_one_of_several(self) except -1
     cdef size_t _compose_rcpt(self, Recipient *recipient, char *p) noexcept
     cdef bint _pipelined(self) noexcept
     cdef bint _chunks(self, Delivery delivery) noexcept

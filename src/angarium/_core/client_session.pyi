@@ -27,14 +27,15 @@ class Phase(IntEnum):
     PHASE_GREETING = 1
     PHASE_EHLO = 2
     PHASE_TLS = 3
-    PHASE_MAIL = 4
-    PHASE_RCPT = 5
-    PHASE_DATA = 6
-    PHASE_CONTENT = 7
-    PHASE_FINAL = 8
-    PHASE_RSET = 9
-    PHASE_IDLE = 10
-    PHASE_QUIT = 11
+    PHASE_AUTH = 4
+    PHASE_MAIL = 5
+    PHASE_RCPT = 6
+    PHASE_DATA = 7
+    PHASE_CONTENT = 8
+    PHASE_FINAL = 9
+    PHASE_RSET = 10
+    PHASE_IDLE = 11
+    PHASE_QUIT = 12
 
 @disjoint_base
 class Egress:
@@ -95,10 +96,15 @@ class ClientSession(Carrier, BufferedProtocol):
         size_limit: int = 0,
         transactions_limit: int = 0,
         recipients_limit: int = 0,
+        domains_limit: int = 0,
+        lmtp: bool = False,
         tls: bytes | None = None,
     ) -> None:
         """capabilities: bits of Capability. Limits: 0 means none. host: name and address, for texts. tls: what the
-        connection has, as JSON for the event log; None: plaintext."""
+        connection has, as JSON for the event log; None: plaintext.
+
+        lmtp: RFC 2033; with a recipients_limit of 1 each recipient has a transaction and a Delivered-To of its own.
+        """
     @property
     def egress(self) -> Egress: ...
     @property
@@ -120,12 +126,18 @@ class ClientSession(Carrier, BufferedProtocol):
     @property
     def recipients_limit(self) -> int: ...
     @property
+    def domains_limit(self) -> int: ...
+    @property
+    def lmtp(self) -> bool: ...
+    @property
     def closed(self) -> bool: ...
     def start(self) -> None:
         """The connection is up and the transport is ours: take work."""
     def connection_made(self, transport: BaseTransport) -> None: ...
     def get_buffer(self, hint: int) -> memoryview: ...
     def buffer_updated(self, n: int) -> None: ...
+    def leave(self) -> None:
+        """An idle connection is not to be used any more: QUIT."""
     def feed(self, data: bytes) -> None:
         """Octets from the host, for tests that have no transport."""
     def eof_received(self) -> bool: ...

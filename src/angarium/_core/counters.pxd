@@ -63,6 +63,7 @@ cpdef enum Slot:
     DELIVERY_READY                   # messages that may go now
     DELIVERY_SCHEDULED               # messages that wait for their time
     DELIVERY_MTA_STS_POLICIES        # policies of domains that are kept
+    DELIVERY_TOKEN_LEFT              # seconds until the first of the access tokens expires
     # outcome
     OUTCOME_NOTIFICATIONS_WAITING    # notifications that no journal has taken yet
 
@@ -144,6 +145,10 @@ cpdef enum Slot:
     DELIVERY_CONNECTIONS_OPENED
     DELIVERY_CONNECTIONS_REUSED
     DELIVERY_CONNECTIONS_FAILED
+    DELIVERY_NEXT_HOST               # deliveries that went on to another host after trouble with one
+    DELIVERY_TOKENS_GRANTED          # requests for access tokens
+    DELIVERY_TOKENS_REFUSED
+    DELIVERY_TOKENS_FAILED
     DELIVERY_DNS_QUERIES
     DELIVERY_DNS_CACHE_HITS
     DELIVERY_DNS_FAILURES

@@ -59,6 +59,7 @@ cdef class ReadyQueue:
     cdef public int connecting
     cdef public int limit                    # of connections
     cdef public object connect               # (queue) -> None: begin to open one more connection
+    cdef public object trouble               # None, or: a host is in trouble; whether another may take the delivery
     cdef public object hand_over             # (delivery) -> None: a next hop without connections; then no limit applies
     cdef public int failures                 # connections that failed in a row
     cdef public double blocked_until         # monotonic; no new connection is opened before

@@ -61,6 +61,7 @@ class ReadyQueue:
     connecting: int
     limit: int
     connect: Callable[[ReadyQueue], None] | None
+    trouble: Callable[[ReadyQueue, bytes, int, int, bytes, int], bool] | None
     hand_over: Callable[[Delivery], None] | None
     failures: int
     blocked_until: float

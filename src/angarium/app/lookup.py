@@ -1,9 +1,10 @@
 """The lookup process: what the workers of a node ask about the world outside, with one cache for all of them.
 
-Nothing slow or foreign is on a worker's loop: DNS is here, and what concerns TLS policies and reports
-(angarium.app.tls_desk). Input: the configuration, the listening Unix socket that
-the supervisor keeps, so that requests wait in it while this process is replaced. It runs until SIGTERM, then answers
-what it can within GRACE_S; the rest is asked again of its successor.
+Nothing slow or foreign is on a worker's loop: DNS is here, what concerns TLS policies and reports
+(angarium.app.tls_desk), and the access tokens of log-ins (angarium.app.tokens). Input: the configuration, the listening
+Unix socket that the supervisor keeps, so that requests wait in it while this process is replaced. It runs until
+SIGTERM, then answers what it can within GRACE_S; the rest is asked again of its successor. SIGUSR1 reopens the event
+log.
 
 Fails: an exception here ends the process; the supervisor starts another, which knows nothing yet, and the workers use
 what they remember meanwhile."""
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from angarium._core.counters import Slot
 from angarium.app.tls_desk import TlsDesk
+from angarium.app.tokens import TokenDesk
 from angarium.clock import SystemClock
 from angarium.delivery.lookup_protocol import (
     HOST_ADDRESSES,
@@ -29,6 +31,7 @@ from angarium.delivery.lookup_protocol import (
     TLS_REPORTS,
     TLS_RESULTS,
     TLSA,
+    TOKEN,
     TXT,
     LookupStatus,
 )
@@ -82,6 +85,8 @@ class Lookup:
         server.answer(HOST_ADDRESSES, lambda asked: self._resolver.host_addresses(*asked))
         server.answer(TLSA, self._resolver.tlsa)
         server.answer(TXT, self._resolver.txt)
+        self._tokens = TokenDesk(config, counters, clock)
+        server.answer(TOKEN, self._tokens.token)
         server.answer(STATUS, self._status)
         server.answer(TLS_RESULTS, self._tls.gather)
         server.answer(TLS_REPORTS, self._tls.reports)
@@ -92,6 +97,7 @@ class Lookup:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         await self._tls.start()
+        loop.add_signal_handler(signal.SIGUSR1, self._tokens.reopen_events)
         await self.server.start(sock)
         gc.collect()
         gc.freeze()
@@ -106,6 +112,7 @@ class Lookup:
         await self._tls.close()
         await self._resolver.close()
         self._publish()
+        await self._tokens.close()
 
     async def _status(self, _: None) -> LookupStatus:
         resolver = self._resolver
@@ -114,6 +121,7 @@ class Lookup:
 
     def _publish(self) -> None:
         self._tls.publish()
+        self._tokens.publish()
         resolver = self._resolver
         counted = (resolver.queries, resolver.cache_hits, resolver.failures, resolver.stale_answers)
         slots = (

@@ -42,6 +42,7 @@ from angarium.delivery.lookup_protocol import socket_path
 from angarium.delivery.route import MailCircumstances, RouteTable
 from angarium.delivery.tls_account import TlsAccount
 from angarium.delivery.tls_policy import TlsPolicies
+from angarium.delivery.token_client import NodeTokens
 from angarium.ingress.listener import listen
 from angarium.mail.address import folded_domain, split_mailbox
 from angarium.outcome.recorder import Recorder
@@ -285,6 +286,7 @@ class Worker:
             hostname=config.node.hostname,
             workers=self._workers,
             tls=TlsPolicies(config.delivery, config.tls_policy),
+            tokens=lambda oauth2: NodeTokens(self.lookup, oauth2, clock),
         )
         self.compactor = Compactor(
             dispatcher.table,

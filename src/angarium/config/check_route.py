@@ -11,8 +11,9 @@ import os
 import pwd
 from typing import TYPE_CHECKING
 
+from angarium.config.check_auth import check_auth
 from angarium.config.model import Pipe
-from angarium.config.next_hop import SESSION_KINDS, SHAPES, SUPPORTED
+from angarium.config.next_hop import SESSION_KINDS
 from angarium.config.problem import nearest
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def check_route(config: Config, route: Route, path: KeyPath, findings: Findings)
         where = (*path, "next_hop") if len(route.hops) == 1 else (*path, "next_hop", index)
         _check_next_hop(config, hop.to, where, findings)
     _check_alternatives(route, path, findings)
+    check_auth(config, route, path, findings)
     if route.kind == "pipe":
         _check_pipe(config, route, path, findings)
     elif route.pipe != Pipe() and findings.sound((*path, "pipe")):
@@ -57,9 +59,6 @@ def _check_names(wanted: Collection[str], known: list[str], path: KeyPath, what:
 
 
 def _check_next_hop(config: Config, hop: NextHop, path: KeyPath, findings: Findings) -> None:
-    if hop.kind not in SUPPORTED:
-        supported = ", ".join(SHAPES[kind] for kind in SUPPORTED)
-        findings.error(path, f'"{SHAPES[hop.kind]}" is not supported in this version; what is: {supported}')
     if hop.kind not in {"smtp", "smtps"}:
         return
     for listener in config.listener:
@@ -139,10 +138,12 @@ def check_stays(config: Config, hop: NextHop, path: KeyPath, findings: Findings)
             spool = os.path.realpath(config.node.spool)
             if findings.sound(("node", "spool")) and not os.path.realpath(hop.path).startswith(spool + os.sep):
                 findings.error(path, f"{hop.path} is not under the sandbox's spool, {config.node.spool}")
-        case "smtp" if hop.is_loopback:
+        case "lmtp+unix":
             return
-        case "smtp":
-            suggestion = f"smtp://127.0.0.1:{hop.port}" if hop.host == "localhost" else None
+        case "smtp" | "smtps" | "lmtp" if hop.is_loopback:
+            return
+        case "smtp" | "smtps" | "lmtp" as kind:
+            suggestion = f"{kind}://127.0.0.1:{hop.port}" if hop.host == "localhost" else None
             message = f'"{hop}" could leave the machine, and this is a sandbox: only a loopback address is sure to stay'
             findings.error(path, message, suggestion)
         case _:

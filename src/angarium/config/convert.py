@@ -20,6 +20,7 @@ from angarium.config.fingerprint import Fingerprint
 from angarium.config.model import Config, HeaderCondition, Hop, Section
 from angarium.config.next_hop import NextHop
 from angarium.config.problem import key_text, nearest
+from angarium.config.secret import Secret
 from angarium.config.units import MemoryBudget, Unit, format_duration, format_size, parse_duration, parse_size
 from angarium.mail.pattern import AddressPattern, SenderPattern, TextPattern
 
@@ -35,7 +36,17 @@ __all__ = ["Converter"]
 # What a float holds exactly; not a number and infinity are beyond it too.
 _LARGEST_NUMBER = 2**53
 # Values that are written as one string.
-_PARSED = (ListenAddress, DnsServer, Network, NextHop, AddressPattern, Fingerprint, SenderPattern, TextPattern)
+_PARSED = (
+    ListenAddress,
+    DnsServer,
+    Network,
+    NextHop,
+    AddressPattern,
+    Fingerprint,
+    SenderPattern,
+    TextPattern,
+    Secret,
+)
 # Tables from which others of the same kind, further down, take what they do not say.
 _GIVES = {("limits",), ("queue", "retry"), ("delivery", "timeouts")}
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,77}")  # RFC 5322 §3.6.8
@@ -48,6 +59,7 @@ _EXPECTED = {
     Fingerprint: "a SHA-256 fingerprint: 64 hexadecimal digits",
     SenderPattern: 'a pattern such as "example.org", "*.example.org", "*", or "<>" for the null reverse-path',
     TextPattern: 'a text, in which "*" stands for anything',
+    Secret: "a string",
     MemoryBudget: 'a share such as "25%" or a size such as "2GB"',
 }
 
@@ -148,7 +160,8 @@ class Converter:
             return self._parse(MemoryBudget, value)
         if kind in _PARSED:
             if not isinstance(value, str):
-                raise _Unusable(f"expected {_EXPECTED[kind]}, found {_describe(value)}")
+                found = "something else" if kind is Secret else _describe(value)  # nothing of a secret is shown
+                raise _Unusable(f"expected {_EXPECTED[kind]}, found {found}")
             return self._parse(kind, value)
         if isinstance(kind, type) and issubclass(kind, Section):
             made, complete = self.table(kind, value, path)

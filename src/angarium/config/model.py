@@ -15,6 +15,7 @@ from msgspec import Meta, Struct, field
 from angarium.config.address import SPECIAL_PURPOSE, DnsServer, ListenAddress, Network
 from angarium.config.fingerprint import Fingerprint
 from angarium.config.next_hop import NextHop, NextHopKind
+from angarium.config.secret import Secret
 from angarium.config.units import Count, Duration, FilePath, MemoryBudget, PositiveDuration, Size, Unit
 from angarium.mail.pattern import AddressPattern, SenderPattern, TextPattern
 
@@ -22,6 +23,7 @@ __all__ = [
     "DURABILITIES",
     "AddressFamily",
     "Admin",
+    "Auth",
     "Classes",
     "Config",
     "Delivery",
@@ -35,6 +37,7 @@ __all__ = [
     "MtaSts",
     "Node",
     "Notification",
+    "OAuth2",
     "Pipe",
     "Queue",
     "Retry",
@@ -243,6 +246,35 @@ class Pipe(Section, frozen=True):
     output_octets: Annotated[Size, Meta(ge=0, le=1 << 20)] = 16_384  # that is kept of what it says
 
 
+class OAuth2(Section, frozen=True):
+    """Where the access tokens of a log-in come from (RFC 6749 §4.4, §6)."""
+
+    token_url: str
+    client_id: str
+    grant: Literal["client_credentials", "refresh_token"] = "client_credentials"
+    client_secret: Secret | None = None  # of the three at most one
+    client_secret_file: FilePath | None = None
+    client_secret_env: str | None = None
+    refresh_token: Secret | None = None  # of the three one, with the grant of that name
+    refresh_token_file: FilePath | None = None
+    refresh_token_env: str | None = None
+    scope: str | None = None
+    ca: FilePath | None = None  # PEM, what the token host's certificate must lead to; None: what the system trusts
+    timeout_s: PositiveDuration = 30.0
+
+
+class Auth(Section, frozen=True):
+    """How this relay logs in at the next hosts of a route."""
+
+    user: str
+    mechanism: Literal["PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2", "OAUTHBEARER"] | None = None  # None: the strongest
+    password: Secret | None = None  # of the three and oauth2 one
+    password_file: FilePath | None = None
+    password_env: str | None = None
+    oauth2: OAuth2 | None = None
+    plaintext: bool = False  # also where the connection has no TLS
+
+
 class TlsSettings(Section, frozen=True):
     """The TLS to some next hops, where it is another than that of `delivery.tls`. None: it is not."""
 
@@ -276,6 +308,8 @@ class Route(TlsSettings, frozen=True, kw_only=True):
     idle_s: PositiveDuration | None = None
     message_size_octets: Annotated[Size, Meta(ge=1, le=2_000_000_000)] | None = None  # None: no limit of its own
     timeouts: Timeouts | None = None  # None: delivery.timeouts; never partial, the loader fills what is not set
+    delivered_to: bool = True  # LMTP: a transaction and a Delivered-To for each recipient; else one for all of them
+    auth: Auth | None = None
     retry: Retry | None = None  # None: the queue's; never partial, the loader fills what is not set from the queue's
     pipe: Pipe = field(default_factory=Pipe)
 

@@ -11,8 +11,6 @@
     bounce:550 5.1.1 text  nowhere: this reply is the answer; `bounce:` alone is 550 5.7.1
 
 FOLDER_NAMES and WORD_NAMES are the names that may stand in braces; docs/routing.md says what they stand for.
-
-All of them parse. SUPPORTED names those that this version delivers to; the loader refuses the others.
 """
 
 from __future__ import annotations
@@ -28,11 +26,10 @@ from msgspec import Struct
 from angarium.config.address import parse_host, parse_port, split_host_port
 from angarium.config.template import Template
 
-__all__ = ["FOLDER_NAMES", "SESSION_KINDS", "SUPPORTED", "WORD_NAMES", "HopReply", "NextHop", "NextHopKind"]
+__all__ = ["FOLDER_NAMES", "SESSION_KINDS", "WORD_NAMES", "HopReply", "NextHop", "NextHopKind"]
 
 NextHopKind = Literal["mx", "smtp", "smtps", "lmtp", "lmtp+unix", "maildir", "pipe", "discard", "bounce"]
 
-SUPPORTED: tuple[NextHopKind, ...] = ("smtp", "mx", "maildir", "pipe", "discard", "bounce")
 SESSION_KINDS: tuple[NextHopKind, ...] = ("smtp", "smtps", "lmtp", "lmtp+unix")  # of these a route may have several
 
 FOLDER_NAMES = ("domain", "local", "user", "detail", "recipient")  # all of them differ from recipient to recipient

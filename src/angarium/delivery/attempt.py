@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from angarium._core.client_session import Phase
 from angarium._core.dispatch import ReadyQueue
 from angarium.delivery.handoff import HandOffs, per_recipient
+from angarium.delivery.login import Login
 from angarium.delivery.mail_host import ResolutionFailure
 from angarium.delivery.route import MailCircumstances
 from angarium.delivery.target import Host, HostShare, SessionTerms, Target
@@ -27,14 +28,16 @@ from angarium.delivery.tls_policy import OWN_POLICY, TlsPolicies, for_domain, fo
 from angarium.mail.address import ascii_domain, split_mailbox
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from angarium._core.dispatch import Delivery, Dispatcher
     from angarium._core.record import Message
     from angarium.clock import Clock
     from angarium.config.model import Delivery as DeliveryConfig
-    from angarium.config.model import Route
+    from angarium.config.model import OAuth2, Route
+    from angarium.config.next_hop import NextHop
     from angarium.delivery.connection import Connector
+    from angarium.delivery.login import Tokens
     from angarium.delivery.lookup_client import LookupClient
     from angarium.delivery.mail_host import MailHosts
     from angarium.delivery.route import RouteMatch, RouteTable
@@ -76,7 +79,9 @@ class Router:
         hostname: str,
         workers: int,
         tls: TlsPolicies,
+        tokens: Callable[[OAuth2], Tokens] | None = None,
     ) -> None:
+        """`tokens`: where a log-in's access tokens come from, for routes that want some."""
         self._tls = tls
         self._dispatcher = dispatcher
         self._connector = connector
@@ -85,6 +90,8 @@ class Router:
         self._config = config
         self._clock = clock
         self._workers = workers
+        self._tokens = tokens
+        self._hostname = hostname
         self.hand_offs = HandOffs(dispatcher, hostname=hostname)
         ways: dict[Route, Way] = {}
         self._ways = [  # by the position of the route
@@ -174,22 +181,42 @@ class Router:
             queue = self.hand_offs.queue_of(route, self._limit_of(route))
         else:
             hop, site = _names_of(route)
-            target = Target(
-                tuple(Host(each.to.host, each.to.host, each.to.port) for each in route.hops),
-                tls=tls,
-                shares=tuple(HostShare(each.priority, each.weight) for each in route.hops),
-                terms=self._terms_of(route),
-            )
             queue = ReadyQueue(
                 self._dispatcher,
                 hop,
                 site.encode("ascii", "replace"),
-                target,
+                self._target_of(route, tls),
                 limit=self._limit_of(route),
                 connect=self._connector.connect,
             )
         queue.largest_octets = route.message_size_octets or 0
         return queue
+
+    def _target_of(self, route: Route, tls: TlsPolicy) -> Target:
+        """Where the connections of a route to hosts that it names go, and how."""
+        lmtp = route.kind.startswith("lmtp")
+        if tls.level in {"none", "opportunistic"} and any(hop.to.kind == "smtps" for hop in route.hops):
+            tls = replace(tls, level="require", source="smtps://")
+        return Target(
+            tuple(self._host_of(hop.to) for hop in route.hops),
+            tls=tls,
+            protocol="lmtp" if lmtp else "smtp",
+            shares=tuple(HostShare(hop.priority, hop.weight) for hop in route.hops),
+            terms=self._terms_of(route),
+            login=self._login_of(route),
+            recipients=1 if lmtp and route.delivered_to else 0,
+        )
+
+    def _host_of(self, hop: NextHop) -> Host:
+        if hop.path:  # a Unix socket: who is behind it is on this machine
+            return Host(self._hostname, hop.path, 0)
+        return Host(hop.host, hop.host, hop.port, implicit_tls=hop.kind == "smtps")
+
+    def _login_of(self, route: Route) -> Login | None:
+        if route.auth is None:
+            return None
+        wanted = route.auth.oauth2
+        return Login(route.auth, self._tokens(wanted) if wanted is not None and self._tokens is not None else None)
 
     def _limit_of(self, route: Route) -> int:
         """This worker's part of a limit that holds for the node; at least one, so that all its mail can go."""
@@ -332,7 +359,7 @@ def _names_of(route: Route) -> tuple[bytes, str]:
     hop = " ".join(str(each.to) for each in route.hops)
     groups: dict[int, list[str]] = {}
     for each in sorted(route.hops, key=lambda each: each.priority):
-        groups.setdefault(each.priority, []).append(each.to.host)
+        groups.setdefault(each.priority, []).append(each.to.host or str(each.to))
     if len(route.hops) == 1:
-        return hop.encode("utf-8"), route.hops[0].to.host
+        return hop.encode("utf-8"), route.hops[0].to.host or hop
     return hop.encode("utf-8"), ">".join("|".join(group) for group in groups.values())

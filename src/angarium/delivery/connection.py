@@ -6,11 +6,15 @@ ClientSession that has taken the queue's next delivery.
 Fails: when no host can be reached, one message, the probe's, is settled with the last host's failure, and the next hop
 is left alone for a while that grows with each failure in a row (PROBE_*): one attempt an interval, not one a message.
 Everything else that waits for it goes back to its scheduled queue untouched. A refusal for good (a 5yz greeting) is
-the answer to all that was ready.
+the answer to all that was ready; but not one of this relay's own log-in, which is no answer to any message.
 
 A host whose TLS is not what the policy asks for counts as one that cannot be reached; only the opportunistic policy
 goes on in plaintext, and for a while without trying again. Mail with REQUIRETLS has failed where every host was reached
-and none will do (RFC 8689 §4.2.1)."""
+and none will do (RFC 8689 §4.2.1).
+
+A host that fails in a session before it has the end of a message (421, a lost connection, a timeout) rests too: the
+next hop's other hosts are tried before it, by the same delivery and those that follow (`_trouble`). Only when none is
+left that does not rest has the host's reply, or its silence, the last word about the delivery."""
 
 import asyncio
 import logging
@@ -36,6 +40,7 @@ from angarium.delivery.tls import Contexts, Reached, reached, refusal_of
 from angarium.delivery.tls_policy import as_published
 from angarium.delivery.tls_result import TlsOutcome, TlsResults
 from angarium.mail.address import ascii_domain, split_mailbox
+from angarium.outcome.classify import classify
 from angarium.smtp.extensions import capabilities_of, limit_of, lowest, number
 
 log = logging.getLogger(__name__)
@@ -44,6 +49,7 @@ PROBE_FIRST_S = 1.0
 PROBE_LONGEST_S = 60.0
 PERMANENT = 5  # first digit of a reply that is for good
 TRANSIENT = 4
+MOST_TRANSFERS = 3  # connections that a delivery may use up beside those to its next hop's hosts
 MOST_GREETED = 4096  # being greeted: hosts may take minutes for it, and must not hold up all others
 ENCRYPTION_NEEDED = (5, 7, 10)
 REQUIRETLS_NEEDED = (5, 7, 30)
@@ -96,10 +102,12 @@ class Connector:
         )
         unreached: ConnectFailure | None = None  # a host that may yet do what REQUIRETLS asks for
         session: ClientSession | None = None
+        queue.trouble = self._trouble
         try:
             domain = _domain_of(queue) if target.by_mx and target.tls.source != NOT_REQUIRED else ""
             async with self._greeted:
                 known = [host for named in self.order.named(target) for host in await self._dialler.addresses_of(named)]
+                target.known = tuple(known)
                 for left in by_name(self.order.in_order(known, target.tls)):
                     while left and session is None:
                         try:
@@ -124,13 +132,43 @@ class Connector:
         self._counters.add(Slot.DELIVERY_CONNECTIONS_OPENED, 1)
         session.start()
 
+    def _trouble(self, queue: ReadyQueue, where: bytes, transfers: int, code: int, text: bytes, phase: int) -> bool:
+        """A host failed in a session, a delivery was under way: whether another host is left for it."""
+        target: Target = queue.target
+        host = next((known for known in target.known if str(known).encode("ascii", "replace") == where), None)
+        if host is None or not classify(code, None, text, phase).try_next_host:
+            return False
+        self.order.in_trouble(host, target.tls)
+        for session in tuple(queue.idle):
+            if isinstance(session, ClientSession) and session.host == where:
+                session.leave()
+        if transfers > len(target.known) + MOST_TRANSFERS or all(
+            self.order.rests_for(known, target.tls) > 0 for known in target.known
+        ):
+            return False
+        self._counters.add(Slot.DELIVERY_NEXT_HOST, 1)
+        queue.dispatcher.events.event(
+            "next_host",
+            {
+                "next_hop": queue.next_hop.decode("utf-8", "replace"),
+                "site": queue.site.decode("utf-8", "replace"),
+                "host": host.name,
+                "address": host.address,
+                "port": host.port,
+                "rest_s": round(self.order.rests_for(host, target.tls), 3),
+                "reply": {"code": code, "enhanced": None, "text": text.decode("utf-8", "replace")},
+            },
+        )
+        return True
+
     def _fail(self, queue: ReadyQueue, failure: ConnectFailure) -> None:
         if queue.open:
             return  # others are up: they carry what waits
         if self._clock.monotonic() >= queue.blocked_until:  # attempts under way at once count as one
             queue.failures += 1
         text = failure.text.encode("utf-8", "replace")
-        for _ in range(queue.backlog if failure.code // 100 == PERMANENT else 1):
+        for_all = failure.code // 100 == PERMANENT and failure.phase != Phase.PHASE_AUTH
+        for _ in range(queue.backlog if for_all else 1):
             delivery = queue.take()
             if delivery is None:
                 break
@@ -193,7 +231,8 @@ class Connector:
             if session is not None:
                 return session
             policy = replace(policy, domain="", sts=None)  # it has been accounted for
-        broken = self._tls.broken(host) if policy.level == "opportunistic" else None
+        optional = policy.level == "opportunistic" and not host.implicit_tls
+        broken = self._tls.broken(host) if optional else None
         if broken is not None:
             session, _, local = await self._set_up(queue, terms, host, connected, replace(policy, level="none"))
             self._tls.left_in_plaintext(policy, host, broken, local)
@@ -204,7 +243,7 @@ class Connector:
             if failure.tls is None:
                 raise
             self._tls.failed(policy, host, failure, queue.dispatcher.events)
-            if policy.level != "opportunistic":
+            if not optional:
                 raise _for_good(policy, failure) from failure
             # RFC 3207 §4.1: without a policy that forbids it, mail in plaintext is better than none
             log.warning("%s; delivering in plaintext", failure.text)
@@ -248,8 +287,11 @@ class Connector:
         where = where_of(host)
         name = connected.getsockname()
         local = str(name[0]) if isinstance(name, tuple) else ""
+        target: Target = queue.target
         try:
-            client = await self._handshake.perform(connected, host, tls, where, terms.timeouts)
+            client = await self._handshake.perform(
+                connected, host, tls, where, terms.timeouts, target.protocol, target.login
+            )
         except ConnectFailure as failure:
             failure.local = local
             raise
@@ -277,6 +319,7 @@ class Connector:
             client.close()
             text = f"{where}: the host does not offer REQUIRETLS, and the message asks for it"
             raise ConnectFailure(Phase.PHASE_MAIL, text, 550, REQUIRETLS_NEEDED)
+        target: Target = queue.target
         session = ClientSession(
             self._egresses.of(terms),
             queue,
@@ -285,7 +328,9 @@ class Connector:
             capabilities,
             size_limit=number(extensions.get("size", "")),
             transactions_limit=lowest(terms.messages_per_connection, limit_of(extensions.get("limits", ""), "MAILMAX")),
-            recipients_limit=limit_of(extensions.get("limits", ""), "RCPTMAX"),
+            recipients_limit=lowest(target.recipients, limit_of(extensions.get("limits", ""), "RCPTMAX")),
+            domains_limit=limit_of(extensions.get("limits", ""), "RCPTDOMAINMAX"),
+            lmtp=target.protocol == "lmtp",
             tls=None if secured is None else secured.as_json(),
         )
         transport.set_protocol(session)

@@ -1,4 +1,4 @@
-"""TCP to a mail host: its addresses, side by side when the first does not answer at once.
+"""TCP to a mail host: its addresses, side by side when the first does not answer at once. Or a Unix socket.
 
 Input: the addresses of one Host, in the order in which to try them. Output: a connected socket, and which address it
 is. A path that is broken must not delay mail (RFC 8305): the next address is tried when the one before has failed, or
@@ -63,14 +63,16 @@ class Dialler:
         self._stagger_s = stagger_s
         self._slots = asyncio.Semaphore(MOST_OPENING)
         self._probes = asyncio.Semaphore(MOST_PROBING)
-        self._losses = dict.fromkeys(FAMILIES, 0)
-        self._rests_until = dict.fromkeys(FAMILIES, 0.0)
+        self._losses = dict.fromkeys((*FAMILIES, socket.AF_UNIX), 0)
+        self._rests_until = dict.fromkeys((*FAMILIES, socket.AF_UNIX), 0.0)
 
     async def addresses_of(self, host: Host) -> list[Host]:
         """The host at each of its addresses.
 
         A name that the configuration gives is looked up by the system (hosts file, DNS).
         """
+        if host.is_local:
+            return [host]
         try:
             ipaddress.ip_address(host.address)
         except ValueError:
@@ -137,13 +139,15 @@ class Dialler:
 
     async def _connect(self, host: Host, timeout_s: float, probe: bool) -> socket.socket:
         where = where_of(host)
-        if self._loopback_only and not ipaddress.ip_address(host.address).is_loopback:
+        address: str | tuple[str, int] = host.address if host.is_local else (host.address, host.port)
+        if self._loopback_only and not (host.is_local or ipaddress.ip_address(host.address).is_loopback):
             raise ConnectFailure(Phase.PHASE_CONNECT, f"{where}: refused, the sandbox delivers on this machine only")
         opening = socket.socket(_family_of(host), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        opening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # uvloop does so for its own sockets only
+        if not host.is_local:
+            opening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # uvloop does so for its own sockets only
         try:
             async with self._probes if probe else self._slots, asyncio.timeout(timeout_s):
-                await asyncio.get_running_loop().sock_connect(opening, (host.address, host.port))
+                await asyncio.get_running_loop().sock_connect(opening, address)
         except TimeoutError as failure:
             opening.close()
             raise ConnectFailure(Phase.PHASE_CONNECT, f"{where}: timed out connecting") from failure
@@ -164,7 +168,7 @@ def families_of(preference: AddressFamily) -> tuple[socket.AddressFamily, ...]:
 
 def where_of(host: Host) -> str:
     """How a host is named to people: `mx.example.org[192.0.2.1]:25`."""
-    return f"{host.name}[{host.address}]:{host.port}"
+    return str(host)
 
 
 def by_name(hosts: Sequence[Host]) -> list[list[Host]]:
@@ -173,6 +177,8 @@ def by_name(hosts: Sequence[Host]) -> list[list[Host]]:
 
 
 def _family_of(host: Host) -> socket.AddressFamily:
+    if host.is_local:
+        return socket.AF_UNIX
     return socket.AF_INET6 if ":" in host.address else socket.AF_INET
 
 

@@ -7,6 +7,8 @@ in a row, up to REST_LONGEST_S; then one connection tries it again while the oth
 attempt has waited for longer than SLOW_S counts as resting too. When all rest, they are tried all the same: leaving a
 whole next hop alone is the ready queue's matter.
 
+A host that failed in a session rests likewise, for TROUBLE_S at least.
+
 Input: a Target, then its hosts at their addresses, and what became of each attempt. It never fails. Time and chance are
 given. Bounds: MOST_HOSTS hosts are remembered; the rest that ends first is forgotten first.
 """
@@ -26,6 +28,7 @@ __all__ = ["HostOrder"]
 
 REST_FIRST_S = 10.0
 REST_LONGEST_S = 300.0
+TROUBLE_S = 60.0
 SLOW_S = 5.0
 MOST_HOSTS = 10_000
 
@@ -109,6 +112,18 @@ class HostOrder:
             rest = self._rests[key] = _Rest(now, 0)
         rest.failures += 1
         rest.until = now + _rest_s(rest.failures)
+
+    def in_trouble(self, host: Host, tls: TlsPolicy) -> None:
+        """It failed in a session, which is no attempt to open one; it rests for TROUBLE_S at least."""
+        key = _key(host, tls)
+        now = self._monotonic()
+        rest = self._rests.get(key)
+        if rest is None:
+            if len(self._rests) >= MOST_HOSTS:
+                self._forget()
+            rest = self._rests[key] = _Rest(now, 0)
+        rest.failures += 1
+        rest.until = now + max(_rest_s(rest.failures), TROUBLE_S)
 
     def broke_off(self, host: Host, tls: TlsPolicy) -> None:
         """The attempt was given up for reasons of our own."""

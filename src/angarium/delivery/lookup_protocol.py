@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import msgspec
 
 from angarium.delivery.mail_host import MailHosts, ResolutionFailure, TextRecords, TlsaRecords
+from angarium.delivery.oauth2 import AccessToken
 from angarium.outcome.tls_archive import ReportState  # noqa: TC001
 from angarium.outcome.tls_report import DayReport, SessionResult  # noqa: TC001
 
@@ -34,6 +35,7 @@ __all__ = [
     "TLSA",
     "TLS_REPORTS",
     "TLS_RESULTS",
+    "TOKEN",
     "TXT",
     "Failure",
     "Frames",
@@ -159,6 +161,7 @@ TLSA = Kind("tlsa", str, TlsaRecords)
 TXT = Kind("txt", str, TextRecords)
 TLS_RESULTS = Kind("tls_results", TlsBatch, Gathered)
 TLS_REPORTS = Kind("tls_reports", ReportQuestion, GatheredReports)
+TOKEN: Kind[tuple[str, str], AccessToken] = Kind("token", tuple[str, str], AccessToken)  # key_of; a refused token or ""
 STATUS: Kind[None, LookupStatus] = Kind("status", type(None), LookupStatus)
 
 

@@ -22,6 +22,7 @@ from angarium.config.model import Timeouts
 from angarium.delivery.dane import usable
 
 if TYPE_CHECKING:
+    from angarium.delivery.login import Login
     from angarium.delivery.mail_host import Tlsa
     from angarium.delivery.mta_sts import Policy
 
@@ -45,10 +46,12 @@ TlsLevel = Literal["none", "opportunistic", "require", "verify", "dane", "finger
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One mail host at one address: an IP address, or a name that the system looks up when it is dialled.
+    """One mail host at one address: an IP address, a name that the system looks up when it is dialled, or the path of
+    a Unix socket.
 
     `tlsa`: its TLSA records, secured by DNSSEC; None when DANE does not apply to it, since it has none, or its zone is
     not signed. `tlsa_base`: the domain that they were found at (RFC 7672 §2.2.2), where that is not its name.
+    `implicit_tls`: from the first octet on; else STARTTLS.
     """
 
     name: str
@@ -56,6 +59,15 @@ class Host:
     port: int = 25
     tlsa: tuple[Tlsa, ...] | None = None
     tlsa_base: str = ""
+    implicit_tls: bool = False
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the address is the path of a Unix socket: it has no port, and needs no TLS."""
+        return self.address.startswith("/")
+
+    def __str__(self) -> str:
+        return f"{self.name}[{self.address}]" if self.is_local else f"{self.name}[{self.address}]:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +141,8 @@ class Target:
     """Hosts, and the policy and terms that hold for all of them.
 
     They are tried as they stand, unless there are shares, one for each: then in an order of each connection's own.
+    `recipients`: of one transaction at most; 0: no limit but the host's own. `known`: the hosts at each of their
+    addresses, as they were last connected to.
     """
 
     hosts: tuple[Host, ...]
@@ -137,3 +151,6 @@ class Target:
     shares: tuple[HostShare, ...] = ()
     terms: SessionTerms = field(default_factory=SessionTerms)
     by_mx: bool = False  # the hosts are those of the recipients' domains, and not the operator's choice
+    login: Login | None = None
+    recipients: int = 0
+    known: tuple[Host, ...] = ()

@@ -10,6 +10,7 @@ Scope: how far it reaches. It never fails.
     greeting                deferred, site       deferred, site         deferred, site; 521: failed, site
     EHLO, HELO              deferred, site       deferred, site         failed, site
     STARTTLS                deferred, site       deferred, site         deferred, site
+    AUTH                    deferred, site       deferred, site         deferred, site
     MAIL                    deferred, session    deferred, message      failed, message
     RCPT                    deferred, session    deferred, recipient    failed, recipient; 552: as 452
     DATA                    deferred, session    deferred, message      failed, message
@@ -21,14 +22,18 @@ Beyond the table:
 - 421 ends the session wherever it comes (RFC 5321 §3.8): from MAIL on it says nothing about message or recipient.
 - A greeting of 5yz tells what the host thinks of this relay or of its own state now, not of the mail: the next host is
   tried, then it waits. 521 alone says that the host never takes mail (RFC 7504 §3).
+- A log-in that is refused is a matter of this relay's own credentials, and no reason to return mail to its sender: it
+  waits until they are set right, or its time is over.
 - 552 for a recipient means "too many" in the words of RFC 821, and may pass in any case (RFC 5321 §4.5.3.1.10).
 - "Too many recipients" behind recipients that were accepted is not a refusal: the rest go at once (`soon`).
-- A reply that the phase does not allow (3yz to RCPT, 2yz to DATA) is a fault of the session, and tried again.
+- A reply that the phase does not allow (3yz to RCPT, 2yz to DATA) is a fault of the session, which ends with it: the
+  session reports it without a code, as what it was that ended it. Such a code is tried again.
 - Content for which the host lacks an extension (8BITMIME, SMTPUTF8, SIZE, REQUIRETLS) is refused by our own session in
   the host's place, with 5yz replies at MAIL or RCPT: RFC 6152 §3, RFC 6531 §3.2, RFC 1870 §6.1, RFC 8689 §4.2.1.
 
-`try_next_host`: whether another host of the same domain may do better (RFC 5321 §5.1); only when no host is left does
-the Outcome hold.
+`try_next_host`: whether another host of the same domain may do better (RFC 5321 §5.1): `delivery.connection` goes on to
+it in the same attempt, and only when no host is left does the Outcome hold. Behind the last octet of the mail data that
+is not asked: the host has answered for the message, or may have it.
 """
 
 from __future__ import annotations
@@ -75,6 +80,7 @@ _SILENCE: dict[int, tuple[RecipientState, Scope, EnhancedStatus]] = {
     Phase.PHASE_GREETING: (RecipientState.DEFERRED, Scope.SITE, EnhancedStatus(4, 4, 1)),
     Phase.PHASE_EHLO: (RecipientState.DEFERRED, Scope.SITE, EnhancedStatus(4, 4, 2)),
     Phase.PHASE_TLS: (RecipientState.DEFERRED, Scope.SITE, EnhancedStatus(4, 7, 5)),
+    Phase.PHASE_AUTH: (RecipientState.DEFERRED, Scope.SITE, EnhancedStatus(4, 7, 0)),
     Phase.PHASE_FINAL: (RecipientState.IN_DOUBT, Scope.SESSION, EnhancedStatus(4, 4, 2)),
 }
 _LOST = (RecipientState.DEFERRED, Scope.SESSION, EnhancedStatus(4, 4, 2))
@@ -85,13 +91,14 @@ _REPLY_SCOPE: dict[int, Scope] = {
     Phase.PHASE_GREETING: Scope.SITE,
     Phase.PHASE_EHLO: Scope.SITE,
     Phase.PHASE_TLS: Scope.SITE,
+    Phase.PHASE_AUTH: Scope.SITE,
     Phase.PHASE_MAIL: Scope.MESSAGE,
     Phase.PHASE_RCPT: Scope.RECIPIENT,
     Phase.PHASE_DATA: Scope.MESSAGE,
     Phase.PHASE_CONTENT: Scope.MESSAGE,
     Phase.PHASE_FINAL: Scope.MESSAGE,
 }
-_BEFORE_MAIL = frozenset({Phase.PHASE_CONNECT, Phase.PHASE_GREETING, Phase.PHASE_TLS})
+_BEFORE_MAIL = frozenset({Phase.PHASE_CONNECT, Phase.PHASE_GREETING, Phase.PHASE_TLS, Phase.PHASE_AUTH})
 _TOO_MANY_RECIPIENTS = (5, 3)
 
 
@@ -114,7 +121,7 @@ def classify(
         return Outcome(RecipientState.DEFERRED, Scope.SESSION, status, code, text, try_next_host=True)
     permanent = code >= 500 and scope is not Scope.SESSION
     if phase in _BEFORE_MAIL:
-        permanent = code == 521
+        permanent = code == 521 and phase != Phase.PHASE_AUTH
     elif phase == Phase.PHASE_RCPT and code == 552:
         permanent = False
     too_many = phase == Phase.PHASE_RCPT and (

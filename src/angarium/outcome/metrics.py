@@ -268,6 +268,11 @@ METRICS: tuple[MetricSpec, ...] = (
     _gauge("delivery_open_connections", Slot.DELIVERY_CONNECTIONS, "Connections to next hops that are open."),
     _gauge("delivery_ready_messages", Slot.DELIVERY_READY, "Messages that may go now."),
     _gauge("delivery_scheduled_messages", Slot.DELIVERY_SCHEDULED, "Messages that wait for their time."),
+    _gauge(
+        "delivery_access_token_seconds",
+        Slot.DELIVERY_TOKEN_LEFT,
+        "Until the first of the access tokens for log-ins expires; 0 when one is needed and there is none.",
+    ),
     _counter("delivery_attempts_total", Slot.DELIVERY_ATTEMPTS, "Attempts to hand a message to a next hop."),
     _counter(
         "delivery_recipients_total",
@@ -331,6 +336,21 @@ METRICS: tuple[MetricSpec, ...] = (
         },
         "Connections to next hops whose TLS was not what the policy asks for, by result type (RFC 8460 §4.3).",
         "reason",
+    ),
+    _counter(
+        "delivery_next_host_total",
+        Slot.DELIVERY_NEXT_HOST,
+        "Deliveries that went on to another host of their next hop after trouble with one in a session.",
+    ),
+    _counter(
+        "delivery_access_token_requests_total",
+        {
+            "granted": Slot.DELIVERY_TOKENS_GRANTED,
+            "refused": Slot.DELIVERY_TOKENS_REFUSED,
+            "failed": Slot.DELIVERY_TOKENS_FAILED,
+        },
+        "Requests for OAuth2 access tokens: granted, refused by the token host, or not answered in a way to be read.",
+        "result",
     ),
     _counter("delivery_dns_queries_total", Slot.DELIVERY_DNS_QUERIES, "DNS queries sent."),
     _counter("delivery_dns_cache_hits_total", Slot.DELIVERY_DNS_CACHE_HITS, "DNS questions answered from the cache."),

@@ -405,7 +405,8 @@ class Recorder:
         if outcome.state is RecipientState.FAILED:
             kind = "failed"
         elif outcome.state is RecipientState.DELIVERED and not delivery.dsn_passed_on:
-            kind = "delivered" if delivery.host is None else "relayed"
+            final = delivery.host is None or delivery.queue.next_hop.startswith(b"lmtp")
+            kind = "delivered" if final else "relayed"
             if not is_wanted(kind, notify):
                 return None
         else:

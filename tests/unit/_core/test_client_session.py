@@ -306,6 +306,52 @@ def test_with_an_envelope_behind_the_content_nobody_knows_what_left(queue: Queue
     assert queue.outcome("a")[0].startswith("in_doubt 0 - FINAL ")
 
 
+def test_every_recipient_of_a_pipelined_envelope_has_its_time(journal: Journal) -> None:
+    queue = Queue(journal, rcpt_timeout_s=-1)
+    queue.mail("a", [b"a@example.net", b"b@example.net", b"c@example.net"])
+    host = queue.connect(PIPELINING)
+    host.say(b"250 ok\r\n")
+    queue.egress.rcpt_timeout_s = 1000
+    host.say(b"250 ok\r\n")  # in time for the first; now the second has as long
+    queue.egress.sweep()
+    assert not host.session.closed
+    queue.egress.rcpt_timeout_s = -1
+    host.say(b"250 ok\r\n")
+    queue.egress.sweep()
+    assert host.session.closed
+    assert queue.outcome("a")[2] == f"deferred 0 - RCPT {HELLO_TEXT}: timed out waiting for the reply to RCPT"
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_host_that_stops_taking_the_content_is_left_for_the_next(journal: Journal, others: int) -> None:
+    queue = Queue(journal, block_timeout_s=-1)
+    asked: list[tuple[object, ...]] = []
+    queue.ready.trouble = lambda *what: asked.append(what) is None and len(asked) <= others
+    queue.mail("a", [b"a@example.net"], data=b"x" * 500_000)
+    host = queue.connect(PIPELINING)
+    host.transport.unsent = 400_000
+    host.transport.on_write = host.session.pause_writing
+    up_to_content(host)
+    queue.egress.sweep()
+    assert host.session.closed
+    text = f"{HELLO_TEXT}: timed out sending the mail data".encode()
+    assert asked == [(queue.ready, HELLO_TEXT.encode(), 1, 0, text, Phase.PHASE_CONTENT)]
+    if others:
+        assert queue.outcome("a") == {}
+        assert queue.connect(PIPELINING).heard() == ENVELOPE % b"a" + b"DATA\r\n"
+    else:
+        assert queue.outcome("a") == {0: f"deferred 0 - CONTENT {text.decode()}"}
+
+
+def test_a_large_message_by_lmtp_is_sent_from_where_it_lies(queue: Queue) -> None:
+    data = b"Subject: large\r\n\r\n" + b"0123456789abcdef" * 20_000 + b"\r\n"
+    queue.mail("a", [b"a@example.net"], data=data)
+    host = queue.connect(PIPELINING, lmtp=True)
+    up_to_content(host)
+    top = b"Return-Path: <s@example.org>\r\nDelivered-To: a@example.net\r\n"
+    assert host.transport.writes[1] == top + data + b".\r\n"
+
+
 # ---------------------------------------------------------------- bookkeeping
 
 

@@ -10,7 +10,9 @@ Directives:
                                  ADDRESS/NOTIFY/ORCPT; M lines behind it are its mail data
     @at NAME INDEX,...           only these recipients go to the host
     @host CAPABILITY ... KEY=VALUE ...  a connection is up: pipelining, chunking, 8bitmime, smtputf8, size, dsn,
-                                 requiretls; size_limit, transactions_limit, recipients_limit
+                                 requiretls, lmtp; size_limit, transactions_limit, recipients_limit,
+                                 domains_limit
+    @others N                    the next hop has so many hosts beside this one
     @lost [WHY]                  the host closes the connection, or it breaks
     @sweep, @quit_idle           Egress.sweep, Egress.quit_idle
     @closed, @open               at this point the session has ended, or has not
@@ -140,7 +142,10 @@ class Player:
                 bits = sum(CAPABILITIES.get(word, 0) for word in step.words[1:])
                 limits = {key: int(value) for key, value in step.options().items() if key.endswith("_limit")}
                 assert not self.heard
-                self.host = self._queue().connect(bits, **limits)
+                self.host = self._queue().connect(bits, lmtp="lmtp" in step.words, **limits)
+            case "others":
+                left = iter(range(int(step.words[1])))
+                self._queue().ready.trouble = lambda *_: next(left, None) is not None
             case "lost":
                 assert self.host is not None
                 self.heard += self.host.heard()

@@ -17,13 +17,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "configuration.md"
-ROW = re.compile(r"^\| `([a-z_.]+)` \| (.*?) \| (.*?) \| (.+) \|$", re.M)
+ROW = re.compile(r"^\| `([a-z0-9_.]+)` \| (.*?) \| (.*?) \| (.+) \|$", re.M)
 BASE = {
     "node": ['hostname = "a.example"', 'spool = "/spool"'],
     "listener": ['name = "x"', 'listen = "127.0.0.1:99"', 'role = "relay"', 'relay_networks = ["10.0.0.0/8"]'],
     "tenant": ['name = "shop"', 'networks = ["10.0.0.0/8"]'],
     "route": ['recipients = ["*"]', 'next_hop = "smtp://127.0.0.1:9"'],
     "tls_policy": ['domains = ["*"]'],
+}
+
+# what a key further down needs beside it
+BESIDE = {
+    "route.auth.oauth2.": [
+        'next_hop = "smtps://127.0.0.1"',
+        'auth.user = "u"',
+        'auth.oauth2.token_url = "http://127.0.0.1/"',
+        'auth.oauth2.client_id = "c"',
+        'auth.oauth2.client_secret = "s"',
+    ],
+    "route.auth.": ['next_hop = "smtps://127.0.0.1"', 'auth.user = "u"', 'auth.password = "p"'],
 }
 
 
@@ -57,7 +69,10 @@ def document(key: str, written: str) -> str:
     table, _, rest = key.partition(".")
     text = ""
     tables = {name: list(lines) for name, lines in BASE.items()}
+    beside = next((lines for start, lines in BESIDE.items() if key.startswith(start)), [])
     if rest:
+        if beside:
+            tables[table] = [line for line in tables[table] if not line.startswith("next_hop ")] + beside
         lines = tables.setdefault(table, [])
         lines[:] = [line for line in lines if not line.startswith(f"{rest} ")] + [f"{rest} = {written}"]
     else:

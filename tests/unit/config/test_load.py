@@ -502,15 +502,6 @@ def test_roles_of_later_versions_say_so() -> None:
     assert found.startswith("9:1 listener[0].auth: ")
 
 
-@pytest.mark.parametrize("next_hop", ["smtps://h:465", "lmtp://h:24", "lmtp+unix:/run/lmtp"])
-def test_next_hops_of_later_versions_say_so(next_hop: str) -> None:
-    (found,) = errors_of(f'{NODE}{LISTENER}[[route]]\nrecipients = ["*"]\nnext_hop = "{next_hop}"\n')
-    assert found.startswith("11:1 route[0].next_hop: ")
-    assert (
-        "is not supported in this version; what is: smtp://host:port, mx, maildir:/path, pipe:/path/program," in found
-    )
-
-
 def test_limits_below_the_minimum_of_the_standard_are_warnings() -> None:
     text = NODE + LISTENER + 'limits.message_size = "1KB"\n[limits]\nrecipients = 99\nconnections_per_client = 20000\n'
     assert [line.partition(": ")[0] for line in warnings_of(text)] == [

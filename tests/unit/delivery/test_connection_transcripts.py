@@ -5,6 +5,12 @@ S lines are what a host says, C lines what it must have heard. Directives:
     @policy WORD ... the TLS policy, before anything else; "opportunistic" unless it is there. Behind it: ca (the one
                      that has signed the certificates), fingerprint=CERTIFICATE or key=CERTIFICATE, name=NAME,
                      mx=PATTERN, requiretls
+    @protocol WORD   of the target; "smtp" unless it is there
+    @login KEY=VALUE ...  of the route's auth: user, password, mechanism, plaintext=true; tokens=T1,T2 in the place of a
+                     password: the token, and the one that comes when it is refused
+    @impatient       no reply to MAIL is waited for: @sweep ends the session
+    @implicit        TLS from the first octet on; @secure comes before the greeting
+    @unix            the host listens on a Unix socket, not on TCP
     @hosts N         the next hop has N hosts, to be tried in this order
     @tlsa U S M CERTIFICATE  a TLSA record of the first host, for a certificate of test_connection_transcripts.PARTIES
     @certificate WORD what hosts have: one of PARTIES, stranger unless it is there
@@ -37,11 +43,15 @@ from angarium._core.dispatch import Delivery, Dispatcher, ReadyQueue
 from angarium._core.event_log import EventLog
 from angarium._core.journal import CallbackTaker, Journal
 from angarium._core.record import make_accepted, new_message
+from angarium.config.model import Auth, Timeouts
 from angarium.config.model import Delivery as DeliveryConfig
+from angarium.config.secret import Secret
 from angarium.delivery.connection import Connector
 from angarium.delivery.egress import Egresses
+from angarium.delivery.login import Login
 from angarium.delivery.mail_host import Tlsa
-from angarium.delivery.target import Host, Target, TlsPolicy
+from angarium.delivery.oauth2 import TokenError
+from angarium.delivery.target import Host, SessionTerms, Target, TlsPolicy
 from angarium.outcome.classify import classify
 from tests.support.certificates import Authority, Issued, self_signed
 from tests.support.clock import FakeClock
@@ -55,6 +65,17 @@ if TYPE_CHECKING:
 
 DIALOGUES = dialogues_of("connection")
 PATIENCE_S = 10
+SETTINGS = {
+    "policy",
+    "protocol",
+    "login",
+    "implicit",
+    "impatient",
+    "unix",
+    "hosts",
+    "tlsa",
+    "certificate",
+}
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +107,34 @@ def parties(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Party]:
         "stranger": self_signed("mx1.test"),
     }
     return {name: Party(one, one.server_context(folder, [root], name)) for name, one in made.items()}
+
+
+class Handful:
+    """Access tokens, one after the other, each until it is refused."""
+
+    def __init__(self, tokens: list[str]) -> None:
+        self.tokens = tokens
+
+    async def token(self, refused: str | None = None) -> str:
+        if refused is not None:
+            assert self.tokens.pop(0) == refused
+        if not self.tokens:
+            raise TokenError("the token host refused (400): invalid_grant", refused=True)
+        return self.tokens[0]
+
+
+def login_of(options: dict[str, str]) -> Login:
+    """The log-in that a @login describes."""
+    password = Secret(options["password"]) if "password" in options else None
+    auth = Auth(
+        user=options["user"],
+        password=password,
+        mechanism=options.get("mechanism"),
+        plaintext=options.get("plaintext") == "true",
+    )
+    return Login(
+        auth, Handful(unescape(options["tokens"].encode()).decode().split(",")) if "tokens" in options else None
+    )
 
 
 class Player:
@@ -120,11 +169,16 @@ class Player:
         self.writers: list[asyncio.StreamWriter] = []
         self.policy = TlsPolicy()
         self.tlsa: list[Tlsa] = []
+        self.protocol = "smtp"
+        self.login: Login | None = None
+        self.terms = SessionTerms()
+        self.implicit = False
+        self.unix: Path | None = None
         self.hosts = 1
 
     async def play(self) -> None:
         steps = list(self.dialogue.steps)
-        while steps and steps[0].kind == "@" and steps[0].words[0] in {"policy", "hosts", "tlsa", "certificate"}:
+        while steps and steps[0].kind == "@" and steps[0].words[0] in SETTINGS:
             self._prepare(*steps.pop(0).words)
         try:
             await self._listen()
@@ -154,6 +208,16 @@ class Player:
                     self.policy = replace(self.policy, **self._setting(name, value))
             case "hosts", number:
                 self.hosts = int(number)
+            case "protocol", protocol:
+                self.protocol = protocol
+            case "login", *_:
+                self.login = login_of(Step("@", words=[word, *rest]).options())
+            case "impatient", *_:
+                self.terms = SessionTerms(timeouts=Timeouts(mail_s=-1))
+            case "implicit", *_:
+                self.implicit = True
+            case "unix", *_:
+                self.unix = self.folder / f"{id(self)}.socket"
             case "tlsa", usage, selector, matching_type, name:
                 data = self.parties[name].issued.tlsa_data(int(selector), int(matching_type))
                 self.tlsa.append(Tlsa(int(usage), int(selector), int(matching_type), data))
@@ -187,16 +251,33 @@ class Player:
                 self.writers.append(writer)
                 streams.put_nowait((reader, writer))
 
-            server = await asyncio.start_server(accept, f"127.0.0.{number + 1}", port)
-            port = server.sockets[0].getsockname()[1]
+            if self.unix is not None:
+                server = await asyncio.start_unix_server(accept, self.unix)
+            else:
+                server = await asyncio.start_server(accept, f"127.0.0.{number + 1}", port)
+                port = server.sockets[0].getsockname()[1]
             self.servers.append(server)
             self.streams.append(streams)
+        hosts = tuple(
+            Host(
+                f"mx{number}.test",
+                f"127.0.0.{number}",
+                port,
+                tuple(self.tlsa) or None if number == 1 else None,
+                implicit_tls=self.implicit,
+            )
+            for number in range(1, self.hosts + 1)
+        )
+        if self.unix is not None:
+            hosts = (Host("relay.test", str(self.unix), 0),)
+        lmtp = self.protocol == "lmtp"
         target = Target(
-            tuple(
-                Host(f"mx{number}.test", f"127.0.0.{number}", port, tuple(self.tlsa) or None if number == 1 else None)
-                for number in range(1, self.hosts + 1)
-            ),
+            hosts,
             tls=self.policy,
+            protocol=self.protocol,
+            login=self.login,
+            terms=self.terms,
+            recipients=1 if lmtp else 0,
         )
         self.port = port
         self.queue = ReadyQueue(
@@ -250,6 +331,8 @@ class Player:
                 self.writer.close()
             case "gone":
                 assert await self.reader.read() == b"", "the client says more"
+            case "sweep":
+                self.egress.sweep()
             case "outcome":
                 _, code, enhanced, text, phase = await self.settled.get()
                 outcome = classify(code, enhanced, text, phase)
