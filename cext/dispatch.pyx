@@ -633,7 +633,10 @@ cdef class Dispatcher(Taker):
             if queue.not_before < until:
                 self.schedule.block(queue, until, reason, failures)
             return self._keep(message, message.received_us * 1e-6, message.attempts == 0)
-        # other mail of this queue may go elsewhere: it must not wait for this next hop
+        # other mail of this queue may go elsewhere: it must not wait for this next hop. While that is probed there is
+        # room for one, and the others look again at about every second probe
+        if failures:
+            until = max(until, unix_s() + <double>(1 << min(failures, 6)))
         return self._keep(message, min(until, unix_s() + SEVERAL_S), False)
 
     # ------------------------------------------------------------------ what is due goes
@@ -904,7 +907,7 @@ cdef class Dispatcher(Taker):
                 rest_s = max(queue.blocked_until, queue.suspended_until) - monotonic()
                 self.postpone(delivery, unix_s() + rest_s, queue.reason, queue.failures)
             else:
-                self.postpone(delivery, unix_s() + CROWDED_S, None, 0)
+                self.postpone(delivery, unix_s() + CROWDED_S, None, 0 if queue.open else queue.failures)
             return
         self.dispatch(message, queue, delivery)
 

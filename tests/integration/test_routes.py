@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -207,6 +208,24 @@ def test_two_routes_to_one_host_keep_their_own_settings(tmp_path: Path) -> None:
             assert sorted(map(narrow.count, set(narrow))) == [2, 2]
             assert not wide & set(narrow)
             assert sink.connections > connections
+
+
+def test_each_route_has_its_own_schedule_also_within_a_domain(tmp_path: Path) -> None:
+    with SinkServer(answer=lambda step: "451 4.2.1 Later" if step.verb == "RCPT" else None) as sink:
+        slow = {"first": "2h", "longest": "2h", "expire": "1d"}
+        routes = [
+            {"recipients": ["there.test"], "senders": ["news.test"], "next_hop": sink.url, "retry": slow},
+            {"recipients": ["*"], "next_hop": sink.url},
+        ]
+        with Relay(tmp_path, {"route": routes}) as relay:
+            patient = relay.send("a@there.test", reverse_path="x@news.test")
+            hasty = relay.send("a@there.test")
+            relay.wait_event("deferral", id=hasty, count=3)
+            relay.wait_event("deferral", id=patient)
+            (recipient,) = next(message for message in relay.queued() if message["id"] == patient)["recipients"]
+            left = datetime.fromisoformat(recipient["next_attempt"]) - datetime.now(UTC)
+            assert timedelta(hours=1) < left < timedelta(hours=3)
+            assert len(relay.events("deferral", id=patient)) == 1
 
 
 # ------------------------------------------------------------------ hand-offs
