@@ -52,6 +52,7 @@ __all__ = [
     "SandboxMessageDetail",
     "StateCounts",
     "SuspensionReport",
+    "TrialOrder",
     "TriedCommand",
     "TriedHost",
     "Wait",
@@ -456,6 +457,16 @@ class Inquiry(msgspec.Struct, frozen=True, rename={"reverse_path": "from"}):
     listener: str = ""
     log_in: str = ""
     trial: bool = False
+
+
+class TrialOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"reverse_path": "from"}):
+    """What a session up to RCPT is to be tried for."""
+
+    address: Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
+    reverse_path: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    tenant: Annotated[str, msgspec.Meta(max_length=255)] = ""
+    listener: Annotated[str, msgspec.Meta(max_length=255)] = ""
+    log_in: Annotated[str, msgspec.Meta(max_length=255)] = ""
 
 
 class ExplainedRoute(msgspec.Struct, frozen=True):

@@ -46,15 +46,9 @@ def explain(
     With --try the relay opens a session as it would for mail, up to RCPT; exit status 1 when the recipient was not
     accepted.
     """
-    answer = client.get(
-        "explain",
-        address=address,
-        from_=path_of(reverse_path) or None,
-        tenant=tenant,
-        listener=listener,
-        log_in=log_in,
-        try_="true" if trial else None,
-    )
+    stated = {"from": path_of(reverse_path), "tenant": tenant, "listener": listener, "log_in": log_in}
+    asked = {"address": address} | {name: value for name, value in stated.items() if value}
+    answer = client.post("explain", body=asked) if trial else client.get("explain", **asked)
     if as_json:
         click.echo(json.dumps(answer))
     else:

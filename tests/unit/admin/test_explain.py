@@ -58,12 +58,14 @@ async def test_one_worker_makes_the_session(start_workers: StartWorkers, connect
     first, second = await start_workers(2)
     first.results["explain"] = RuntimeError("not now")
     second.results["explain"] = explanation(1, trial=TRIAL)
-    answer = await connect([first.path, second.path]).get(
-        "/api/v1/explain", params={"address": "you@there.test", "try": "true"}
-    )
+    client = connect([first.path, second.path])
+    answer = await client.post("/api/v1/explain", json={"address": "you@there.test"})
     assert answer.json()["trial"] == TRIAL
     assert answer.headers[UNREACHABLE_HEADER] == "0"
     assert [question["inquiry"]["trial"] for question in second.questions] == [False, True]
+    # not for a link, or a page of another origin
+    assert (await client.get("/api/v1/explain", params={"address": "a@b", "try": "true"})).json()["trial"] is None
+    assert [question["inquiry"]["trial"] for question in second.questions] == [False, True, False]
 
 
 async def test_what_is_no_address(start_workers: StartWorkers, connect: Connect) -> None:

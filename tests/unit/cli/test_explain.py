@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from angarium.admin.model import Explanation
+from angarium.admin.model import Explanation, TrialOrder
 from angarium.cli.explain import explain
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ TRIAL: dict[str, Any] = {
 
 
 class FakeRelay:
-    """Answers every GET with `answer`, and keeps what it was asked."""
+    """Answers everything with `answer`, and keeps what it was asked."""
 
     def __init__(self) -> None:
         self.answer = copy.deepcopy(ANSWER)
@@ -95,7 +95,16 @@ class FakeRelay:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 target = urlsplit(self.path)
-                relay.asked.append((target.path, dict(parse_qsl(target.query, keep_blank_values=True))))
+                relay.asked.append((f"GET {target.path}", dict(parse_qsl(target.query, keep_blank_values=True))))
+                self._answer()
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                msgspec.convert(body, TrialOrder)
+                relay.asked.append((f"POST {self.path}", body))
+                self._answer()
+
+            def _answer(self) -> None:
                 body = json.dumps(relay.answer).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
@@ -135,7 +144,7 @@ def test_what_is_asked(relay: FakeRelay) -> None:
     words = ["--from", "<me@x.test>", "--tenant", "shop", "--listener", "relay", "--log-in", "ann"]
     assert relay.run("you@there.test", *words).exit_code == 0
     assert relay.run("you@there.test", "--from", "<>").exit_code == 0
-    path = "/api/v1/explain"
+    path = "GET /api/v1/explain"
     assert relay.asked == [
         (path, {"address": "you@there.test"}),
         (
@@ -185,8 +194,8 @@ def test_dns_that_fails(relay: FakeRelay) -> None:
 
 def test_a_session_is_shown_and_decides_the_exit_status(relay: FakeRelay) -> None:
     relay.answer["trial"] = copy.deepcopy(TRIAL)
-    result = relay.run("you@there.test", "--try")
-    assert relay.asked[-1][1]["try"] == "true"
+    result = relay.run("you@there.test", "--from", "me@x.test", "--try")
+    assert relay.asked == [("POST /api/v1/explain", {"address": "you@there.test", "from": "me@x.test"})]
     assert result.exit_code == 1
     assert result.output.endswith(
         "a.test[192.0.2.1]:25: timed out connecting\n"
