@@ -387,3 +387,15 @@ def test_mail_for_a_dead_host_does_not_hold_up_mail_of_the_same_domain_that_goes
             for number in range(3):
                 sink.wait_mail(f"r{number}@there.test")
             assert {event["next_hop"] for event in relay.events("unreachable")} == {dead}
+
+
+def test_a_program_that_was_under_way_when_the_worker_died_is_in_doubt_and_runs_again(tmp_path: Path) -> None:
+    routes = [{"recipients": ["*"], "next_hop": "pipe:/bin/sh -c 'sleep 2; echo done'", "pipe": USER}]
+    with Relay(tmp_path, {"route": routes}) as relay:
+        queue_id = relay.send("a@prog.test")
+        relay.wait(lambda: relay.summary()["by_state"]["ready"] == 1, "the program to run")
+        (pid,) = relay.worker_pids()
+        relay.kill_process(pid)
+        relay.wait_event("in_doubt", id=queue_id)
+        relay.wait_event("delivery", id=queue_id)
+        relay.wait_empty()
