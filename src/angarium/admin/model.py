@@ -480,29 +480,26 @@ class ExplainedRoute(msgspec.Struct, frozen=True):
 
 
 class ExplainedMailHost(msgspec.Struct, frozen=True):
-    """A mail exchanger as DNS has it."""
+    """A mail exchanger as DNS has it. `tlsa`: how many TLSA records DNSSEC vouches for, null where DANE is none."""
 
     name: str
     preference: int
     addresses: list[str]
+    tlsa: int | None
 
 
 class ExplainedDns(msgspec.Struct, frozen=True):
-    """What DNS says of the recipient's domain. `expires_s`: until it is asked again."""
+    """What DNS says of the recipient's domain. `expires_s`: until it is asked again.
+
+    `secure`: DNSSEC vouches for the mail exchangers. `mta_sts`: the mode of the domain's MTA-STS policy, if it has one.
+    """
 
     domain: str
     failure: str | None
+    secure: bool | None
+    mta_sts: str | None
     hosts: list[ExplainedMailHost]
     expires_s: float | None
-
-
-class ExplainedHost(msgspec.Struct, frozen=True):
-    """A host at one address. `rests_s`: it failed, and goes behind the others for so long."""
-
-    name: str
-    address: str
-    port: int
-    rests_s: float
 
 
 class ExplainedTls(msgspec.Struct, frozen=True):
@@ -510,6 +507,18 @@ class ExplainedTls(msgspec.Struct, frozen=True):
 
     level: str
     source: str
+
+
+class ExplainedHost(msgspec.Struct, frozen=True):
+    """A host at one address. `refused`: why its TLS policy forbids to connect to it. `rests_s`: it failed, and goes
+    behind the others for so long."""
+
+    name: str
+    address: str
+    port: int
+    tls: ExplainedTls
+    refused: str | None
+    rests_s: float
 
 
 class ExplainedWorker(msgspec.Struct, frozen=True):

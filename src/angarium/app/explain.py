@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from angarium.app.moment import rfc3339
+from angarium.delivery.dial import where_of
 from angarium.delivery.mail_host import ResolutionFailure
 from angarium.delivery.route import LAST_RESORT, StatedCircumstances
+from angarium.delivery.target import for_host
+from angarium.delivery.tls import refusal_of
 from angarium.delivery.trial import try_out
 from angarium.mail.address import ascii_domain, split_mailbox
 
@@ -138,18 +141,29 @@ class Explainer:
         return {
             "domain": name,
             "failure": None if failure is None else str(failure),
+            "secure": None if hosts is None else hosts.secure,
+            "mta_sts": None if hosts is None or hosts.mta_sts is None else hosts.mta_sts.mode,
             "hosts": [
-                {"name": host.name, "preference": host.preference, "addresses": list(host.addresses)}
+                {
+                    "name": host.name,
+                    "preference": host.preference,
+                    "addresses": list(host.addresses),
+                    "tlsa": None if host.tlsa is None else len(host.tlsa),
+                }
                 for host in (hosts.hosts if hosts is not None else ())
             ],
             "expires_s": None if hosts is None else round(max(0.0, hosts.expires - self.clock.monotonic()), 3),
         }
 
     def _host(self, host: Host, target: Target) -> dict[str, Any]:
+        policy = for_host(target.tls, host)
+        refusal = refusal_of(policy, host, where_of(host))
         return {
             "name": host.name,
             "address": host.address,
             "port": host.port,
+            "tls": {"level": policy.level, "source": policy.source},
+            "refused": None if refusal is None else refusal.text,
             "rests_s": round(self.connector.order.rests_for(host, target.tls), 3),
         }
 

@@ -84,10 +84,18 @@ def _show(answer: dict[str, Any]) -> None:
             click.echo(printable(f"DNS for {dns['domain']}: {dns['failure']}"))
         else:
             click.echo(printable(f"DNS for {dns['domain']}, asked again in {ago(dns['expires_s'] or 0)}"))
+            vouched = "DNSSEC vouches for it" if dns["secure"] else "without DNSSEC"
+            click.echo(printable(f"{vouched}; MTA-STS: {dns['mta_sts'] or 'none'}"))
             exchangers = [
-                (str(host["preference"]), host["name"], ", ".join(host["addresses"])) for host in dns["hosts"]
+                (
+                    str(host["preference"]),
+                    host["name"],
+                    ", ".join(host["addresses"]),
+                    "-" if host["tlsa"] is None else str(host["tlsa"]),
+                )
+                for host in dns["hosts"]
             ]
-            show_table(("preference", "mail host", "addresses"), exchangers, right=(0,))
+            show_table(("preference", "mail host", "addresses", "TLSA"), exchangers, right=(0, 3))
     if answer["hosts"]:
         click.echo()
         tried = [
@@ -95,11 +103,12 @@ def _show(answer: dict[str, Any]) -> None:
                 str(number),
                 host["name"],
                 host["address"] if host["address"].startswith("/") else f"{host['address']}:{host['port']}",
-                f"failed, rests for {ago(host['rests_s'])}" if host["rests_s"] else "",
+                f"{host['tls']['level']}, from {host['tls']['source']}",
+                host["refused"] or (f"failed, rests for {ago(host['rests_s'])}" if host["rests_s"] else ""),
             )
             for number, host in enumerate(answer["hosts"], 1)
         ]
-        show_table(("tried", "host", "address", ""), tried, right=(0,))
+        show_table(("tried", "host", "address", "TLS", ""), tried, right=(0,))
     click.echo()
     workers = [
         (

@@ -36,12 +36,28 @@ ANSWER: dict[str, Any] = {
     "dns": {
         "domain": "there.test",
         "failure": None,
-        "hosts": [{"name": "mx1.there.test", "preference": 10, "addresses": ["192.0.2.1", "2001:db8::1"]}],
+        "secure": True,
+        "mta_sts": "enforce",
+        "hosts": [{"name": "mx1.there.test", "preference": 10, "addresses": ["192.0.2.1", "2001:db8::1"], "tlsa": 2}],
         "expires_s": 3600.0,
     },
     "hosts": [
-        {"name": "mx1.there.test", "address": "2001:db8::1", "port": 25, "rests_s": 0.0},
-        {"name": "mx1.there.test", "address": "192.0.2.1", "port": 25, "rests_s": 90.0},
+        {
+            "name": "mx1.there.test",
+            "address": "2001:db8::1",
+            "port": 25,
+            "tls": {"level": "dane", "source": "the TLSA records of mx1.there.test"},
+            "refused": None,
+            "rests_s": 0.0,
+        },
+        {
+            "name": "mx1.there.test",
+            "address": "192.0.2.1",
+            "port": 25,
+            "tls": {"level": "dane", "source": "the TLSA records of mx1.there.test"},
+            "refused": None,
+            "rests_s": 90.0,
+        },
     ],
     "tls": {"level": "verify", "source": "mta-sts"},
     "limits": {
@@ -170,8 +186,9 @@ def test_for_people(relay: FakeRelay) -> None:
     assert "20 connections (10 of a worker), 50 messages per connection, 2.0 MiB a message, idle for 30s" in output
     assert "blocked     domain there.test is suspended" in output
     assert "not taken   route[0] of /etc/angarium/angarium.toml" in output
-    assert "DNS for there.test, asked again in 1h 0m" in output
-    assert any(line.split() == ["10", "mx1.there.test", "192.0.2.1,", "2001:db8::1"] for line in lines)
+    assert "DNS for there.test, asked again in 1h 0m\nDNSSEC vouches for it; MTA-STS: enforce\n" in output
+    assert "dane, from the TLSA records of mx1.there.test" in output
+    assert any(line.split() == ["10", "mx1.there.test", "192.0.2.1,", "2001:db8::1", "2"] for line in lines)
     assert any(line.split()[:3] == ["2", "mx1.there.test", "192.0.2.1:25"] and "rests for" in line for line in lines)
     assert any(line.split()[:5] == ["0", "3", "1", "0", "7"] for line in lines)
     assert "\x1b" not in output
