@@ -38,6 +38,7 @@ from angarium._core.record cimport (
     MARK_ATTEMPTED,
     MARK_FRESH,
     MARK_HOLD,
+    MARK_URGENT,
     MARK_WARNED,
     MESSAGE_COMMITTING,
     MESSAGE_GONE,
@@ -627,13 +628,17 @@ cdef class Dispatcher(Taker):
     cdef int _put_off(self, Message message, double until, object reason, int failures) except -1:
         """Nothing was tried for message: its next hop is left alone until then, and that is no attempt."""
         cdef ScheduledQueue queue = self._join(message)
+        message.marks &= ~MARK_URGENT
         if queue.domain_length and not message.flags & OWN_POLICY and (
             self.by_domain.find(queue.domain_text, queue.domain_length) is not None
         ):
             if queue.not_before < until:
                 self.schedule.block(queue, until, reason, failures)
             return self._keep(message, message.received_us * 1e-6, message.attempts == 0)
-        # other mail of this queue may go elsewhere: it must not wait for this next hop
+        # other mail of this queue may go elsewhere: it must not wait for this next hop. While that is probed there is
+        # room for one, and the others look again at about every second probe
+        if failures:
+            until = max(until, unix_s() + <double>(1 << min(failures, 6)))
         return self._keep(message, min(until, unix_s() + SEVERAL_S), False)
 
     # ------------------------------------------------------------------ what is due goes
@@ -773,6 +778,10 @@ cdef class Dispatcher(Taker):
         if message.state != MESSAGE_SCHEDULED:
             return False
         queue = self.schedule.queue_of(message)
+        if queue.domain_length == 0 or message.flags & OWN_POLICY or (
+            self.by_domain.find(queue.domain_text, queue.domain_length) is None
+        ):
+            message.marks |= MARK_URGENT         # which next hop is meant turns out when its way is found
         self.schedule.add(message, unix_s(), message.attempts == 0)
         if queue.not_before > unix_s():
             found = self.by_domain.find(queue.domain_text, queue.domain_length)
@@ -896,6 +905,8 @@ cdef class Dispatcher(Taker):
         cdef Delivery delivery = Delivery()
         if len(indices) != message.recipients:
             delivery.set_recipients(indices)
+        if message.marks & MARK_URGENT:
+            queue.blocked_until = 0
         if queue.hand_over is None and (queue._closed() or queue.backlog >= queue._window()):
             # a next hop that is unreachable or slow must not fill up with mail that others could have
             delivery.message = message
@@ -904,7 +915,7 @@ cdef class Dispatcher(Taker):
                 rest_s = max(queue.blocked_until, queue.suspended_until) - monotonic()
                 self.postpone(delivery, unix_s() + rest_s, queue.reason, queue.failures)
             else:
-                self.postpone(delivery, unix_s() + CROWDED_S, None, 0)
+                self.postpone(delivery, unix_s() + CROWDED_S, None, 0 if queue.open else queue.failures)
             return
         self.dispatch(message, queue, delivery)
 
@@ -928,6 +939,8 @@ cdef class Dispatcher(Taker):
         """A delivery that waited for its next hop's names goes into the queue of that next hop."""
         delivery.queue = queue
         delivery.transfers = 0
+        if delivery.message.marks & MARK_URGENT:
+            queue.blocked_until = 0
         if queue._closed():
             rest_s = max(queue.blocked_until, queue.suspended_until) - monotonic()
             self.postpone(delivery, unix_s() + rest_s, queue.reason, queue.failures)
@@ -993,6 +1006,7 @@ cdef class Dispatcher(Taker):
         """A delivery is over and its recipients' states are set."""
         delivery.message.outstanding -= 1
         delivery.message.marks |= MARK_ATTEMPTED
+        delivery.message.marks &= ~MARK_URGENT
         return self._round_over(delivery.message)
 
     def finish(self, Delivery delivery):

@@ -102,8 +102,11 @@ class Supervisor:
         reload: Callable[[], Config] | None = None,
         sink: ListenAddress | None = None,
         on_ready: Callable[[], None] | None = None,
+        config_file: str = "",
     ) -> None:
+        """config_file: where the configuration was read from, for who asks where a route stands."""
         self.config = config
+        self._config_file = config_file
         self._reload = reload
         self._sink = sink
         self._on_ready = on_ready
@@ -218,6 +221,7 @@ class Supervisor:
             ready_fd=write_fd,
             worker_sockets=[str(self._spool / "run" / f"worker-{number}.sock") for number in range(self._workers)],
             supervisor_pid=os.getpid(),
+            config_file=self._config_file,
         )
         child.process = subprocess.Popen(
             [sys.executable, "-m", "angarium.app.process", child.role],

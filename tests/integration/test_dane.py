@@ -5,6 +5,7 @@ Also what a message says of it itself: REQUIRETLS and `TLS-Required: No` (RFC 86
 
 from __future__ import annotations
 
+import json
 import os
 import ssl
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import pytest
 from tests.support.certificates import Authority, Issued, self_signed
 from tests.support.peers import EXTENSIONS, SinkServer, Step
 from tests.support.ports import is_free
-from tests.support.relay import Relay
+from tests.support.relay import Relay, run_command
 from tests.support.zone import SignedDns
 
 if TYPE_CHECKING:
@@ -228,3 +229,32 @@ def test_requiretls_with_secure_names_and_records(world: World) -> None:
         event = world.relay.wait_event("bounce", id=queue_id)
         assert event["reply"]["enhanced"] == "5.7.10", event
         assert world.hosts[name].to(f"required@{name}.test") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "source"),
+    [
+        ("ee-key", "dane", "the TLSA records of mx.ee-key.test"),
+        ("missing", "opportunistic", "delivery.tls"),
+        ("unusable", "require", "the TLSA records of mx.unusable.test"),
+        ("forbidden", "none", "tls_policy[1]"),
+    ],
+)
+def test_explain_says_which_policy_holds_and_why(world: World, name: str, level: str, source: str) -> None:
+    answer = world.relay.api(f"explain?address=a@{name}.test")
+    assert answer["dns"]["secure"]
+    (host,) = answer["hosts"]
+    assert (host["tls"], host["refused"]) == ({"level": level, "source": source}, None)
+
+
+def test_explain_tries_a_host_as_its_policy_asks(world: World) -> None:
+    admin = ("--admin", f"127.0.0.1:{world.relay.admin_port}", "--json")
+    good = json.loads(run_command("explain", "a@ee-key.test", "--try", *admin).stdout)["trial"]
+    assert good["accepted"]
+    assert good["tls"].startswith("TLSv1.")
+    done = run_command("explain", "a@ee-wrong.test", "--try", *admin)
+    bad = json.loads(done.stdout)["trial"]
+    assert (done.returncode, bad["dialogue"], bad["failure"]) == (1, [], "no host could be used")
+    assert "TLSA records" in bad["hosts"][0]["failure"]
+    (refused,) = json.loads(run_command("explain", "a@mandatory.test", *admin).stdout)["hosts"]
+    assert "no TLSA records" in refused["refused"]

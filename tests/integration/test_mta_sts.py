@@ -200,6 +200,14 @@ def test_a_host_that_the_policy_does_not_name_is_passed_over(world: World) -> No
     assert world.hosts["other"].connections == before
 
 
+def test_explain_names_the_policy_and_the_hosts_that_it_forbids(world: World) -> None:
+    answer = world.relay.api("explain?address=a@partly.sts.test")
+    assert answer["dns"]["mta_sts"] == "enforce"
+    assert answer["tls"] == {"level": "verify", "source": "the MTA-STS policy of partly.sts.test"}
+    refused = [host["refused"] is not None for host in answer["hosts"]]
+    assert refused == [True, False]
+
+
 # ---------------------------------------------------------------- testing, none, and no policy
 
 

@@ -134,3 +134,20 @@ def test_answers_are_kept_for_their_time(road: Road) -> None:
     for _ in range(5):
         road.relay.wait_event("delivery", id=road.relay.send("a@one.dest.test"))
     assert asked() == before
+
+
+def test_explain_says_what_dns_says_and_where_a_connection_would_go(road: Road) -> None:
+    answer = road.relay.api("explain?address=a@Order.dest.test")
+    assert [(host["preference"], host["name"], host["addresses"]) for host in answer["dns"]["hosts"]] == [
+        (10, "mx1.hosts.test", [FIRST]),
+        (20, "mx2.hosts.test", [SECOND]),
+    ]
+    assert answer["site"] == "(mx1>mx2).hosts.test"
+    assert [(host["address"], host["port"]) for host in answer["hosts"]] == [(FIRST, 25), (SECOND, 25)]
+    assert answer["route"]["position"] is None
+    sent = road.relay.wait_event("delivery", id=road.relay.send("a@order.dest.test"))["site"]
+    again = road.relay.api("explain?address=a@order.dest.test")
+    assert again["site"] == sent
+    assert [worker["sent"] + worker["open"] > 0 for worker in again["workers"]] == [True]
+    # a literal domain is its own host
+    assert road.relay.api(f"explain?address=a@[{SECOND}]")["hosts"][0]["address"] == SECOND

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -209,6 +210,24 @@ def test_two_routes_to_one_host_keep_their_own_settings(tmp_path: Path) -> None:
             assert sink.connections > connections
 
 
+def test_each_route_has_its_own_schedule_also_within_a_domain(tmp_path: Path) -> None:
+    with SinkServer(answer=lambda step: "451 4.2.1 Later" if step.verb == "RCPT" else None) as sink:
+        slow = {"first": "2h", "longest": "2h", "expire": "1d"}
+        routes = [
+            {"recipients": ["there.test"], "senders": ["news.test"], "next_hop": sink.url, "retry": slow},
+            {"recipients": ["*"], "next_hop": sink.url},
+        ]
+        with Relay(tmp_path, {"route": routes}) as relay:
+            patient = relay.send("a@there.test", reverse_path="x@news.test")
+            hasty = relay.send("a@there.test")
+            relay.wait_event("deferral", id=hasty, count=3)
+            relay.wait_event("deferral", id=patient)
+            (recipient,) = next(message for message in relay.queued() if message["id"] == patient)["recipients"]
+            left = datetime.fromisoformat(recipient["next_attempt"]) - datetime.now(UTC)
+            assert timedelta(hours=1) < left < timedelta(hours=3)
+            assert len(relay.events("deferral", id=patient)) == 1
+
+
 # ------------------------------------------------------------------ hand-offs
 
 
@@ -308,17 +327,22 @@ def test_a_reload_changes_the_way_of_mail_that_is_queued(tmp_path: Path) -> None
         dead = [{"recipients": ["*"], "next_hop": f"smtp://127.0.0.1:{free_port()}"}]
         retry = {"first": "1h", "longest": "1h", "expire": "1d"}
         with Relay(tmp_path, {"route": dead, "queue": {"retry": retry}}) as relay:
-            probe = relay.send("probe@there.test")
-            relay.wait_event("deferral", id=probe)
-            for number in range(5):
-                relay.send(f"r{number}@there.test")
-            relay.wait(lambda: relay.summary()["messages"] == 6, "six messages to wait")
+            relay.wait_event("deferral", id=relay.send("r0@there.test"))
+            ids = {f"r{number}@there.test": relay.send(f"r{number}@there.test") for number in range(1, 10)}
+            relay.wait(lambda: relay.summary()["messages"] == 10, "ten messages to wait")
             relay.reload({"route": [{"recipients": ["*"], "next_hop": sink.url}]})
-            for number in range(5):
-                sink.wait_mail(f"r{number}@there.test")
-            assert not sink.to("probe@there.test"), "its schedule is its own"
-            assert run_command("queue", "retry", probe, "--admin", f"127.0.0.1:{relay.admin_port}").returncode == 0
-            sink.wait_mail("probe@there.test")
+            # each probe of the dead host was an attempt of one of them
+            tried = {event["recipient"] for event in relay.events("deferral")}
+            assert "r0@there.test" in tried
+            untouched = ids.keys() - tried
+            assert untouched
+            for recipient in untouched:
+                sink.wait_mail(recipient)
+            assert not [mail for mail in sink.mails if mail.recipients[0] in tried], "their schedule is their own"
+            admin = f"127.0.0.1:{relay.admin_port}"
+            assert run_command("queue", "retry", "--all", "--yes", "--admin", admin).returncode == 0
+            for recipient in tried:
+                sink.wait_mail(recipient)
             relay.wait_empty()
 
 
@@ -368,3 +392,15 @@ def test_mail_for_a_dead_host_does_not_hold_up_mail_of_the_same_domain_that_goes
             for number in range(3):
                 sink.wait_mail(f"r{number}@there.test")
             assert {event["next_hop"] for event in relay.events("unreachable")} == {dead}
+
+
+def test_a_program_that_was_under_way_when_the_worker_died_is_in_doubt_and_runs_again(tmp_path: Path) -> None:
+    routes = [{"recipients": ["*"], "next_hop": "pipe:/bin/sh -c 'sleep 2; echo done'", "pipe": USER}]
+    with Relay(tmp_path, {"route": routes}) as relay:
+        queue_id = relay.send("a@prog.test")
+        relay.wait(lambda: relay.summary()["by_state"]["ready"] == 1, "the program to run")
+        (pid,) = relay.worker_pids()
+        relay.kill_process(pid)
+        relay.wait_event("in_doubt", id=queue_id)
+        relay.wait_event("delivery", id=queue_id)
+        relay.wait_empty()

@@ -153,6 +153,7 @@ cdef enum MessageMark:
     MARK_FRESH = 16          # waits for room only: it goes before what was tried already
     MARK_ATTEMPTED = 32      # some recipient of this round was answered
     MARK_COUNTED = 64        # an only recipient's end is in the journal
+    MARK_URGENT = 128        # an operator wants it tried, whatever its next hop did before
 
 
 cdef class Message:

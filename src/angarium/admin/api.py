@@ -29,6 +29,7 @@ from prometheus_client.exposition import choose_encoder
 
 import angarium
 from angarium._core.counters import Slab, Slot
+from angarium.admin.explain import HANDLERS as EXPLAIN_HANDLERS
 from angarium.admin.gate import Gate
 from angarium.admin.model import (
     Liveness,
@@ -244,6 +245,7 @@ _HANDLERS: list[ControllerRouterHandler] = [
     *QUEUE_HANDLERS,
     *SUSPENSION_HANDLERS,
     *TLS_REPORT_HANDLERS,
+    *EXPLAIN_HANDLERS,
     sandbox_list,
     sandbox_show,
     sandbox_raw,

@@ -18,6 +18,15 @@ __all__ = [
     "AttemptRecipient",
     "Envelope",
     "EnvelopeRecipient",
+    "ExplainedDns",
+    "ExplainedHost",
+    "ExplainedMailHost",
+    "ExplainedRoute",
+    "ExplainedTls",
+    "ExplainedTrial",
+    "ExplainedWorker",
+    "Explanation",
+    "Inquiry",
     "Liveness",
     "LookupReport",
     "LookupStatus",
@@ -43,6 +52,9 @@ __all__ = [
     "SandboxMessageDetail",
     "StateCounts",
     "SuspensionReport",
+    "TrialOrder",
+    "TriedCommand",
+    "TriedHost",
     "Wait",
     "WorkerReport",
     "WorkerStatus",
@@ -431,3 +443,138 @@ class SandboxMessageDetail(SandboxMessage, frozen=True):
     attachments: list[Attachment]
     raw: str
     cut: bool
+
+
+# ---------------------------------------------------------------------- where mail would go
+
+
+class Inquiry(msgspec.Struct, frozen=True, rename={"reverse_path": "from"}):
+    """What is asked of a worker: a recipient, and what routes may ask of the mail; `trial`: a session up to RCPT."""
+
+    address: str
+    reverse_path: str = ""
+    tenant: str = ""
+    listener: str = ""
+    log_in: str = ""
+    trial: bool = False
+
+
+class TrialOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"reverse_path": "from"}):
+    """What a session up to RCPT is to be tried for."""
+
+    address: Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
+    reverse_path: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    tenant: Annotated[str, msgspec.Meta(max_length=255)] = ""
+    listener: Annotated[str, msgspec.Meta(max_length=255)] = ""
+    log_in: Annotated[str, msgspec.Meta(max_length=255)] = ""
+
+
+class ExplainedRoute(msgspec.Struct, frozen=True):
+    """A route. `position` is its place among the [[route]] tables of `file`, from 0; null for the last resort."""
+
+    name: str | None
+    file: str | None
+    position: int | None
+    next_hop: list[str]
+    conditions: dict[str, list[str] | dict[str, str]]
+
+
+class ExplainedMailHost(msgspec.Struct, frozen=True):
+    """A mail exchanger as DNS has it. `tlsa`: how many TLSA records DNSSEC vouches for, null where DANE is none."""
+
+    name: str
+    preference: int
+    addresses: list[str]
+    tlsa: int | None
+
+
+class ExplainedDns(msgspec.Struct, frozen=True):
+    """What DNS says of the recipient's domain. `expires_s`: until it is asked again.
+
+    `secure`: DNSSEC vouches for the mail exchangers. `mta_sts`: the mode of the domain's MTA-STS policy, if it has one.
+    """
+
+    domain: str
+    failure: str | None
+    secure: bool | None
+    mta_sts: str | None
+    hosts: list[ExplainedMailHost]
+    expires_s: float | None
+
+
+class ExplainedTls(msgspec.Struct, frozen=True):
+    """What is asked of a connection, and where that comes from."""
+
+    level: str
+    source: str
+
+
+class ExplainedHost(msgspec.Struct, frozen=True):
+    """A host at one address. `refused`: why its TLS policy forbids to connect to it. `rests_s`: it failed, and goes
+    behind the others for so long."""
+
+    name: str
+    address: str
+    port: int
+    tls: ExplainedTls
+    refused: str | None
+    rests_s: float
+
+
+class ExplainedWorker(msgspec.Struct, frozen=True):
+    """One worker's connections and ready queue. `blocked_until`: the next hop is left alone, for `reason`."""
+
+    worker: int
+    open: int
+    connecting: int
+    idle: int
+    ready: int
+    sent: int
+    failures: int
+    blocked_until: str | None
+    reason: str | None
+
+
+class TriedHost(msgspec.Struct, frozen=True):
+    """A host that was tried; `failure` is null for the one that took the connection."""
+
+    host: str
+    failure: str | None
+
+
+class TriedCommand(msgspec.Struct, frozen=True):
+    """A command, and the reply to it; null when none came."""
+
+    command: str
+    reply: str | None
+
+
+class ExplainedTrial(msgspec.Struct, frozen=True):
+    """A session up to RCPT. `tls` is the version, null for plaintext."""
+
+    hosts: list[TriedHost]
+    tls: str | None
+    dialogue: list[TriedCommand]
+    accepted: bool
+    failure: str | None
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """Where mail to an address would go, and why.
+
+    `ahead`: routes that would come first if their conditions held. `dns` is null where no mail exchangers are asked
+    for, `tls` where there is no session. `hosts` in the order in which one worker's next connection tries them.
+    """
+
+    address: str
+    route: ExplainedRoute
+    ahead: list[ExplainedRoute]
+    next_hop: str
+    site: str | None
+    dns: ExplainedDns | None
+    hosts: list[ExplainedHost]
+    tls: ExplainedTls | None
+    limits: dict[str, int | float | dict[str, float] | None]
+    workers: list[ExplainedWorker]
+    blocks: list[str]
+    trial: ExplainedTrial | None

@@ -58,6 +58,7 @@ class Question(msgspec.Struct, frozen=True, omit_defaults=True):
     reverse_path: str = ""
     recipient: str = ""
     mail_data: str = ""
+    inquiry: msgspec.Struct | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +128,14 @@ class Workers:
         timeout_s = self._timeout_s + patience_s
         return await asyncio.gather(*(self._ask_one(i, line, decoder, timeout_s) for i in range(len(self._paths))))
 
-    async def ask_any(self, question: Question, decoder: msgspec.json.Decoder[T]) -> Answer[T]:
+    async def ask_any(
+        self, question: Question, decoder: msgspec.json.Decoder[T], *, patience_s: float = 0.0
+    ) -> Answer[T]:
         """Put a question to one worker after the other until one answers; the last one's answer when none does."""
         answer: Answer[T] = Answer(0, None, "there are no workers")
         line = msgspec.json.encode(question) + b"\n"
         for worker in range(len(self._paths)):
-            answer = await self._ask_one(worker, line, decoder, self._timeout_s)
+            answer = await self._ask_one(worker, line, decoder, self._timeout_s + patience_s)
             if answer.answered:
                 break
         return answer

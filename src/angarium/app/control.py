@@ -4,7 +4,7 @@
 `export` alone is answered by several lines, each but the last with a message's octets behind it.
 
 What is asked of the queue is answered by angarium.app.inspection, what is done to it by angarium.app.operations and
-angarium.app.steering.
+angarium.app.steering; where mail would go is angarium.app.explain's matter.
 
 Fails: a malformed request is answered with an error; a client that is gone is forgotten. The socket is for the node's
 own user only. Bounds: LONGEST_REQUEST octets a line."""
@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from angarium.app.explain import Explainer, Inquiry
 from angarium.app.inspection import Filter, Inspector, envelope_of
 from angarium.app.operations import Action, Operations, Order
 from angarium.app.steering import Steering
+from angarium.clock import SystemClock
 from angarium.delivery.short_path import short_path
 from angarium.queue.record import parse_id
 from angarium.queue.suspension import SuspensionError, in_force, load
@@ -54,6 +56,7 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
     reverse_path: str = ""
     recipient: str = ""
     mail_data: str = ""
+    inquiry: Inquiry | None = None
 
     def numbers(self) -> list[int] | None:
         """The ids; None when none are given."""
@@ -68,6 +71,17 @@ class ControlServer:
         self._steering = Steering(worker.dispatcher, worker.recorder, worker.events, lambda: worker.router.queues)
         self._inspector = Inspector(worker.dispatcher, self._steering)
         self._operations = Operations(self._inspector, self._steering, worker.events)
+        self._explainer = Explainer(
+            worker=worker.number,
+            config=worker.config,
+            config_file=worker.config_file,
+            router=worker.router,
+            connector=worker.connector,
+            mail_hosts=worker.lookup.mail_hosts,
+            suspended=lambda: self._steering.suspended,
+            draining=lambda: worker.draining,
+            clock=SystemClock(),
+        )
         self._suspensions: list[Suspension] = []
         self._suspensions_seen: tuple[int, int] | None = None
         self._server: asyncio.Server | None = None
@@ -156,6 +170,10 @@ class ControlServer:
                 return await self._operations.wait(request.operation or "", min(request.wait_s, LONGEST_WAIT_S))
             case "cancel":
                 return self._operations.cancel(request.operation or "")
+            case "explain":
+                if request.inquiry is None:
+                    raise ValueError("explain needs an inquiry")
+                return await self._explainer.explain(request.inquiry)
             case "suspensions":
                 return self.read_suspensions()
             case "submit":

@@ -37,6 +37,7 @@ class Orders(msgspec.Struct):
     ready_fd: int
     worker_sockets: list[str]
     supervisor_pid: int
+    config_file: str = ""
 
 
 def give_orders(config_dump: bytes, **rest: object) -> bytes:
@@ -100,7 +101,7 @@ def main() -> None:
     from angarium.app.worker import Worker  # noqa: PLC0415  # the admin process needs none of it
 
     async def work() -> None:
-        worker = Worker(config, orders.number, orders.workers, orders.shards, slab)
+        worker = Worker(config, orders.number, orders.workers, orders.shards, slab, config_file=orders.config_file)
         await worker.run(sockets, orders.ready_fd)
 
     uvloop.run(work())

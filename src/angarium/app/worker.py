@@ -93,9 +93,13 @@ SPARE_TICKS = 20  # segments that are done come back as spares: one is made only
 class Worker:
     """One worker process."""
 
-    def __init__(self, config: Config, number: int, workers: int, shards: int, slab: Slab) -> None:
+    def __init__(
+        self, config: Config, number: int, workers: int, shards: int, slab: Slab, *, config_file: str = ""
+    ) -> None:
+        """config_file: where the configuration was read from, for who asks where a route stands."""
         keep_heap(HEAP_KEPT_OCTETS, HEAP_MAPPED_OCTETS)
         self.config = config
+        self.config_file = config_file
         self.number = number
         self._workers = workers
         self._shards = shards

@@ -39,6 +39,7 @@ COMMANDS: dict[str, Entry] = {
     "suspend": Entry("angarium.cli.suspend:suspend", "Stop delivery by domain, site, source or tenant, for a time."),
     "resume": Entry("angarium.cli.suspend:resume", "Start it again."),
     "tls-report": Entry("angarium.cli.tls_report:tls_report", "How TLS to mail hosts went, as it is reported to them."),
+    "explain": Entry("angarium.cli.explain:explain", "Where mail to an address would go, and what would block it."),
     "send": Entry("angarium.cli.send:send", "Submit a message."),
     "bench": Entry("angarium.cli.bench:bench", "Measure a relay: generator, relay and sink in one."),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shlex
 import shutil
 import sys
@@ -89,6 +90,7 @@ def serve(
             reload=None if sink else read,
             sink=sink,
             on_ready=lambda: announce(settings, sandbox),
+            config_file="" if sink else os.path.abspath(given or DEFAULT_CONFIG),
         )
         status = supervisor.run()
     except ConfigErrors as errors:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from angarium._core.client_session import Phase
 from angarium._core.dispatch import ReadyQueue
+from angarium.config.next_hop import SESSION_KINDS
 from angarium.delivery.handoff import HandOffs, per_recipient
 from angarium.delivery.login import Login
 from angarium.delivery.mail_host import ResolutionFailure
@@ -64,6 +65,17 @@ class Way:
     alone: bool  # each recipient is handed over alone
 
 
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where mail would go: its names in events, hosts and policy of sessions, and the ready queue if there is one."""
+
+    next_hop: str
+    site: str
+    target: Target | None  # None: a hand-off, or no host is known
+    queue: ReadyQueue | None
+    limit: int  # connections of this worker
+
+
 class Router:
     """The routes of one worker."""
 
@@ -86,7 +98,7 @@ class Router:
         self._dispatcher = dispatcher
         self._connector = connector
         self._lookup = lookup
-        self._routes = routes
+        self.routes = routes
         self._config = config
         self._clock = clock
         self._workers = workers
@@ -117,7 +129,7 @@ class Router:
         own = bool(message.flags & OWN_POLICY)
         buffer = message.loaded
         octets = len(memoryview(buffer))
-        mail = MailCircumstances(buffer) if self._routes.conditional else None
+        mail = MailCircumstances(buffer) if self.routes.conditional else None
         for index in message.unfinished():
             path = buffer.recipient(index)[0]
             try:
@@ -126,7 +138,7 @@ class Router:
             except ValueError as failure:
                 self._refuse(message, [index], MX, "none", 553, (5, 1, 3), str(failure))
                 continue
-            match = self._routes.lookup(local, domain, mail)
+            match = self.routes.lookup(local, domain, mail)
             route, way = match.route, self._ways[match.position]
             if route.message_size_octets is not None and octets > route.message_size_octets:
                 text = f"The message of {octets} octets exceeds the route's limit of {route.message_size_octets}"
@@ -168,6 +180,26 @@ class Router:
             return for_message(policy, message.flags, message.loaded.reverse_path())
         return policy
 
+    # -------------------------------------------------------------- for who asks where mail would go
+
+    def would_take(self, match: RouteMatch, domain: str, hosts: MailHosts | None) -> Destination:
+        """Where mail to a domain that takes this route would go now; `hosts`: its own, when that is by MX.
+
+        Nothing is made.
+        """
+        way = self._ways[match.position]
+        tls = self._tls.of(match, domain.encode("ascii"))
+        if match.route.kind == "mx":
+            if hosts is None:
+                return Destination("mx", "", None, None, self._limit_of(way.route))
+            tls = for_domain(tls, domain, hosts.mta_sts)
+            target = self._site_target(way.route, tls, hosts)
+            queue = self._sites.get((way, tls, hosts.site))
+            return Destination("mx", hosts.site, target, queue, self._limit_of(way.route))
+        hop, site = _names_of(match.route)
+        fixed = self._fixed_target(way.route, tls) if match.route.kind in SESSION_KINDS else None
+        return Destination(hop.decode("utf-8"), site, fixed, self._fixed.get((way, tls)), self._limit_of(way.route))
+
     # -------------------------------------------------------------- next hops that the configuration names
 
     def _queue_of(self, way: Way, tls: TlsPolicy) -> ReadyQueue:
@@ -185,14 +217,14 @@ class Router:
                 self._dispatcher,
                 hop,
                 site.encode("ascii", "replace"),
-                self._target_of(route, tls),
+                self._fixed_target(route, tls),
                 limit=self._limit_of(route),
                 connect=self._connector.connect,
             )
         queue.largest_octets = route.message_size_octets or 0
         return queue
 
-    def _target_of(self, route: Route, tls: TlsPolicy) -> Target:
+    def _fixed_target(self, route: Route, tls: TlsPolicy) -> Target:
         """Where the connections of a route to hosts that it names go, and how."""
         lmtp = route.kind.startswith("lmtp")
         if tls.level in {"none", "opportunistic"} and any(hop.to.kind == "smtps" for hop in route.hops):
@@ -288,12 +320,16 @@ class Router:
             self._dispatcher.remember(name.encode("ascii"), queue)
         self._dispatcher.redirect(delivery, queue)
 
-    def _site_queue(self, way: Way, tls: TlsPolicy, hosts: MailHosts) -> ReadyQueue:
-        targets = tuple(
+    def _site_target(self, route: Route, tls: TlsPolicy, hosts: MailHosts) -> Target:
+        known = tuple(
             Host(host.name, address, SMTP_PORT, host.tlsa, host.tlsa_base)
             for host in hosts.hosts
             for address in host.addresses
         )
+        return Target(known, tls=tls, by_mx=True, terms=self._terms_of(route))
+
+    def _site_queue(self, way: Way, tls: TlsPolicy, hosts: MailHosts) -> ReadyQueue:
+        target = self._site_target(way.route, tls, hosts)
         queue = self._sites.get((way, tls, hosts.site))
         if queue is None:
             if len(self._sites) >= MOST_SITES:
@@ -302,13 +338,13 @@ class Router:
                 self._dispatcher,
                 MX,
                 hosts.site.encode("ascii", "replace"),
-                Target(targets, tls=tls, by_mx=True, terms=self._terms_of(way.route)),
+                target,
                 limit=self._limit_of(way.route),
                 connect=self._connector.connect,
             )
             queue.largest_octets = way.route.message_size_octets or 0
             self._sites[way, tls, hosts.site] = queue
-        queue.target.hosts = targets
+        queue.target.hosts = target.hosts
         queue.expires = hosts.expires
         return queue
 

@@ -106,9 +106,9 @@ class Connector:
         try:
             domain = _domain_of(queue) if target.by_mx and target.tls.source != NOT_REQUIRED else ""
             async with self._greeted:
-                known = [host for named in self.order.named(target) for host in await self._dialler.addresses_of(named)]
+                known = await self.in_order(target)
                 target.known = tuple(known)
-                for left in by_name(self.order.in_order(known, target.tls)):
+                for left in by_name(known):
                     while left and session is None:
                         try:
                             session = await self._open_host(queue, target, left, domain)
@@ -297,6 +297,33 @@ class Connector:
             raise
         secured = reached(client.transport, tls)
         return self._adopt(queue, terms, client, tls, secured, where), secured, local
+
+    async def in_order(self, target: Target, *, look: bool = False) -> list[Host]:
+        """The hosts of target at their addresses, in the order in which a connection tries them; look: none does."""
+        known = [host for named in self.order.named(target) for host in await self._dialler.addresses_of(named)]
+        return self.order.in_order(known, target.tls, look=look)
+
+    async def try_out(self, target: Target, left: list[Host]) -> tuple[Host, aiosmtplib.SMTP]:
+        """A connection to one of a host's addresses, ready for mail, for who wants to see it.
+
+        Nothing is counted, reported or remembered. Those tried are taken out of `left`; ConnectFailure: there is none.
+        """
+        policy = for_host(target.tls, left[0])
+        refusal = refusal_of(policy, left[0], where_of(left[0]))
+        if refusal is not None:
+            left.clear()
+            raise refusal
+        timeouts = target.terms.timeouts
+        host, connected = await self._dialler.dial(left, timeout_s=timeouts.connect_s, probe=False)
+        where = where_of(host)
+        try:
+            return host, await self._handshake.perform(connected, host, policy, where, timeouts)
+        except ConnectFailure as failure:
+            if failure.tls is None or policy.level != "opportunistic":
+                raise
+            plain = replace(policy, level="none")
+            _, connected = await self._dialler.dial([host], timeout_s=timeouts.connect_s, probe=False)
+            return host, await self._handshake.perform(connected, host, plain, where, timeouts)
 
     def _adopt(
         self,

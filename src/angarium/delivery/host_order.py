@@ -67,10 +67,11 @@ class HostOrder:
         ]
         return [target.hosts[number] for _, _, number in sorted(keyed)]
 
-    def in_order(self, hosts: Iterable[Host], tls: TlsPolicy) -> list[Host]:
+    def in_order(self, hosts: Iterable[Host], tls: TlsPolicy, *, look: bool = False) -> list[Host]:
         """The same hosts, those that rest behind the others, the one whose rest ends first before them.
 
         A host whose rest is over is in its place for this call alone: the next ones wait for what becomes of it.
+        `look`: nothing is tried, so nothing changes.
         """
         now = self._monotonic()
         fresh, resting = [], []
@@ -83,7 +84,7 @@ class HostOrder:
             elif trying is not None and now - trying.since > SLOW_S:
                 resting.append((now, host))
             else:
-                if rest is not None:
+                if rest is not None and not look:
                     rest.until = now + _rest_s(rest.failures)
                 fresh.append(host)
         return fresh + [host for _, host in sorted(resting, key=lambda entry: entry[0])]

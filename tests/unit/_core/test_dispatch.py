@@ -709,6 +709,51 @@ def test_retry_now_passes_by_the_time_and_the_rest_of_the_next_hop(node: Node) -
     assert [found for found, _ in node.loaded] == [message]
 
 
+def test_retry_now_passes_by_the_rest_of_a_next_hop_that_only_some_of_a_domain_takes(node: Node) -> None:
+    queue = node.queue()
+    queue.failures = 3
+    queue.block(1000.0, b"connection refused")
+    node.dispatcher.place = lambda message: node.dispatcher.send(message, queue, [0])
+    messages = [node.accept() for _ in range(2)]
+    # nothing was tried: each waits by itself, and the queue of their domain is free for others
+    scheduled = node.dispatcher.schedule.queue(messages[0])
+    assert scheduled is not None
+    assert scheduled.not_before == 0
+    assert [message.next_attempt - time.time() > 50 for message in messages] == [True, True]
+    assert node.dispatcher.retry_now(messages[0])
+    assert node.dispatcher.tick() == 1
+    node.read()
+    assert (queue.backlog, queue.rests, len(node.asked)) == (1, False, 1)
+    # it fails again: the next hop is left alone as before
+    delivery = queue.take()
+    assert delivery is not None
+    queue.block(1000.0, b"connection refused")
+    finish(node, delivery, DEFERRED)
+    node.dispatcher.wait(messages[0], 0.0)
+    node.dispatcher.tick()
+    node.read()
+    assert (queue.backlog, queue.rests) == (0, True)
+
+
+def test_a_message_waits_by_itself_as_long_as_its_next_hop_is_probed(node: Node) -> None:
+    queue = node.queue()
+    queue.failures = 3
+    node.dispatcher.place = lambda message: node.dispatcher.send(message, queue, [0])
+    probe, other = node.accept(), node.accept()
+    assert (queue.backlog, probe.state) == (1, MessageState.MESSAGE_READY)
+    assert 5 < other.next_attempt - time.time() <= 8
+
+
+def test_mail_that_is_too_large_for_its_next_hop_is_placed(node: Node) -> None:
+    queue = node.queue()
+    queue.largest_octets = 2 * len(DATA)
+    node.dispatcher.remember(b"example.net", queue)
+    small = node.accept()
+    assert (queue.backlog, node.placed, small.state) == (1, [], MessageState.MESSAGE_READY)
+    large = node.accept(data=DATA * 3)
+    assert (queue.backlog, node.placed) == (1, [large])
+
+
 def test_a_suspended_domain_keeps_fresh_mail_and_lets_it_go_afterwards(node: Node) -> None:
     node.dispatcher.remember(b"example.net", node.hand())
     node.dispatcher.suspend("domain", b"example.net", 0.0, "complaints")

@@ -10,7 +10,7 @@ import trustme
 
 from angarium.config.address import ListenAddress
 from angarium.config.load import examine_text
-from angarium.config.model import Admin, Config, dump, load_dump
+from angarium.config.model import Admin, Config, Hop, dump, load_dump
 from angarium.config.next_hop import NextHop
 from angarium.config.problem import ConfigErrors
 from angarium.config.sandbox import check_sandbox, sandbox_config
@@ -93,9 +93,25 @@ def test_a_maildir_must_be_under_the_spool_in_truth(tmp_path: Path) -> None:
 
 def test_discard_and_loopback_stay(tmp_path: Path) -> None:
     config = sandbox(tmp_path)
-    for next_hop in ("discard:", "smtp://[::1]:26", "smtp://127.9.9.9:26", "lmtp://127.0.0.1", "lmtp+unix:/l"):
+    hops = ("discard:", "bounce:", "smtp://[::1]:26", "smtp://127.9.9.9:26", "lmtp://127.0.0.1", "lmtp+unix:/l")
+    for next_hop in hops:
         route = msgspec.structs.replace(config.route[0], next_hop=NextHop.parse(next_hop))
         check_sandbox(msgspec.structs.replace(config, route=(route,)))
+
+
+def test_every_one_of_several_hosts_must_stay(tmp_path: Path) -> None:
+    config = sandbox(tmp_path)
+    hops = tuple(Hop(to=NextHop.parse(text)) for text in ("smtp://127.0.0.1:26", "smtp://192.0.2.1"))
+    route = msgspec.structs.replace(config.route[0], next_hop=hops)
+    (found,) = complaints(msgspec.structs.replace(config, route=(route,)))
+    assert found.startswith("route[0].next_hop[1]: ")
+
+
+def test_a_route_for_all_with_other_conditions_is_none_for_all(tmp_path: Path) -> None:
+    config = sandbox(tmp_path)
+    route = msgspec.structs.replace(config.route[0], tenants=("shop",))
+    (found,) = complaints(msgspec.structs.replace(config, route=(route,)))
+    assert found.startswith('route: a sandbox needs a route for "*"')
 
 
 def test_without_a_route_for_all_the_last_resort_would_be_by_mx(tmp_path: Path) -> None:
