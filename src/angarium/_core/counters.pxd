@@ -180,6 +180,7 @@ cpdef enum Slot:
     # MTA-STS: policy files that were asked for
     DELIVERY_MTA_STS_FETCHED
     DELIVERY_MTA_STS_FAILED
+    DELIVERY_MTA_STS_KEPT            # failed, and a policy that is kept goes on
     # outcome: reports of TLS results to domains
     OUTCOME_TLS_RESULTS              # of sessions, gathered
     OUTCOME_TLS_RESULTS_DROPPED      # without room

@@ -190,6 +190,7 @@ class TlsDesk:
         if policies is not None:
             self._count(Slot.DELIVERY_MTA_STS_FETCHED, policies.fetched)
             self._count(Slot.DELIVERY_MTA_STS_FAILED, policies.failed)
+            self._count(Slot.DELIVERY_MTA_STS_KEPT, policies.kept_on)
             self._counters.set(Slot.DELIVERY_MTA_STS_POLICIES, len(policies))
         if reporter is not None:
             self._count(Slot.OUTCOME_TLS_RESULTS, reporter.results)

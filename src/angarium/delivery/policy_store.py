@@ -135,7 +135,7 @@ class _Failed:
 
 
 class PolicyStore:
-    """The policies of one node. `fetched` and `failed`, counts of policy files, only ever grow."""
+    """The policies of one node. `fetched`, `failed` and `kept_on`, counts of policy files, only ever grow."""
 
     def __init__(
         self,
@@ -152,6 +152,7 @@ class PolicyStore:
         """
         self.fetched = 0
         self.failed = 0
+        self.kept_on = 0  # failures while a policy was kept that says something
         self._resolve_txt = resolve_txt
         self._fetch_file = fetch
         self._path = folder / FILE
@@ -252,7 +253,6 @@ class PolicyStore:
             self._changed.set()
 
     def _fail(self, domain: str, record: str, kind: ResultType, text: str) -> None:
-        self.failed += 1
         before = self._failed.pop(domain, None)
         count = before.count + 1 if before is not None and before.id == record else 0
         rest_s = min(FAILURE_FIRST_S * 2.0 ** min(count, 30), FAILURE_LONGEST_S)
@@ -260,6 +260,10 @@ class PolicyStore:
         while len(self._failed) > self._limits.policies:
             self._failed.popitem(last=False)
         kept = self._living(domain)
+        if kept is None or kept.mode == "none":
+            self.failed += 1
+        else:
+            self.kept_on += 1
         if kept is None or kept.mode != "none":
             kept_text = "" if kept is None else "; the policy that is kept goes on"
             log.warning("the MTA-STS policy of %s: %s%s", domain, text, kept_text)

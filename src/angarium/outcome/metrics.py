@@ -397,8 +397,12 @@ METRICS: tuple[MetricSpec, ...] = (
     _gauge("delivery_mta_sts_policies", Slot.DELIVERY_MTA_STS_POLICIES, "Policies of MTA-STS that are kept."),
     _counter(
         "delivery_mta_sts_fetches_total",
-        {"ok": Slot.DELIVERY_MTA_STS_FETCHED, "failed": Slot.DELIVERY_MTA_STS_FAILED},
-        "Policy files of MTA-STS that were asked for, by whether a policy came of it.",
+        {
+            "ok": Slot.DELIVERY_MTA_STS_FETCHED,
+            "failed": Slot.DELIVERY_MTA_STS_FAILED,
+            "kept": Slot.DELIVERY_MTA_STS_KEPT,
+        },
+        "Policy files of MTA-STS that were asked for: a policy came of it, none is known, or one known before goes on.",
         "result",
     ),
     _counter("outcome_tls_results_total", Slot.OUTCOME_TLS_RESULTS, "Results of TLS sessions gathered for reports."),

@@ -302,6 +302,7 @@ async def test_a_refresh_that_fails_is_logged_and_changes_nothing(
     await world.store.refresh()  # not before the pause is over
     assert len(world.fetched) == 2
     assert "example.com: connection refused; the policy that is kept goes on" in caplog.text
+    assert (world.store.fetched, world.store.failed, world.store.kept_on) == (1, 0, 1)
     assert await world.policy() == ENFORCE
     world.dns_down = True
     world.clock.advance(DAY_S)
@@ -317,6 +318,7 @@ async def test_a_refresh_of_mode_none_fails_in_silence(world: World, caplog: pyt
     await world.store.refresh()
     assert len(world.fetched) == 2
     assert caplog.text == ""
+    assert (world.store.failed, world.store.kept_on) == (1, 0)
 
 
 async def test_what_nobody_sends_to_is_not_refreshed(world: World) -> None:
