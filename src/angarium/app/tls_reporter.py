@@ -102,6 +102,7 @@ class TlsReporter:
         self._contact = contact
         self._delay_s = delay_s
         self._keep = timedelta(seconds=keep_s)
+        self._planned: set[date] = set()  # since the start
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tls-archive")
 
     async def gather(self, day: date, results: Sequence[tuple[SessionResult, int]]) -> None:
@@ -153,8 +154,9 @@ class TlsReporter:
         await self._call(self._archive.purge, today - self._keep)
         for day in await self._call(self._archive.days):
             ready = _start(day + timedelta(days=1)) + GRACE_S
-            if day < today and ready <= now:
+            if day < today and ready <= now and day not in self._planned:
                 await self._call(self._archive.plan, day, partial(self._due, ready, now))
+                self._planned = {day for day in self._planned if day >= today - self._keep} | {day}
         while due := await self._call(self._archive.due, self._clock.now(), PARALLEL):
             await asyncio.gather(*(self._carry(report) for report in due))
 

@@ -27,7 +27,7 @@ Fails: not at all. A file that cannot be read, or is none, is logged, and kept a
 be written is logged and tried again. What fails of a fetch is counted, and told to `report` for TLS reports.
 
 Bounds: `policies` kept and `octets` of them (the one used longest ago goes first), as many failures remembered, and
-`fetches` at one time; who waits longer than `fetch_timeout_s` for his turn is answered as if the fetch had failed.
+`fetches` at one time; who waits longer than `fetch_timeout_s` for a turn is answered as if the fetch had failed.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ LEAST_LIFE_S = 60.0
 FAILURE_FIRST_S = 300.0
 FAILURE_LONGEST_S = 3600.0
 DNS_FAILURE_S = 60.0  # so long holds what was said without an answer of DNS: to wait for none again delays mail
+BUSY_S = 30.0  # so long nothing is fetched for a domain that got no turn
 LOOK_S = 60.0  # how often it is looked for what should be fetched again
 SAVE_S = 2.0
 OCTETS_EACH = 160  # of the file, beside the patterns
@@ -83,7 +84,7 @@ class PolicyLimits:
 
     policies: int = 10_000
     octets: int = 16 << 20
-    fetches: int = 64
+    fetches: int = 200
     fetch_timeout_s: float = 60.0  # RFC 8461 §3.3 suggests it
     patience_s: float = 5.0
 
@@ -131,7 +132,7 @@ class _Failed:
     id: str
     count: int
     until: float
-    kind: ResultType
+    kind: ResultType | None
 
 
 class PolicyStore:
@@ -234,11 +235,17 @@ class PolicyStore:
         await asyncio.wait([task], timeout=patience_s)
 
     async def _fetch(self, domain: str, record: str) -> None:
+        turn = False
         try:
             async with asyncio.timeout(self._limits.fetch_timeout_s), self._slots:
+                turn = True
                 policy = parse_policy(await self._fetch_file(domain))
         except TimeoutError:
-            self._fail(domain, record, "sts-policy-fetch-error", f"not there within {self._limits.fetch_timeout_s:g} s")
+            if turn:
+                text = f"not there within {self._limits.fetch_timeout_s:g} s"
+                self._fail(domain, record, "sts-policy-fetch-error", text)
+            else:
+                self._put_off(domain, record)
         except FetchFailure as failure:
             self._fail(domain, record, failure.kind, str(failure))
         except PolicyError as failure:
@@ -256,9 +263,7 @@ class PolicyStore:
         before = self._failed.pop(domain, None)
         count = before.count + 1 if before is not None and before.id == record else 0
         rest_s = min(FAILURE_FIRST_S * 2.0 ** min(count, 30), FAILURE_LONGEST_S)
-        self._failed[domain] = _Failed(record, count, self._clock.monotonic() + rest_s, kind)
-        while len(self._failed) > self._limits.policies:
-            self._failed.popitem(last=False)
+        self._remember_failure(domain, _Failed(record, count, self._clock.monotonic() + rest_s, kind))
         kept = self._living(domain)
         if kept is None or kept.mode == "none":
             self.failed += 1
@@ -269,6 +274,18 @@ class PolicyStore:
             log.warning("the MTA-STS policy of %s: %s%s", domain, text, kept_text)
         if self._report is not None:
             self._report(domain, kind, text)
+
+    def _put_off(self, domain: str, record: str) -> None:
+        """There was no turn for a fetch: that is nobody's fault but this node's, and no result."""
+        log.warning("the MTA-STS policy of %s: too many others are being fetched", domain)
+        before = self._failed.pop(domain, None)
+        count = before.count if before is not None and before.id == record else 0
+        self._remember_failure(domain, _Failed(record, count, self._clock.monotonic() + BUSY_S, None))
+
+    def _remember_failure(self, domain: str, failed: _Failed) -> None:
+        self._failed[domain] = failed
+        while len(self._failed) > self._limits.policies:
+            self._failed.popitem(last=False)
 
     def _keep(self, kept: _Kept) -> None:
         self._drop(kept.domain)

@@ -11,6 +11,7 @@ import pytest
 from angarium.delivery.mail_host import ResolutionFailure, TextRecords
 from angarium.delivery.mta_sts import Policy
 from angarium.delivery.policy_store import (
+    BUSY_S,
     DAY_S,
     FAILURE_FIRST_S,
     FAILURE_LONGEST_S,
@@ -208,8 +209,14 @@ async def test_a_fetch_has_a_time_limit(world: World) -> None:
     world.publish("1", text_of(), "other.example")
     world.gate.clear()
     answers = await asyncio.gather(world.store.policy(DOMAIN), world.store.policy("other.example"))
-    assert [answer.failure for answer in answers] == ["sts-policy-fetch-error"] * 2
-    assert world.fetched == [DOMAIN]  # the other one waited for its turn, in vain
+    assert [answer.policy for answer in answers] == [None, None]
+    assert world.fetched == [DOMAIN]  # the other one waited for its turn, in vain: that is not its domain's failure
+    assert [answer.failure for answer in answers] == ["sts-policy-fetch-error", None]
+    assert world.reported == [(DOMAIN, "sts-policy-fetch-error")]
+    world.gate.set()
+    assert await world.policy("other.example") is None
+    world.clock.advance(BUSY_S)
+    assert await world.policy("other.example") == ENFORCE
 
 
 async def test_what_is_kept_survives_a_restart(world: World) -> None:
