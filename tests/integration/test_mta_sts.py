@@ -235,9 +235,11 @@ def test_without_a_policy_to_be_had_mail_goes(world: World, name: str, words: st
 # ---------------------------------------------------------------- the cache
 
 
-def test_a_policy_that_is_known_outlives_restart_web_server_and_record(world: World) -> None:
+def test_a_policy_that_is_known_outlives_a_kill_its_web_server_and_its_record(world: World) -> None:
     assert world.delivered("later") == ["good"]
-    world.relay.stop()
+    kept = world.relay.spool / "mta-sts.json"
+    world.relay.wait(lambda: kept.exists() and "later.sts.test" in kept.read_text(), "the policy to be on disk")
+    world.relay.kill()
     fetched = len(world.web.gets)
     world.web.stop()
     try:

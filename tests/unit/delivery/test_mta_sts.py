@@ -87,9 +87,20 @@ def test_the_example_of_the_rfc(end: str) -> None:
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
+        (  # appendix A
+            [
+                "version: STSv1",
+                "mode: enforce",
+                "mx: mx1.example.com",
+                "mx: mx2.example.com",
+                "mx: mx.backup-example.com",
+                "max_age: 1296000",
+            ],
+            Policy("enforce", 1296000, ("mx1.example.com", "mx2.example.com", "mx.backup-example.com")),
+        ),
         (
-            ["version: STSv1", "mode: testing", "mx: mx1.example.com", "mx: mx2.example.com", "max_age: 1296000"],
-            Policy("testing", 1296000, ("mx1.example.com", "mx2.example.com")),
+            ["version: STSv1", "mode: testing", "mx: *.example.com", "max_age: 86400"],
+            Policy("testing", 86400, ("*.example.com",)),
         ),
         (["version: STSv1", "mode: none", "max_age: 86400"], Policy("none", 86400, ())),
         (["version:STSv1", "mode:enforce  ", "mx:\tMX.Example", "max_age:0"], Policy("enforce", 0, ("mx.example",))),
