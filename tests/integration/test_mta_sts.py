@@ -54,6 +54,7 @@ DOMAINS: dict[str, tuple[list[str], tuple[str, ...] | None]] = {
     "renewed": (["plain"], ("enforce", "*.hosts.test")),
     "relaxed": (["plain"], ("enforce", "*.hosts.test")),
     "reported": (["good"], None),
+    "deaf": (["other"], None),
 }
 
 
@@ -82,7 +83,8 @@ class World:
         self.hosts = hosts
         self.domains = {name: (list(exchangers), terms, "1") for name, (exchangers, terms) in DOMAINS.items()}
         self.records = ['_smtp._tls.reported 60 IN TXT "v=TLSRPTv1; rua=mailto:tls@reported.sts.test'
-                        f',https://reports.sts.test:{web.port}/tls"']  # fmt: skip
+                        f',https://reports.sts.test:{web.port}/tls"',
+                        '_smtp._tls.deaf 60 IN TXT "v=TLSRPTv1; rua=mailto:tls@deaf.sts.test"']  # fmt: skip
 
     def certify(self, *, expired: bool = False) -> None:
         """Have the web server show a certificate for everything that is asked of it."""
@@ -399,6 +401,26 @@ def test_a_day_that_was_missed_is_reported_by_mail_and_https(world: World) -> No
     addresses = [f"https://reports.sts.test:{world.web.port}/tls", f"mailto:tls@{domain}"]
     world.relay.wait(lambda: sent() == addresses, "both reports to be sent")
     assert world.results("reported") is None
+
+
+def test_a_report_that_is_refused_is_no_matter_for_anybody_else(world: World) -> None:
+    """No notification, no double bounce, no report about the report."""
+    world.relay.stop()
+    domain = "deaf.sts.test"
+    archive = open_archive(world.relay.spool)
+    archive.add(datetime.now(UTC).date() - timedelta(days=3), [(SessionResult(ReportPolicy(domain)), 1)])
+    archive.close()
+    world.hosts["other"].answer = lambda step: "550 5.1.1 Nobody here" if step.verb == "RCPT" else None
+    world.relay.start()
+    bounce = world.relay.wait_event("bounce", recipient=f"tls@{domain}")
+    # what was told to anybody about it would be in the log by the time that the mail behind it is delivered
+    world.delivered("wildcard")
+    about = [
+        event for event in world.relay.events() if event.get("id") == bounce["id"] or event.get("about") == bounce["id"]
+    ]
+    assert {event["event"] for event in about} == {"bounce"}
+    assert world.relay.events("double_bounce") == []
+    assert world.results("deaf") is None
 
 
 def test_the_command_explains_what_is_wrong(world: World, tmp_path: Path) -> None:
