@@ -80,3 +80,20 @@ async def test_an_endless_answer_is_given_up(
     fake.results["count"] = b"1" * 5000
     (answer,) = await Workers([fake.path]).ask(Question(op="count"), NUMBER)
     assert answer.error == "answer longer than 1000 octets"
+
+
+async def test_one_worker_after_the_other_until_one_answers(start_workers: Callable[[int], Any]) -> None:
+    bad, good, spared = await start_workers(3)
+    bad.results["submit"] = KeyError("no journal takes it")
+    good.results["submit"] = 7
+    workers = Workers([bad.path.with_name("gone"), bad.path, good.path, spared.path])
+    question = Question(op="submit", reverse_path="a@example.org", recipient="b@example.org", mail_data="x")
+    answer = await workers.ask_any(question, NUMBER)
+    assert (answer.worker, answer.result) == (2, 7)
+    assert good.questions == [
+        {"op": "submit", "reverse_path": "a@example.org", "recipient": "b@example.org", "mail_data": "x"}
+    ]
+    assert spared.questions == []
+    answer = await Workers([bad.path.with_name("gone"), bad.path]).ask_any(question, NUMBER)
+    assert (answer.result, answer.error) == (None, "'no journal takes it'")
+    assert (await Workers([]).ask_any(question, NUMBER)).error == "there are no workers"
