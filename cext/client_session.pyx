@@ -337,7 +337,8 @@ cdef class ClientSession(Carrier):
             text = b"The message of %d octets exceeds the host's limit of %d" % (octets, self.size_limit)
             failure = (552, (5, 3, 4), text, PHASE_MAIL)
         elif message.flags & MESSAGE_REQUIRETLS and not self.capabilities & CAPABILITY_REQUIRETLS and (
-            buffer.text(TEXT_REVERSE_PATH).length    # a notification goes without it (RFC 8689 §5)
+            # a notification goes without it (RFC 8689 §5), and at a mailbox server the mail has arrived
+            not self.lmtp and buffer.text(TEXT_REVERSE_PATH).length
         ):
             failure = (550, (5, 7, 30), b"REQUIRETLS was asked for and the host does not offer it", PHASE_MAIL)
         elif message.flags & MESSAGE_SMTPUTF8 and not self.capabilities & CAPABILITY_SMTPUTF8:

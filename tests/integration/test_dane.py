@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -62,14 +63,17 @@ CASES = {
     "mandatory": Case("own", None, "dane-required"),
     "forbidden": Case("own", (3, 1, 1, "stranger"), "plaintext"),
 }
-ADDRESS = {name: f"127.0.25.{number}" for number, name in enumerate([*CASES, "second"], 1)}
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mail hosts listen on port 25 of 127.0.x.y: needs root")
 
 
-def can_bind() -> bool:
-    return os.geteuid() == 0 and all(is_free(address, 25) for address in ADDRESS.values())
-
-
-pytestmark = pytest.mark.skipif(not can_bind(), reason="mail hosts listen on port 25 of 127.0.25.1 and up: needs root")
+def addresses() -> dict[str, str]:
+    """An address for each host, in a part of 127.0.0.0/16 where nobody else has a port 25."""
+    names = [*CASES, "second"]
+    for part in random.sample(range(20, 250), 20):
+        found = {name: f"127.0.{part}.{number}" for number, name in enumerate(names, 1)}
+        if all(is_free(address, 25) for address in found.values()):
+            return found
+    pytest.skip("no addresses of this machine are free for mail hosts")
 
 
 class World:
@@ -77,6 +81,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.address = addresses()
         self.root = Authority("Root CA")
         self.stranger = self_signed("stranger.test")
         self.asked: list[str | None] = []
@@ -87,10 +92,10 @@ class World:
         # the first of two hosts is somebody else
         second = self_signed("mx2.two.test")
         self.hosts["second"] = SinkServer(
-            host=ADDRESS["second"], port=25, tls=second.server_context(folder, name="second")
+            host=self.address["second"], port=25, tls=second.server_context(folder, name="second")
         )
         self.zones["two.test"] = (
-            f"@ 60 IN MX 10 mx.ee-wrong.test.\n@ 60 IN MX 20 mx2\nmx2 60 IN A {ADDRESS['second']}\n"
+            f"@ 60 IN MX 10 mx.ee-wrong.test.\n@ 60 IN MX 20 mx2\nmx2 60 IN A {self.address['second']}\n"
             f"_25._tcp.mx2 60 IN TLSA 3 1 1 {second.tlsa_data(1, 1).hex()}\n"
         )
 
@@ -105,8 +110,10 @@ class World:
             context.sni_callback = lambda secured, asked, of: self.asked.append(asked)
         extensions = (*EXTENSIONS, "REQUIRETLS", *(("STARTTLS",) if case.certificate == "refused" else ()))
         answer = no_tls_now if case.certificate == "refused" else None
-        self.hosts[name] = SinkServer(host=ADDRESS[name], port=25, tls=context, extensions=extensions, answer=answer)
-        zone = f"@ 60 IN MX 10 mx\nmx 60 IN A {ADDRESS[name]}\n"
+        self.hosts[name] = SinkServer(
+            host=self.address[name], port=25, tls=context, extensions=extensions, answer=answer
+        )
+        zone = f"@ 60 IN MX 10 mx\nmx 60 IN A {self.address[name]}\n"
         if case.record is not None:
             usage, selector, matching, whose = case.record
             of = {"root": self.root, "stranger": self.stranger, "host": issued or self.stranger}[whose]
@@ -184,7 +191,7 @@ def test_what_a_host_s_records_ask_for(world: World, name: str) -> None:
     assert (failed["reason"], failed["then"]) == (case.outcome, "next host")
     deferral = world.relay.wait_event("deferral", id=queue_id)
     assert deferral["reply"]["enhanced"].startswith("4.7.")
-    assert f"mx.{name}.test[127.0.25." in deferral["reply"]["text"]
+    assert f"mx.{name}.test[{world.address[name]}]:25" in deferral["reply"]["text"]
     assert "TLS policy" in deferral["reply"]["text"]
     assert host.mails == []
     assert host.count("MAIL") == 0
@@ -204,6 +211,41 @@ def test_the_next_host_is_tried(world: World) -> None:
     world.send("a@two.test")
     assert world.hosts["second"].wait_mail("a@two.test").tls
     assert world.hosts["ee-wrong"].to("a@two.test") == []
+
+
+def test_a_host_that_a_route_names(world: World, tmp_path: Path) -> None:
+    """With "dane" it is looked up in DNS, and the records are those of its port (RFC 7672 §2.2.2)."""
+    certificate = self_signed("relay.smart.test")
+    with SignedDns() as dns, SinkServer(tls=certificate.server_context(tmp_path)) as sink:
+        good = f"_{sink.port}._tcp.{{}} 60 IN TLSA 3 1 1 {certificate.tlsa_data(1, 1).hex()}\n"
+        bad = f"_{sink.port}._tcp.{{}} 60 IN TLSA 3 1 1 {world.stranger.tlsa_data(1, 1).hex()}\n"
+        zone = "".join(f"{name} 60 IN A 127.0.0.1\n" for name in ("relay", "wrong", "without"))
+        dns.zone("smart.test", zone + good.format("relay") + bad.format("wrong"))
+        dns.zone("plain.test", "relay 60 IN A 127.0.0.1\n" + good.format("relay"), trust="insecure")
+        dns.publish()
+        hosts = {
+            "relay.smart.test": None,
+            "wrong.smart.test": "tlsa-invalid",
+            "without.smart.test": "dane-required",
+            "relay.plain.test": "dane-required",
+            "nobody.smart.test": "dane-required",
+        }
+        routes = [
+            {"recipients": [f"{number}.test"], "next_hop": f"smtp://{host}:{sink.port}", "tls": "dane"}
+            for number, host in enumerate(hosts)
+        ]
+        config = {"dns": {"servers": [dns.server], "dnssec": "trust-ad"}, "route": routes}
+        with Relay(tmp_path / "relay", config) as relay:
+            for number, (host, reason) in enumerate(hosts.items()):
+                queue_id = relay.send(f"a@{number}.test")
+                if reason is None:
+                    assert sink.wait_mail(f"a@{number}.test").tls
+                    assert relay.wait_event("delivery", id=queue_id)["tls"]["authentication"] == "dane"
+                    continue
+                deferral = relay.wait_event("deferral", id=queue_id)
+                assert host in deferral["reply"]["text"]
+                assert relay.wait_event("tls_failed", host=host)["reason"] == reason
+            assert len(sink.mails) == 1
 
 
 def test_tls_required_no_goes_where_dane_would_have_it_wait(world: World) -> None:

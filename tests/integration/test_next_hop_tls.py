@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -154,6 +155,26 @@ def test_postfix_over_verified_tls_with_a_client_certificate(parties: Parties, t
         assert b"using TLSv1.3" in mail
         assert b'Client CN "relay.test"' in mail
         assert b"(verified OK)" in mail
+
+
+def test_a_host_that_knows_old_ciphers_only(parties: Parties, tmp_path: Path) -> None:
+    """Opportunistic mail goes to it under TLS 1.2 rather than in plaintext; one of TLS 1.1 gets plaintext."""
+    context = parties.root.issue("localhost", kind="rsa").server_context(tmp_path)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("AES128-SHA")
+    ancient = parties.root.issue("localhost", kind="rsa").server_context(tmp_path, name="ancient")
+    ancient.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        ancient.minimum_version = ancient.maximum_version = ssl.TLSVersion.TLSv1_1
+    with SinkServer(tls=context) as old, SinkServer(tls=ancient) as older:
+        routes = [{"recipients": [f"{name}.test"], "next_hop": sink.url} for name, sink in (("a", old), ("b", older))]
+        with Relay(tmp_path / "relay", {"route": routes}) as relay:
+            queue_id = relay.send("x@a.test")
+            assert old.wait_mail("x@a.test").tls
+            assert relay.wait_event("delivery", id=queue_id)["tls"]["version"] == "TLSv1.2"
+            relay.send("x@b.test")
+            assert not older.wait_mail("x@b.test").tls
 
 
 def test_broken_tls_costs_one_handshake(tmp_path: Path) -> None:

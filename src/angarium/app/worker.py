@@ -266,6 +266,9 @@ class Worker:
             in_doubt=config.queue.in_doubt,
         )
         self.tls_account = TlsAccount(clock)
+        self.lookup = LookupClient(
+            socket_path(self.spool), monotonic=clock.monotonic, random=chance, on_change=self._say_lookup
+        )
         self.connector = Connector(
             self.egress,
             self.counters,
@@ -276,9 +279,7 @@ class Worker:
             loopback_only=config.sandbox,
             families=families_of(config.delivery.address_family),
             on_tls_result=self.tls_account.note,
-        )
-        self.lookup = LookupClient(
-            socket_path(self.spool), monotonic=clock.monotonic, random=chance, on_change=self._say_lookup
+            host_addresses=self.lookup.host_addresses,
         )
         self.router = Router(
             dispatcher,

@@ -35,6 +35,8 @@ def check_tls(config: Config, findings: Findings) -> None:
             findings.error((*path, written), f'has no effect: there is no TLS to "{route.hops[0].to}"')
             continue
         _check_settings(config, route, path, findings)
+        if route.tls == "none" and route.kind == "smtps" and findings.sound((*path, "next_hop"), (*path, "tls")):
+            findings.error((*path, "tls"), '"smtps://" is TLS from the first octet on; for plaintext write "smtp://"')
     seen: set[str] = set()
     for index, rule in enumerate(config.tls_policy):
         path = findings.element(("tls_policy",), index)

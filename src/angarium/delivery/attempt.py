@@ -176,7 +176,7 @@ class Router:
 
     def _policy_of(self, message: Message, match: RouteMatch, domain: str) -> TlsPolicy:
         policy = self._tls.of(match, domain.encode("ascii"))
-        if message.flags & OWN_POLICY:
+        if message.flags & OWN_POLICY and not match.route.kind.startswith("lmtp"):  # there it has arrived
             return for_message(policy, message.flags, message.loaded.reverse_path())
         return policy
 

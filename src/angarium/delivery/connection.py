@@ -19,7 +19,7 @@ left that does not rest has the host's reply, or its silence, the last word abou
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -30,11 +30,12 @@ from angarium._core.client_session import Capability, ClientSession, Phase
 from angarium._core.counters import Counters, Slot
 from angarium._core.dispatch import Delivery, ReadyQueue
 from angarium.clock import Clock
-from angarium.delivery.dial import FAMILIES, Dialler, by_name, where_of
+from angarium.delivery.dial import FAMILIES, Dialler, by_name, is_address, where_of
 from angarium.delivery.egress import Egresses
 from angarium.delivery.failure import ConnectFailure
 from angarium.delivery.handshake import Handshake
 from angarium.delivery.host_order import HostOrder
+from angarium.delivery.mail_host import MailHosts, ResolutionFailure
 from angarium.delivery.target import NOT_REQUIRED, Host, SessionTerms, Target, TlsPolicy, for_host
 from angarium.delivery.tls import Contexts, Reached, reached, refusal_of
 from angarium.delivery.tls_policy import as_published
@@ -70,8 +71,11 @@ class Connector:
         loopback_only: bool,
         families: Sequence[socket.AddressFamily] = FAMILIES,
         on_tls_result: Callable[[TlsOutcome], None] | None = None,
+        host_addresses: Callable[[str, int], Awaitable[MailHosts]] | None = None,
     ) -> None:
-        """`families` are those of the names that a route gives, the preferred one first."""
+        """`families` are those of the names that a route gives, the preferred one first. `host_addresses`: who looks a
+        name up with its TLSA records, for the policy "dane" (RFC 7672 §2.2.2)."""
+        self._host_addresses = host_addresses
         self._egresses = egresses
         self._counters = counters
         self._clock = clock
@@ -131,6 +135,21 @@ class Connector:
         queue.reason = None
         self._counters.add(Slot.DELIVERY_CONNECTIONS_OPENED, 1)
         session.start()
+
+    async def _addresses_of(self, host: Host, target: Target) -> list[Host]:
+        """The host at each of its addresses, with its TLSA records where the policy asks for them."""
+        if target.by_mx or target.tls.level != "dane" or self._host_addresses is None or is_address(host.address):
+            return await self._dialler.addresses_of(host)
+        try:
+            found = await self._host_addresses(host.address, host.port)
+        except ResolutionFailure as failure:
+            log.warning("%s: %s", host, failure.text)
+            return [host]  # without records: it is not dialled
+        return [
+            replace(host, address=address, tlsa=each.tlsa, tlsa_base=each.tlsa_base)
+            for each in found.hosts
+            for address in each.addresses
+        ]
 
     def _trouble(self, queue: ReadyQueue, where: bytes, transfers: int, code: int, text: bytes, phase: int) -> bool:
         """A host failed in a session, a delivery was under way: whether another host is left for it."""
@@ -300,7 +319,7 @@ class Connector:
 
     async def in_order(self, target: Target, *, look: bool = False) -> list[Host]:
         """The hosts of target at their addresses, in the order in which a connection tries them; look: none does."""
-        known = [host for named in self.order.named(target) for host in await self._dialler.addresses_of(named)]
+        known = [host for named in self.order.named(target) for host in await self._addresses_of(named, target)]
         return self.order.in_order(known, target.tls, look=look)
 
     async def try_out(self, target: Target, left: list[Host]) -> tuple[Host, aiosmtplib.SMTP]:

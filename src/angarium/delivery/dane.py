@@ -63,6 +63,14 @@ _DIGESTS = {SHA256: hashlib.sha256, SHA512: hashlib.sha512}  # the higher number
 MOST_CERTIFICATES = 16
 MOST_SIGNATURES = 64
 _WEAK = (hashes.MD5, hashes.SHA1)
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 T = TypeVar("T", bound=x509.ExtensionType)
 
@@ -85,9 +93,9 @@ def _is_usable(record: Tlsa) -> bool:
     if record.usage not in (DANE_TA, DANE_EE) or record.selector not in (CERTIFICATE, PUBLIC_KEY):
         return False
     if record.matching == FULL:
-        if record.selector == CERTIFICATE:
-            return _load(record.data) is not None
-        return _load_key(record.data) is not None if record.usage == DANE_TA else record.data[:1] == b"\x30"
+        if record.usage == DANE_EE:
+            return record.data[:1] == b"\x30"  # it is only compared with what the host sends
+        return (_load if record.selector == CERTIFICATE else _load_key)(record.data) is not None
     digest = _DIGESTS.get(record.matching)
     return digest is not None and len(record.data) == digest().digest_size
 
@@ -225,23 +233,27 @@ class _Anchored:
 
 
 def _load(der: bytes) -> x509.Certificate | None:
+    """A certificate all of whose parts can be read: the library reads some of them when they are asked for."""
     try:
-        return x509.load_der_x509_certificate(der)
-    except (ValueError, UnsupportedAlgorithm):
+        certificate = x509.load_der_x509_certificate(der)
+        for part in ("subject", "issuer", "extensions", "not_valid_before_utc", "not_valid_after_utc"):
+            getattr(certificate, part)
+    except _UNREADABLE:
         return None
+    return certificate
 
 
 def _load_key(der: bytes) -> object | None:
     try:
         return serialization.load_der_public_key(der)
-    except (ValueError, UnsupportedAlgorithm):
+    except _UNREADABLE:
         return None
 
 
 def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+    except (InvalidSignature, *_UNREADABLE):
         return False
     return True
 
@@ -263,7 +275,7 @@ def _signed_with(certificate: x509.Certificate, key: object) -> bool:
             key.verify(signature, signed)
         else:
             return False
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+    except (InvalidSignature, *_UNREADABLE):
         return False
     return True
 
@@ -271,25 +283,22 @@ def _signed_with(certificate: x509.Certificate, key: object) -> bool:
 def _hash_of(certificate: x509.Certificate) -> hashes.HashAlgorithm | None:
     try:
         return certificate.signature_hash_algorithm
-    except UnsupportedAlgorithm:
+    except _UNREADABLE:
         return None
 
 
 def _extension(certificate: x509.Certificate, kind: type[T]) -> T | None:
     try:
         return certificate.extensions.get_extension_for_class(kind).value
-    except (x509.ExtensionNotFound, ValueError):
+    except x509.ExtensionNotFound:
         return None
 
 
 def _not_an_issuer(certificate: x509.Certificate, below: int) -> str | None:
     """Why a certificate may not have issued the one under it, `below` which there are so many CAs (RFC 5280 §4.2.1)."""
-    try:
-        constraints = _extension(certificate, x509.BasicConstraints)
-        usage = _extension(certificate, x509.KeyUsage)
-        extended = _extension(certificate, x509.ExtendedKeyUsage)
-    except x509.DuplicateExtension:
-        return "an issuer's certificate has an extension twice"
+    constraints = _extension(certificate, x509.BasicConstraints)
+    usage = _extension(certificate, x509.KeyUsage)
+    extended = _extension(certificate, x509.ExtendedKeyUsage)
     if constraints is None or not constraints.ca:
         return "an issuer's certificate is not that of a CA"
     if constraints.path_length is not None and below > constraints.path_length:
@@ -306,10 +315,7 @@ def _serves(extended: x509.ExtendedKeyUsage) -> bool:
 
 
 def _may_serve(certificate: x509.Certificate) -> bool:
-    try:
-        extended = _extension(certificate, x509.ExtendedKeyUsage)
-    except x509.DuplicateExtension:
-        return False
+    extended = _extension(certificate, x509.ExtendedKeyUsage)
     return extended is None or _serves(extended)
 
 
@@ -350,14 +356,11 @@ def name_matches(certificate: x509.Certificate, names: Sequence[str]) -> bool:
 
 
 def _dns_names(certificate: x509.Certificate) -> list[str]:
-    try:
-        alternative = _extension(certificate, x509.SubjectAlternativeName)
-        names = [] if alternative is None else alternative.get_values_for_type(x509.DNSName)
-        if not names:
-            common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-            names = [str(attribute.value) for attribute in common[-1:]]
-    except (x509.DuplicateExtension, ValueError):
-        return []
+    alternative = _extension(certificate, x509.SubjectAlternativeName)
+    names = [] if alternative is None else alternative.get_values_for_type(x509.DNSName)
+    if not names:
+        common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        names = [str(attribute.value) for attribute in common[-1:]]
     return [name.lower().rstrip(".") for name in names]
 
 

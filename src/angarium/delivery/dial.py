@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from angarium.config.model import AddressFamily
     from angarium.delivery.target import Host
 
-__all__ = ["FAMILIES", "Dialler", "by_name", "families_of", "where_of"]
+__all__ = ["FAMILIES", "Dialler", "by_name", "families_of", "is_address", "where_of"]
 
 MOST_OPENING = 256  # TCP connections being opened by one worker at a time
 MOST_PROBING = 32  # of them to next hops that could not be reached before
@@ -164,6 +164,15 @@ class Dialler:
 def families_of(preference: AddressFamily) -> tuple[socket.AddressFamily, ...]:
     """The families that the configuration wants, the one to try first in front."""
     return FAMILIES_OF[preference]
+
+
+def is_address(text: str) -> bool:
+    """Whether it is an IP address or the path of a Unix socket, and no name."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return text.startswith("/")
+    return True
 
 
 def where_of(host: Host) -> str:

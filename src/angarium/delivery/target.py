@@ -109,7 +109,12 @@ class TlsPolicy:
 
 
 def for_host(policy: TlsPolicy, host: Host) -> TlsPolicy:
-    """The policy as it holds for one host: usable TLSA records win, and where all are unusable, TLS is required."""
+    """The policy as it holds for one host: usable TLSA records win, and where all are unusable, TLS is required.
+
+    A Unix socket needs none: who is behind it is on this machine.
+    """
+    if host.is_local:
+        return replace(policy, level="none")
     if not policy.dane or host.tlsa is None or policy.level in {"none", "dane", "fingerprint"}:
         return policy
     if usable(host.tlsa):

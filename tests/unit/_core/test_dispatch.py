@@ -334,6 +334,35 @@ def test_a_domain_whose_names_are_too_old_is_placed_again(node: Node) -> None:
     assert node.placed == [message]
 
 
+@pytest.mark.parametrize("flag", [MessageFlag.MESSAGE_REQUIRETLS, MessageFlag.MESSAGE_TLS_REQUIRED_NO])
+def test_what_asks_for_tls_of_its_own_never_takes_the_way_of_its_domain(node: Node, flag: int) -> None:
+    """Neither when it comes, nor from the scheduled queue that it shares with the rest, nor held up by them or they by
+    it."""
+    usual = node.queue(limit=0)
+    own = node.queue(limit=0)
+    node.dispatcher.remember(b"example.net", usual)
+    node.dispatcher.place = lambda message: (node.placed.append(message), node.dispatcher.send(message, own, [0]))
+    fresh, plain = node.make(flags=flag), node.make()
+    for message in (fresh, plain):
+        node.dispatcher.adopt(message)
+    assert node.placed == [fresh]
+    assert [queue.backlog for queue in (usual, own)] == [1, 1]
+    waiting, beside = node.make(flags=flag), node.make()
+    node.dispatcher.stopped = True  # so that they wait in their domain's scheduled queue
+    for message in (waiting, beside):
+        node.dispatcher.adopt(message)
+    assert node.placed == [fresh]
+    node.dispatcher.stopped = False
+    node.dispatcher.tick()
+    assert node.placed == [fresh, waiting]
+    assert [queue.backlog for queue in (usual, own)] == [2, 2]
+    own.block(60, b"its TLS is no good")
+    assert own.backlog == 0
+    later = node.make()
+    node.dispatcher.adopt(later)
+    assert usual.backlog == 3  # the domain itself is not left alone
+
+
 def test_a_message_is_adopted_once(node: Node) -> None:
     message = node.make()
     node.dispatcher.adopt(message)

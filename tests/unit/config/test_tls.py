@@ -115,6 +115,11 @@ def test_a_route_without_tls(next_hop: str) -> None:
     assert found == [f'route[0].tls: has no effect: there is no TLS to "{next_hop}"']
 
 
+def test_smtps_is_tls() -> None:
+    found = problems_of(table("route", next_hop='"smtps://mail.a.test"', tls='"none"'))
+    assert found == ['route[0].tls: "smtps://" is TLS from the first octet on; for plaintext write "smtp://"']
+
+
 def test_policies_for_domains() -> None:
     assert problems_of(table("tls_policy", domains="[]")) == [
         "tls_policy[0].domains: is empty, so that no domain has this policy"
