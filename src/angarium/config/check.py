@@ -49,6 +49,7 @@ def check_all(config: Config, findings: Findings) -> None:
     _check_listeners(config, findings)
     _check_limits(config, findings)
     _check_memory_marks(config, findings)
+    _check_dns(config, findings)
     _check_retry(config.queue.retry, ("queue", "retry"), findings)
     _check_routes(config, findings)
     _check_notification(config, findings)
@@ -268,6 +269,19 @@ def _check_memory_marks(config: Config, findings: Findings) -> None:
     if sound and queue.memory_soft_mark >= queue.memory_hard_mark:
         message = f"{queue.memory_soft_mark:g} is not below the hard mark, {queue.memory_hard_mark:g}"
         findings.error(("queue", "memory_soft_mark"), message)
+
+
+def _check_dns(config: Config, findings: Findings) -> None:
+    """The AD bit is one bit of a datagram: who can answer in a server's place can set it, or leave it out."""
+    if config.dns.dnssec != "trust-ad" or not findings.sound(("dns", "servers"), ("dns", "dnssec")):
+        return
+    for number, server in enumerate(config.dns.servers):
+        if not ip_address(server.host).is_loopback:
+            message = (
+                f'{server} is not on this machine, and dns.dnssec = "trust-ad" believes whatever comes from there: the '
+                "way to it must be safe"
+            )
+            findings.warn(findings.element(("dns", "servers"), number), message)
 
 
 def _check_retry(retry: Retry, path: KeyPath, findings: Findings) -> None:

@@ -511,6 +511,13 @@ def test_limits_below_the_minimum_of_the_standard_are_warnings() -> None:
     ]
 
 
+def test_a_name_server_elsewhere_whose_word_is_taken_is_a_warning() -> None:
+    text = NODE + LISTENER + '[dns]\nservers = ["127.0.0.1", "192.0.2.53"]\n'
+    (found,) = warnings_of(text + 'dnssec = "trust-ad"\n')
+    assert found.startswith("10:25 dns.servers[1]: 192.0.2.53:53 is not on this machine"), found
+    assert warnings_of(text) == []
+
+
 def test_retry_intervals_must_make_sense() -> None:
     def retry(keys: str) -> str:
         return f"{NODE}{LISTENER}[queue]\nretry = {{ {keys} }}\n"
