@@ -62,7 +62,7 @@ async def try_out(connector: Connector, target: Target, reverse_path: str, recip
 async def _connect(connector: Connector, target: Target, trial: Trial) -> aiosmtplib.SMTP | None:
     hosts = await connector.in_order(target, look=True)
     for left in by_name(hosts):
-        named = f"{left[0].name}:{left[0].port}"
+        named = where_of(left[0])
         while left:
             try:
                 host, client = await connector.try_out(target, left)
