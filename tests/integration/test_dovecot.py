@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from tests.support import corpus
 from tests.support.clients import stuffed
 from tests.support.dovecot import Dovecot
-from tests.support.relay import Relay
+from tests.support.relay import Relay, run_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,3 +121,13 @@ def test_a_notification_of_success_says_delivered(dovecot: Dovecot, relay: Relay
     octets = arrived(dovecot, relay, "bob@box.test", mark)
     assert b"\r\nReturn-Path: <>\r\n" in octets
     assert b"\r\nAction: delivered\r\n" in octets
+
+
+def test_explain_tries_lmtp_as_mail_would_go(relay: Relay) -> None:
+    admin = ("--admin", f"127.0.0.1:{relay.admin_port}", "--json")
+    trial = json.loads(run_command("explain", "ada@box.test", "--try", *admin).stdout)["trial"]
+    assert trial["accepted"]
+    assert [step["command"].partition(" ")[0] for step in trial["dialogue"]] == ["LHLO", "MAIL", "RCPT", "RSET", "QUIT"]
+    done = run_command("explain", "nobody@box.test", "--try", *admin)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["trial"]["dialogue"][2]["reply"].startswith("550 5.1.1")

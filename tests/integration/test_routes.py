@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -404,3 +405,27 @@ def test_a_program_that_was_under_way_when_the_worker_died_is_in_doubt_and_runs_
         relay.wait_event("in_doubt", id=queue_id)
         relay.wait_event("delivery", id=queue_id)
         relay.wait_empty()
+
+
+def test_no_more_programs_run_at_a_time_than_the_route_says(tmp_path: Path) -> None:
+    def times(seconds: float) -> str:
+        return f"pipe:/bin/sh -c 'a=$(date +%s%N); sleep {seconds}; echo $a $(date +%s%N)'"
+
+    routes = [
+        {"recipients": ["one.test"], "next_hop": times(0.2), "connections": 1, "pipe": USER},
+        {"recipients": ["four.test"], "next_hop": times(1), "connections": 4, "pipe": USER},
+    ]
+    with Relay(tmp_path, {"route": routes}) as relay:
+        for number in range(4):
+            relay.send(f"r{number}@four.test")
+            relay.send(f"r{number}@one.test")
+
+        def runs(domain: str) -> list[tuple[int, int]]:
+            texts = [
+                relay.wait_event("delivery", recipient=f"r{number}@{domain}")["reply"]["text"] for number in range(4)
+            ]
+            return sorted((int(begin), int(end)) for begin, end in map(str.split, texts))
+
+        one, four = runs("one.test"), runs("four.test")
+        assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(one))
+        assert any(end > begin for (_, end), (begin, _) in itertools.pairwise(four))

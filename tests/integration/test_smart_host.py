@@ -14,7 +14,7 @@ from tests.support import corpus
 from tests.support.dovecot import PASSWORD, Dovecot
 from tests.support.peers import Postfix, SinkServer, Step
 from tests.support.ports import free_port
-from tests.support.relay import Relay
+from tests.support.relay import Relay, run_command
 from tests.support.token_server import CLIENT, REFRESH_TOKEN, TokenServer
 
 if TYPE_CHECKING:
@@ -105,7 +105,9 @@ def test_a_log_in_at_postfix(smart_host: SmartHost, tmp_path: Path, mechanism: s
     recipient = f"{mechanism or 'any'}.{scheme}@one.postfix.test"
     with relay_to(tmp_path / "relay", f"{scheme}://127.0.0.1:{port}", auth) as relay:
         relay.wait_event("delivery", id=relay.send(recipient, MESSAGE))
-        said = everything_said(relay)
+        tried = run_command("explain", recipient, "--try", "--admin", f"127.0.0.1:{relay.admin_port}", "--json")
+        assert tried.returncode == 0, tried
+        said = everything_said(relay) + tried.stdout
         assert not any(secret in said for secret in SECRETS)
     used = mechanism or "CRAM-MD5"
     assert f"sasl_method={used}, sasl_username={USER}" in smart_host.log

@@ -334,15 +334,15 @@ class Connector:
             raise refusal
         timeouts = target.terms.timeouts
         host, connected = await self._dialler.dial(left, timeout_s=timeouts.connect_s, probe=False)
-        where = where_of(host)
+        how = (where_of(host), timeouts, target.protocol, target.login)
         try:
-            return host, await self._handshake.perform(connected, host, policy, where, timeouts)
+            return host, await self._handshake.perform(connected, host, policy, *how)
         except ConnectFailure as failure:
-            if failure.tls is None or policy.level != "opportunistic":
+            if failure.tls is None or policy.level != "opportunistic" or host.implicit_tls:
                 raise
             plain = replace(policy, level="none")
             _, connected = await self._dialler.dial([host], timeout_s=timeouts.connect_s, probe=False)
-            return host, await self._handshake.perform(connected, host, plain, where, timeouts)
+            return host, await self._handshake.perform(connected, host, plain, *how)
 
     def _adopt(
         self,

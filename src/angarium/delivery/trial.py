@@ -20,7 +20,7 @@ from angarium.delivery.failure import ConnectFailure
 
 if TYPE_CHECKING:
     from angarium.delivery.connection import Connector
-    from angarium.delivery.target import Target
+    from angarium.delivery.target import Protocol, Target
 
 __all__ = ["Trial", "try_out"]
 
@@ -48,7 +48,7 @@ async def try_out(connector: Connector, target: Target, reverse_path: str, recip
         async with asyncio.timeout(TRIAL_S):
             client = await _connect(connector, target, trial)
             if client is not None:
-                await _converse(client, trial, reverse_path, recipient)
+                await _converse(client, trial, target.protocol, reverse_path, recipient)
     except TimeoutError:
         trial.failure = f"not done after {TRIAL_S:g} s"
     except (aiosmtplib.SMTPException, OSError, ValueError) as failure:
@@ -62,7 +62,7 @@ async def try_out(connector: Connector, target: Target, reverse_path: str, recip
 async def _connect(connector: Connector, target: Target, trial: Trial) -> aiosmtplib.SMTP | None:
     hosts = await connector.in_order(target, look=True)
     for left in by_name(hosts):
-        named = f"{left[0].name}:{left[0].port}"
+        named = where_of(left[0])
         while left:
             try:
                 host, client = await connector.try_out(target, left)
@@ -75,13 +75,15 @@ async def _connect(connector: Connector, target: Target, trial: Trial) -> aiosmt
     return None
 
 
-async def _converse(client: aiosmtplib.SMTP, trial: Trial, reverse_path: str, recipient: str) -> None:
+async def _converse(
+    client: aiosmtplib.SMTP, trial: Trial, protocol: Protocol, reverse_path: str, recipient: str
+) -> None:
     transport = client.transport
     ssl_object = None if transport is None else transport.get_extra_info("ssl_object")
     trial.tls = None if ssl_object is None else ssl_object.version()
     greeted = client.last_ehlo_response
     if greeted is not None:
-        trial.dialogue.append(("EHLO", _reply(greeted.code, greeted.message)))
+        trial.dialogue.append(("LHLO" if protocol == "lmtp" else "EHLO", _reply(greeted.code, greeted.message)))
     options = ["SMTPUTF8"] if not (reverse_path + recipient).isascii() else []
     if await _say(client, trial, f"MAIL FROM:<{reverse_path}>", *options):
         trial.accepted = await _say(client, trial, f"RCPT TO:<{recipient}>")
