@@ -317,13 +317,19 @@ class Connector:
         host, connected = await self._dialler.dial(left, timeout_s=timeouts.connect_s, probe=False)
         where = where_of(host)
         try:
-            return host, await self._handshake.perform(connected, host, policy, where, timeouts)
+            client = await self._handshake.perform(
+                connected, host, policy, where, timeouts, target.protocol, target.login
+            )
+            return host, client
         except ConnectFailure as failure:
-            if failure.tls is None or policy.level != "opportunistic":
+            if failure.tls is None or policy.level != "opportunistic" or host.implicit_tls:
                 raise
             plain = replace(policy, level="none")
             _, connected = await self._dialler.dial([host], timeout_s=timeouts.connect_s, probe=False)
-            return host, await self._handshake.perform(connected, host, plain, where, timeouts)
+            client = await self._handshake.perform(
+                connected, host, plain, where, timeouts, target.protocol, target.login
+            )
+            return host, client
 
     def _adopt(
         self,

@@ -1,6 +1,6 @@
 """Try a next hop out: a session up to RCPT, and no mail.
 
-Input: the Connector, a Target, an envelope of one recipient. Output: what became of each host, up to the first that
+Input: the Connector, a Target (its log-in too), an envelope of one recipient. Output: what became of each host, up to the first that
 took the connection, and the replies of its dialogue. Nothing is counted, no host rests for it, and no ready queue knows
 of it.
 
@@ -48,7 +48,8 @@ async def try_out(connector: Connector, target: Target, reverse_path: str, recip
         async with asyncio.timeout(TRIAL_S):
             client = await _connect(connector, target, trial)
             if client is not None:
-                await _converse(client, trial, reverse_path, recipient)
+                greeting = "LHLO" if target.protocol == "lmtp" else "EHLO"
+                await _converse(client, trial, greeting, reverse_path, recipient)
     except TimeoutError:
         trial.failure = f"not done after {TRIAL_S:g} s"
     except (aiosmtplib.SMTPException, OSError, ValueError) as failure:
@@ -62,7 +63,7 @@ async def try_out(connector: Connector, target: Target, reverse_path: str, recip
 async def _connect(connector: Connector, target: Target, trial: Trial) -> aiosmtplib.SMTP | None:
     hosts = await connector.in_order(target, look=True)
     for left in by_name(hosts):
-        named = f"{left[0].name}:{left[0].port}"
+        named = where_of(left[0]) if left[0].is_local else f"{left[0].name}:{left[0].port}"
         while left:
             try:
                 host, client = await connector.try_out(target, left)
@@ -75,13 +76,15 @@ async def _connect(connector: Connector, target: Target, trial: Trial) -> aiosmt
     return None
 
 
-async def _converse(client: aiosmtplib.SMTP, trial: Trial, reverse_path: str, recipient: str) -> None:
+async def _converse(
+    client: aiosmtplib.SMTP, trial: Trial, greeting: str, reverse_path: str, recipient: str
+) -> None:
     transport = client.transport
     ssl_object = None if transport is None else transport.get_extra_info("ssl_object")
     trial.tls = None if ssl_object is None else ssl_object.version()
     greeted = client.last_ehlo_response
     if greeted is not None:
-        trial.dialogue.append(("EHLO", _reply(greeted.code, greeted.message)))
+        trial.dialogue.append((greeting, _reply(greeted.code, greeted.message)))
     options = ["SMTPUTF8"] if not (reverse_path + recipient).isascii() else []
     if await _say(client, trial, f"MAIL FROM:<{reverse_path}>", *options):
         trial.accepted = await _say(client, trial, f"RCPT TO:<{recipient}>")
