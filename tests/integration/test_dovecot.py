@@ -108,6 +108,14 @@ def test_one_transaction_for_all_where_the_route_says_so(dovecot: Dovecot, relay
         assert not any(line.startswith(b"Delivered-To") for line in top)  # Dovecot writes it in transactions for one
 
 
+def test_explain_tries_lmtp(relay: Relay) -> None:
+    for address, accepted in (("ada@box.test", True), ("nobody@box.test", False)):
+        arguments = ("explain", address, "--try", "--json", "--admin", f"127.0.0.1:{relay.admin_port}")
+        trial = json.loads(run_command(*arguments).stdout)["trial"]
+        assert trial["dialogue"][0]["command"] == "LHLO"
+        assert trial["accepted"] is accepted
+
+
 def test_a_notification_of_success_says_delivered(dovecot: Dovecot, relay: Relay) -> None:
     with relay.client() as client:
         client.ehlo()

@@ -137,6 +137,19 @@ def test_a_wrong_password_leaves_the_mail_waiting_until_it_is_right(smart_host: 
 
 
 @pytest.mark.peer
+def test_explain_tries_the_log_in_and_shows_nothing_of_it(smart_host: SmartHost, tmp_path: Path) -> None:
+    auth = {"user": USER, "password": PASSWORD}
+    with relay_to(tmp_path, f"smtps://127.0.0.1:{smart_host.implicit_port}", auth) as relay:
+        asked = ("explain", "a@one.postfix.test", "--try", "--admin", f"127.0.0.1:{relay.admin_port}")
+        answer = json.loads(run_command(*asked, "--json").stdout)
+        assert answer["tls"] == {"level": "require", "source": "delivery.tls"}
+        assert answer["trial"]["accepted"], answer["trial"]  # Postfix takes it from who has logged in alone
+        shown = run_command(*asked)
+        assert shown.returncode == 0, shown.stderr
+        assert not any(secret in shown.stdout + json.dumps(answer) for secret in SECRETS)
+
+
+@pytest.mark.peer
 def test_without_tls_nothing_of_the_log_in_leaves(smart_host: SmartHost, tmp_path: Path) -> None:
     auth = {"user": USER, "password": PASSWORD}
     with SinkServer(extensions=["AUTH PLAIN LOGIN"]) as sink:

@@ -59,7 +59,6 @@ cdef class ReadyQueue:
     cdef public int connecting
     cdef public int limit                    # of connections
     cdef public object connect               # (queue) -> None: begin to open one more connection
-    cdef public object trouble               # None, or: a host is in trouble; whether another may take the delivery
     cdef public object hand_over             # (delivery) -> None: a next hop without connections; then no limit applies
     cdef public int failures                 # connections that failed in a row
     cdef public double blocked_until         # monotonic; no new connection is opened before
@@ -75,6 +74,7 @@ cdef class ReadyQueue:
     cdef uint8_t _attached_lanes             # bit by lane: scheduled queues wait
     cdef bint _refilling
     cdef bint _busy                          # it is in Dispatcher.busy
+    cdef public object trouble               # None, or: a host is in trouble; whether another may take the delivery
 
     cdef int push(self, Delivery delivery, bint in_front) except -1
     cdef Delivery pop(self)

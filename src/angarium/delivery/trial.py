@@ -1,8 +1,8 @@
 """Try a next hop out: a session up to RCPT, and no mail.
 
-Input: the Connector, a Target, an envelope of one recipient. Output: what became of each host, up to the first that
-took the connection, and the replies of its dialogue. Nothing is counted, no host rests for it, and no ready queue knows
-of it.
+Input: the Connector, a Target (its log-in too), an envelope of one recipient. Output: what became of each host, up to
+the first that took the connection, and the replies of its dialogue. Nothing is counted, no host rests for it, and no
+ready queue knows of it.
 
 Fails: never; what went wrong is in the answer. Bound: TRIAL_S for all of it, whatever the route's timeouts."""
 

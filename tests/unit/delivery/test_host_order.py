@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
-from angarium.delivery.host_order import MOST_HOSTS, REST_FIRST_S, REST_LONGEST_S, SLOW_S, HostOrder
+import pytest
+
+from angarium.delivery.host_order import MOST_HOSTS, REST_FIRST_S, REST_LONGEST_S, SLOW_S, TROUBLE_S, HostOrder
 from angarium.delivery.target import Host, HostShare, Target, TlsPolicy
 from tests.support.clock import FakeClock
 
@@ -58,6 +60,20 @@ def test_a_host_that_failed_goes_behind_the_others_until_its_rest_is_over() -> N
     assert order.in_order([A, B, C], TLS) == [A, B, C]
     # one connection finds out; the others do not wait for it
     assert order.in_order([A, B, C], TLS) == [B, C, A]
+
+
+def test_a_host_in_trouble_rests_for_longer_and_is_no_attempt_that_ends() -> None:
+    order, clock = make()
+    order.began(A, TLS)
+    order.in_trouble(A, TLS)
+    assert order.rests_for(A, TLS) == pytest.approx(TROUBLE_S)
+    assert order.in_order([A, B], TLS) == [B, A]
+    clock.advance(SLOW_S + 0.1)
+    order.worked(A, TLS)  # a connection that was being opened meanwhile
+    assert order.in_order([A, B], TLS) == [A, B]
+    for _ in range(10):
+        order.in_trouble(A, TLS)
+    assert order.rests_for(A, TLS) == pytest.approx(REST_LONGEST_S)
 
 
 def test_each_failure_in_a_row_makes_the_rest_longer() -> None:
