@@ -10,7 +10,7 @@ HTTP_PORT ?= 8025
 SINK_PORT ?= 2526
 CORE_SOURCES := setup.py pyproject.toml constraints.txt $(wildcard cext/*.pyx cext/*.h src/angarium/_core/*.pxd)
 
-.PHONY: help setup run test lint format bench bench-micro bench-load bench-queue bench-domains torture clean peers
+.PHONY: help setup run test lint format bench bench-micro bench-load bench-queue bench-domains bench-hop torture clean peers
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -67,6 +67,9 @@ bench-queue: setup peers  ## a million deferred messages, a dead next hop beside
 
 bench-domains: setup peers  ## 100,000 distinct domains by MX beside Postfix, with the same resolver
 	$(BIN)/python -m bench.domains run
+
+bench-hop: setup peers  ## routing, look-ups and policies beside none of them; TLS to the next hop beside Postfix
+	$(BIN)/python -m bench.hop run
 
 torture: setup   ## hundreds of kill -9 under load: what was acknowledged, what arrived, what arrived twice
 	$(BIN)/python -m tests.faults.torture

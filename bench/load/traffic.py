@@ -140,7 +140,17 @@ class Sink:
 class Generator:
     """One run of smtp-source; `poll` reaps it and keeps its CPU time."""
 
-    def __init__(self, state: Path, port: int, messages: int, *, size_octets: int, sessions: int, mode: str) -> None:
+    def __init__(
+        self,
+        state: Path,
+        port: int,
+        messages: int,
+        *,
+        size_octets: int,
+        sessions: int,
+        mode: str,
+        recipient: str = "rcpt@dst.example",
+    ) -> None:
         argv = [find_tool("smtp-source"), "-4", "-s", str(min(sessions, messages)), "-m", str(messages)]
         argv += [
             "-l",
@@ -148,7 +158,7 @@ class Generator:
             "-f",
             "sender@src.example",
             "-t",
-            "rcpt@dst.example",
+            recipient,
             "-M",
             "generator.bench.test",
         ]

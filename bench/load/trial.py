@@ -33,6 +33,7 @@ class Scenario:
     size_octets: int
     sessions: int
     mode: str  # "reuse": a connection carries many messages; "new": a connection per message
+    recipient: str = "rcpt@dst.example"
 
     def __str__(self) -> str:
         return f"{self.size_octets} octets, {self.sessions} sessions, {self.mode}"

@@ -72,7 +72,7 @@ def test_a_release_is_waited_for_also_over_a_restart(tmp_path: Path) -> None:
         assert sink.mails == []
         relay.kill()
         relay.start()
-        assert relay.summary()["messages"] == 2
+        assert far in {entry["id"] for entry in relay.queued()}  # and the other, unless the start took that long
         sink.wait_mail("near@dest.test")
         assert time.time() - accepted >= 2.9  # seconds are whole
         relay.wait_event("delivery", id=near)
