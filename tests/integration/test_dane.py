@@ -68,7 +68,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mail hosts listen on 
 
 def addresses() -> dict[str, str]:
     """An address for each host, in a part of 127.0.0.0/16 where nobody else has a port 25."""
-    names = [*CASES, "second"]
+    names = [*CASES, "second", "listed"]
     for part in random.sample(range(20, 250), 20):
         found = {name: f"127.0.{part}.{number}" for number, name in enumerate(names, 1)}
         if all(is_free(address, 25) for address in found.values()):
@@ -89,6 +89,15 @@ class World:
         self.zones: dict[str, str] = {}
         for name, case in CASES.items():
             self.add(name, case)
+        # nobody vouches for the names of this one, but its certificate is listed
+        self.listed = self_signed("mx.listed.test")
+        self.hosts["listed"] = SinkServer(
+            host=self.address["listed"],
+            port=25,
+            tls=self.listed.server_context(folder, name="listed"),
+            extensions=(*EXTENSIONS, "REQUIRETLS"),
+        )
+        self.zones["listed.test"] = f"@ 60 IN MX 10 mx\nmx 60 IN A {self.address['listed']}\n"
         # the first of two hosts is somebody else
         second = self_signed("mx2.two.test")
         self.hosts["second"] = SinkServer(
@@ -151,7 +160,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with SignedDns() as dns:
         for name, zone in made.zones.items():
             case = CASES.get(name.removesuffix(".test"))
-            dns.zone(name, zone, trust=case.trust if case else "secure")
+            trust = case.trust if case else "insecure" if name == "listed.test" else "secure"
+            dns.zone(name, zone, trust=trust)
         dns.publish()
         config = {
             "dns": {"servers": [dns.server], "dnssec": "trust-ad"},
@@ -161,6 +171,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             "tls_policy": [
                 {"domains": ["mandatory.test"], "tls": "dane"},
                 {"domains": ["forbidden.test"], "tls": "none"},
+                {"domains": ["listed.test"], "tls": "fingerprint", "tls_fingerprints": [made.listed.fingerprint()]},
             ],
         }
         for host in made.hosts.values():
@@ -266,6 +277,8 @@ def test_requiretls_with_secure_names_and_records(world: World) -> None:
     mail = world.hosts["ee-key"].wait_mail("required@ee-key.test")
     assert mail.tls
     assert "REQUIRETLS" in mail.parameters.split()
+    world.send("required@listed.test", "REQUIRETLS")
+    assert "REQUIRETLS" in world.hosts["listed"].wait_mail("required@listed.test").parameters.split()
     for name in ("insecure", "missing", "ee-wrong", "stripped"):
         queue_id = world.send(f"required@{name}.test", "REQUIRETLS", LAX)
         event = world.relay.wait_event("bounce", id=queue_id)

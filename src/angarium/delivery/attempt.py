@@ -310,8 +310,9 @@ class Router:
             self._settle_all(delivery, failure.code, failure.enhanced, text)
             return
         tls = for_domain(tls, name, hosts.mta_sts)
-        if tls.requiretls and not (hosts.secure or tls.mx):
-            # RFC 8689 §4.2.1: whoever can forge the answer could name a host with a certificate of his own
+        if tls.requiretls and not (hosts.secure or tls.mx or tls.name or tls.level == "fingerprint"):
+            # RFC 8689 §4.2.1: whoever can forge the answer could name a host with a certificate of his own, where the
+            # configuration does not say who the host is
             why = f"REQUIRETLS: neither DNSSEC nor MTA-STS vouches for the mail exchangers of {name}"
             self._settle_all(delivery, 550, (5, 7, 10), why.encode("utf-8", "replace"))
             return

@@ -116,7 +116,8 @@ class Contexts:
     def confirm(self, transport: Any, policy: TlsPolicy, host: Host, where: str) -> None:
         """Behind the handshake: the certificate is one that the policy asks for."""
         if policy.level == "dane":
-            names = tuple({name: None for name in (policy.name, host.tlsa_base or host.name, policy.domain) if name})
+            # not the recipient's domain (RFC 7672 §3.2.2): the connection is for all domains that the host serves
+            names = (policy.name,) if policy.name else (host.tlsa_base or host.name,)
             verdict = verify(_chain(transport), host.tlsa or (), names, self._now())
             if verdict.record is None:
                 result = verdict.result or "tlsa-invalid"
