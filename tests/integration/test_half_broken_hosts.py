@@ -129,6 +129,14 @@ def test_a_host_that_nobody_listens_on(tmp_path: Path) -> None:
             assert relay.events("deferral") == []
 
 
+def test_a_unix_socket_that_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "lmtp"
+    with relay_to(tmp_path / "relay", f"lmtp+unix:{path}") as relay:
+        event = relay.wait_event("deferral", id=relay.send("a@dest.test", MESSAGE))
+        assert event["next_hop"] == event["site"] == f"lmtp+unix:{path}"
+        assert event["reply"]["text"] == f"relay.test[{path}]: No such file or directory"
+
+
 def test_a_limit_of_mails_a_connection_costs_no_attempt(tmp_path: Path) -> None:
     """A host that ends each connection with 421 after two messages gets all of them, over several."""
 

@@ -220,6 +220,37 @@ def test_tokens_are_had_kept_and_replaced(
             assert not any(secret in said for secret in SECRETS)
 
 
+@pytest.mark.parametrize("mechanism", ["XOAUTH2", "OAUTHBEARER"])
+def test_a_token_that_was_revoked_is_replaced(tmp_path: Path, certificate: ssl.SSLContext, mechanism: str) -> None:
+    with TokenServer(lifetime_s=3600) as tokens:
+        host = TokenSink(tokens, mechanism, certificate)
+        oauth2 = {"token_url": tokens.url, "client_id": CLIENT["client_id"], "client_secret": CLIENT["client_secret"]}
+        with host.sink, relay_to(tmp_path, host.sink.url, {"user": USER, "oauth2": oauth2}) as relay:
+            relay.wait_event("delivery", id=relay.send("a@dest.test", MESSAGE))
+            tokens.revoke()
+            host.sink.close_connections()
+            relay.wait_event("delivery", id=relay.send("b@dest.test", MESSAGE))
+            assert (host.shown[0], host.shown[-1]) == ("token-1", "token-2")
+            assert len(tokens.requests) == 2, "one fresh token, however often the old one was refused"
+            # as long as the token was new the host's refusal was an answer, and it is in the host's words
+            for event in relay.events("deferral"):
+                assert event["reply"]["text"].endswith("log-in refused (invalid_token): that token does not hold")
+            assert relay.events("bounce") == []
+
+
+def test_a_token_that_has_expired_is_not_shown(tmp_path: Path, certificate: ssl.SSLContext) -> None:
+    with TokenServer(lifetime_s=2) as tokens:
+        host = TokenSink(tokens, "XOAUTH2", certificate)
+        oauth2 = {"token_url": tokens.url, "client_id": CLIENT["client_id"], "client_secret": CLIENT["client_secret"]}
+        with host.sink, relay_to(tmp_path, host.sink.url, {"user": USER, "oauth2": oauth2}) as relay:
+            for name in ("a", "b", "c"):
+                relay.wait_event("delivery", id=relay.send(f"{name}@dest.test", MESSAGE))
+                host.sink.close_connections()
+                relay.wait(lambda: not tokens.tokens, "the token to expire")
+            assert host.shown == ["token-1", "token-2", "token-3"]
+            assert relay.events("deferral") == []
+
+
 def test_a_token_host_that_is_away_makes_mail_wait(tmp_path: Path, certificate: ssl.SSLContext) -> None:
     with TokenServer() as tokens:
         tokens.answer = (503, {"error": "temporarily_unavailable"})

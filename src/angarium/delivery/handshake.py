@@ -68,6 +68,7 @@ class Handshake:
     ) -> aiosmtplib.SMTP:
         """All that comes before the first MAIL command."""
         context, name = self._contexts.prepare(tls, host, where) if host.implicit_tls else (None, None)
+        # a Unix socket is handed over like any other: the loop asks for a stream, not for its family
         client = (LmtpClient if protocol == "lmtp" else aiosmtplib.SMTP)(
             hostname=name,
             sock=connected,

@@ -36,7 +36,7 @@ Result = Literal["granted", "refused", "failed"]
 RENEW_SHARE = 0.2  # of a token's life, at its end
 RENEW_LONGEST_S = 600.0
 LEAST_S = 5.0  # a token with less left is none
-YOUNG_S = 30.0
+YOUNG_S = 5.0
 BACKOFF_FIRST_S = 1.0
 BACKOFF_LONGEST_S = 300.0
 

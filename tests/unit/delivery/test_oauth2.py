@@ -11,7 +11,7 @@ import trustme
 
 from angarium.config.model import OAuth2
 from angarium.config.secret import Secret
-from angarium.delivery.oauth2 import Grant, TokenError, TokenSource
+from angarium.delivery.oauth2 import YOUNG_S, Grant, TokenError, TokenSource
 from angarium.delivery.token_endpoint import LONGEST_LIFE_S, UNKNOWN_LIFE_S, TokenEndpoint
 from tests.support.clock import FakeClock
 from tests.support.token_server import CLIENT, REFRESH_TOKEN, TokenServer
@@ -108,7 +108,7 @@ async def test_all_who_wait_share_one_request(bench: Bench) -> None:
 
 async def test_a_token_that_a_host_refused_is_replaced(bench: Bench) -> None:
     assert await bench.source.token() == "t1"
-    bench.clock.advance(31)
+    bench.clock.advance(YOUNG_S)
     assert await bench.source.token("t1") == "t2"
     assert await bench.source.token("t1") == "t2", "it was replaced already"
     assert bench.host.asked == 2
@@ -116,7 +116,7 @@ async def test_a_token_that_a_host_refused_is_replaced(bench: Bench) -> None:
 
 async def test_but_not_one_that_has_just_been_had(bench: Bench) -> None:
     assert await bench.source.token() == "t1"
-    bench.clock.advance(29)
+    bench.clock.advance(YOUNG_S - 0.1)
     assert await bench.source.token("t1") == "t1", "the token cannot be the reason"
     assert bench.host.asked == 1
 
