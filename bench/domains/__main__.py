@@ -70,7 +70,7 @@ class Sizes:
 class Place:
     """Addresses and ports."""
 
-    host: str = "127.0.0.2"  # of every mail host, at port 25
+    host: str = "127.0.0.25"  # of every mail host, at port 25
     resolver: str = "127.53.0.1"
     resolver_port: int = 53
     authority_port: int = 5353

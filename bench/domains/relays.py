@@ -28,13 +28,17 @@ class AngariumByMx(Angarium):
         self._names = names
 
     def settings(self) -> str:
-        """As in `bench.load`, with a resolver in place of the route."""
+        """As in `bench.load`, with a resolver in place of the route, and without what Postfix does not do."""
         before, _, _ = super().settings().partition("[[route]]")
         return f"""{before}[dns]
 servers = ["{self._names.address}:{self._names.port}"]
 [delivery]
 never_contact = []
 address_family = "ipv4-only"
+[mta_sts]
+enabled = false
+[tls_report]
+enabled = false
 """
 
 
