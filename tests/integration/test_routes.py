@@ -341,7 +341,8 @@ def test_a_reload_changes_the_way_of_mail_that_is_queued(tmp_path: Path) -> None
                 sink.wait_mail(recipient)
             assert not [mail for mail in sink.mails if mail.recipients[0] in tried], "their schedule is their own"
             admin = f"127.0.0.1:{relay.admin_port}"
-            assert run_command("queue", "retry", "--all", "--yes", "--admin", admin).returncode == 0
+            command = ("queue", "retry", "--all", "--yes", "--admin", admin)
+            relay.wait(lambda: run_command(*command).returncode == 0, "the admin process, which is replaced as well")
             for recipient in tried:
                 sink.wait_mail(recipient)
             relay.wait_empty()

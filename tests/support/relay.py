@@ -291,14 +291,21 @@ class Relay:
     # -------------------------------------------------------------- what it says
 
     def get(self, path: str, *, host: str = "127.0.0.1") -> tuple[int, bytes]:
-        """GET on the admin port: status and body."""
-        connection = http.client.HTTPConnection(host, self.admin_port, timeout=PATIENCE_S)
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        finally:
-            connection.close()
+        """GET on the admin port: status and body. A process that is being replaced may break off: then once more."""
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            connection = http.client.HTTPConnection(host, self.admin_port, timeout=PATIENCE_S)
+            try:
+                connection.request("GET", path)
+                answer = connection.getresponse()
+                return answer.status, answer.read()
+            except ConnectionError:
+                ended = self.process is None or self.process.poll() is not None
+                if ended or time.monotonic() > until:
+                    raise
+                time.sleep(LOOK_S)
+            finally:
+                connection.close()
 
     def api(self, path: str) -> Any:
         """GET /api/v1/PATH, decoded."""
