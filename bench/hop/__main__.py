@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -28,7 +29,7 @@ from bench.load.report import machine_section, rate_text, table, with_spread
 from bench.load.series import Plan, Series
 from bench.load.spool import SpoolFailure, open_spool
 from bench.load.stage import RESULTS, add_options, alone, describe, leave_on_signals, now, say, undisturbed, write
-from bench.load.traffic import MissingTool, Sink, answers
+from bench.load.traffic import MissingTool, Sink
 from bench.load.trial import Scenario
 from bench.queue.judge import of, paired, percent, ratio_text, times
 
@@ -44,6 +45,7 @@ LEAST_SHARE = 0.97
 HOST = "127.0.0.2"
 RESOLVER, RESOLVER_PORT = "127.53.0.1", 53
 FIRST_PORT = 2525
+GREETING_S = 10.0
 STUNNEL = """\
 foreground = yes
 pid =
@@ -56,6 +58,17 @@ cert = {folder}/certificate.pem
 key = {folder}/key.pem
 protocol = smtp
 """
+
+
+def greets(port: int, process: subprocess.Popen[bytes]) -> bool:
+    """Whether the program greets in time; it speaks with nobody who does not say EHLO, so that is all it is asked."""
+    until = time.monotonic() + GREETING_S
+    while process.poll() is None and time.monotonic() < until:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            if connection.recv(200).startswith(b"220"):
+                return True
+        time.sleep(0.05)
+    return False
 
 
 @contextlib.contextmanager
@@ -80,7 +93,7 @@ def tls_in_front(folder: Path, sink_port: int, port: int) -> Iterator[None]:
             [program, str(folder / "stunnel.conf")], stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
     try:
-        if not answers(port, 10, process):
+        if not greets(port, process):
             raise RelayFailure(f"stunnel does not answer on port {port}; log: {folder / 'stunnel.log'}")
         yield
     finally:
