@@ -187,8 +187,12 @@ def available(relays: list[Relay]) -> list[Relay]:
 
 
 def section(name: str, scenario: dict[str, Any]) -> list[str]:
-    runs = [run for run in scenario["runs"] if run["repetition"] and not run["disturbed"]]
+    measured = [run for run in scenario["runs"] if run["repetition"]]
+    runs = [run for run in measured if not run["disturbed"]]
     lines = [f"## {name}", ""]
+    if {run["relay"] for run in runs} != set(scenario["relays"]):
+        runs = measured
+        lines += ["Runs that other work on the machine disturbed count here, for want of others.", ""]
     if name == "policy":
         ratio = paired(runs, "relay", "policy", "fixed", "end_to_end_rate")
         if ratio is not None:
