@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -26,19 +24,20 @@ from bench.load.machine import sync_rates
 from bench.load.relays import Ground, RelayFailure
 from bench.load.report import machine_section, rate_text, table, with_spread
 from bench.load.series import running
-from bench.load.spool import SpoolFailure, open_spool
+from bench.load.spool import open_spool
 from bench.load.stage import (
     RESULTS,
     add_options,
     alone,
+    available,
+    carry_out,
     describe,
-    leave_on_signals,
     now,
     say,
     undisturbed,
     write,
 )
-from bench.load.traffic import MissingTool, Sink
+from bench.load.traffic import Sink
 from bench.load.trial import PROBE_SYNCS, probe_speed
 from bench.queue.flood import Plan, flood
 from bench.queue.judge import of, paired, ratio_text, times
@@ -193,18 +192,6 @@ def make_names(folder: Path, sizes: Sizes, place: Place) -> Names:
     )
 
 
-def available(relays: list[Relay]) -> list[Relay]:
-    """Those that can run here; the others are said."""
-    chosen = []
-    for relay in relays:
-        reason = relay.unavailable()
-        if reason:
-            say(f"{relay.name} is left out: {reason}")
-        else:
-            chosen.append(relay)
-    return chosen
-
-
 def render(result: dict[str, Any]) -> str:
     """The report."""
     sizes, runs = result["sizes"], result["runs"]
@@ -257,16 +244,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> int:
-    options = parse_arguments()
-    if options.verb == "report":
-        print(render(json.loads(options.file.read_text(encoding="utf-8"))))
-        return 0
-    leave_on_signals()
-    try:
-        return run(options)
-    except (RelayFailure, SpoolFailure, MissingTool) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
+    return carry_out(parse_arguments(), run, render)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +25,19 @@ from bench.load.accounting import open_group
 from bench.load.relays import Ground, RelayFailure
 from bench.load.report import machine_section, rate_text, table, with_spread
 from bench.load.series import Plan, Series
-from bench.load.spool import SpoolFailure, open_spool
-from bench.load.stage import RESULTS, add_options, alone, describe, leave_on_signals, now, say, undisturbed, write
+from bench.load.spool import open_spool
+from bench.load.stage import (
+    RESULTS,
+    add_options,
+    alone,
+    available,
+    carry_out,
+    describe,
+    now,
+    say,
+    undisturbed,
+    write,
+)
 from bench.load.traffic import MissingTool, Sink
 from bench.load.trial import Scenario
 from bench.queue.judge import of, paired, percent, ratio_text, times
@@ -174,18 +183,6 @@ def tls(stack: contextlib.ExitStack, options: argparse.Namespace, ground: Ground
     return sink, available([AngariumTls(ground, port), PostfixTls(ground, port)]), "rcpt@dst.example"
 
 
-def available(relays: list[Relay]) -> list[Relay]:
-    """Those that can run here; the others are said."""
-    chosen = []
-    for relay in relays:
-        reason = relay.unavailable()
-        if reason:
-            say(f"{relay.name} is left out: {reason}")
-        else:
-            chosen.append(relay)
-    return chosen
-
-
 def section(name: str, scenario: dict[str, Any]) -> list[str]:
     measured = [run for run in scenario["runs"] if run["repetition"]]
     runs = [run for run in measured if not run["disturbed"]]
@@ -259,16 +256,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> int:
-    options = parse_arguments()
-    if options.verb == "report":
-        print(render(json.loads(options.file.read_text(encoding="utf-8"))))
-        return 0
-    leave_on_signals()
-    try:
-        return run(options)
-    except (RelayFailure, SpoolFailure, MissingTool) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
+    return carry_out(parse_arguments(), run, render)
 
 
 if __name__ == "__main__":

@@ -9,21 +9,30 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .accounting import open_group
-from .relays import RELAYS, Ground, Relay, RelayFailure
+from .relays import RELAYS, Ground, Relay
 from .report import render
 from .series import Plan, Series, list_processes, running
 from .soak import soak
-from .spool import SpoolFailure, open_spool
-from .stage import RESULTS, add_options, alone, describe, leave_on_signals, now, say, undisturbed, write
-from .traffic import MODES, MissingTool, Sink
+from .spool import open_spool
+from .stage import (
+    RESULTS,
+    add_options,
+    alone,
+    available,
+    carry_out,
+    describe,
+    now,
+    say,
+    undisturbed,
+    write,
+)
+from .traffic import MODES, Sink
 from .trial import Scenario
 
 
@@ -85,18 +94,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def usable(chosen: list[str], ground: Ground) -> list[Relay]:
-    relays = []
-    for name in chosen:
-        relay = RELAYS[name](ground)
-        reason = relay.unavailable()
-        if reason:
-            say(f"{name} is left out: {reason}")
-        else:
-            relays.append(relay)
-    return relays
-
-
 @dataclass
 class Bench:
     """All that a series or a soak works with."""
@@ -121,7 +118,9 @@ def measure(options: argparse.Namespace) -> int:
         if disk.kind != "loop ext4":
             say(f"spool: {disk.folder}, a plain directory; its file system is part of the result")
         ground = Ground(disk, options.state, group, options.durability, options.workers)
-        relays = usable([options.relay] if options.verb == "soak" else options.relays, ground)
+        relays = available(
+            [RELAYS[name](ground) for name in ([options.relay] if options.verb == "soak" else options.relays)]
+        )
         if not relays:
             say("nothing to measure")
             return 1
@@ -190,17 +189,9 @@ def list_relays(options: argparse.Namespace) -> int:
 
 def main() -> int:
     options = parse_arguments()
-    if options.verb == "report":
-        print(render(json.loads(options.file.read_text(encoding="utf-8"))))
-        return 0
     if options.verb == "relays":
         return list_relays(options)
-    leave_on_signals()
-    try:
-        return measure(options)
-    except (RelayFailure, SpoolFailure, MissingTool) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
+    return carry_out(options, measure, render)
 
 
 if __name__ == "__main__":

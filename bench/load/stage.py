@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 from .machine import describe_machine
 from .relays import PROJECT, RelayFailure
-from .spool import IMAGE
+from .spool import IMAGE, SpoolFailure
+from .traffic import MissingTool
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import FrameType
 
     from .relays import Ground, Relay
@@ -148,3 +149,32 @@ def leave(number: int, frame: FrameType | None) -> None:
 def leave_on_signals() -> None:
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGINT, leave)
+
+
+def available(relays: Sequence[Relay]) -> list[Relay]:
+    """Those that can run here; the others are said."""
+    chosen = []
+    for relay in relays:
+        reason = relay.unavailable()
+        if reason:
+            say(f"{relay.name} is left out: {reason}")
+        else:
+            chosen.append(relay)
+    return chosen
+
+
+def carry_out(
+    options: argparse.Namespace,
+    measure: Callable[[argparse.Namespace], int],
+    render: Callable[[dict[str, Any]], str],
+) -> int:
+    """What a bench's command does: print the report of a result, or measure; the exit status."""
+    if options.verb == "report":
+        print(render(json.loads(options.file.read_text(encoding="utf-8"))))
+        return 0
+    leave_on_signals()
+    try:
+        return measure(options)
+    except (RelayFailure, SpoolFailure, MissingTool) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1

@@ -10,27 +10,25 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.load.accounting import open_group
 from bench.load.relays import Angarium, Ground, Postfix, RelayFailure
-from bench.load.spool import SpoolFailure, open_spool
+from bench.load.spool import open_spool
 from bench.load.stage import (
     RESULTS,
     add_options,
     alone,
+    available,
+    carry_out,
     describe,
-    leave_on_signals,
     now,
     say,
     undisturbed,
     write,
 )
-from bench.load.traffic import MissingTool
 
 from . import dead_hop, depth, head_of_line, space, ten_million
 from .judge import judge
@@ -119,15 +117,8 @@ def measure(options: argparse.Namespace) -> int:
 
 def pair(ground: Ground, options: argparse.Namespace) -> list[Relay]:
     """Angarium, and Postfix where it can run."""
-    relays: list[Relay] = [Angarium(ground)]
-    if "dead_hop" in options.scenarios and not options.without_postfix:
-        postfix = Postfix(ground)
-        reason = postfix.unavailable()
-        if reason:
-            say(f"postfix is left out: {reason}")
-        else:
-            relays.append(postfix)
-    return relays
+    beside = "dead_hop" in options.scenarios and not options.without_postfix
+    return [Angarium(ground), *available([Postfix(ground)] if beside else [])]
 
 
 def run_all(
@@ -154,16 +145,7 @@ def run_all(
 
 
 def main() -> int:
-    options = parse_arguments()
-    if options.verb == "report":
-        print(render(json.loads(options.file.read_text(encoding="utf-8"))))
-        return 0
-    leave_on_signals()
-    try:
-        return measure(options)
-    except (RelayFailure, SpoolFailure, MissingTool) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
+    return carry_out(parse_arguments(), measure, render)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import random
@@ -21,6 +20,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from angarium._core.counters import Slot
+from angarium.app.collection import settle_garbage_collection
 from angarium.app.tls_desk import TlsDesk
 from angarium.app.tokens import TokenDesk
 from angarium.clock import SystemClock
@@ -52,7 +52,6 @@ log = logging.getLogger(__name__)
 
 PUBLISH_S = 1.0
 GRACE_S = 2.0
-GC_THRESHOLDS = (20_000, 20, 20)  # what is in the cache, and under way, is no garbage
 
 
 class Lookup:
@@ -99,9 +98,7 @@ class Lookup:
         await self._tls.start()
         loop.add_signal_handler(signal.SIGUSR1, self._tokens.reopen_events)
         await self.server.start(sock)
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
+        settle_garbage_collection()
         os.write(ready_fd, b"1")
         os.close(ready_fd)
         while not self._stop.is_set():

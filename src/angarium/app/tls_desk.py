@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from angarium.delivery.lookup_protocol import ReportQuestion, TlsBatch
     from angarium.delivery.mail_host import MailHosts
     from angarium.delivery.resolver import Resolver
-    from angarium.outcome.tls_report import ResultType
+    from angarium.smtp.tls_result import TlsResult
 
 __all__ = ["TlsDesk"]
 
@@ -205,7 +205,7 @@ class TlsDesk:
 
     # ------------------------------------------------------------------ what it needs itself
 
-    def _report_policy(self, domain: str, kind: ResultType, text: str) -> None:
+    def _report_policy(self, domain: str, kind: TlsResult, text: str) -> None:
         """A policy that should be there and cannot be had is a result too (RFC 8460 §4.3.2.2)."""
         if self._reporter is None:
             return

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import random
@@ -28,6 +27,7 @@ from angarium._core.memory_budget import MemoryBudget, MemoryState
 from angarium._core.record import MessageState, keep_heap, memory_octets, trim_heap
 from angarium._core.server_session import Reception
 from angarium.app.bouncer import Bouncer
+from angarium.app.collection import settle_garbage_collection
 from angarium.app.control import ControlServer
 from angarium.app.submission import Submission
 from angarium.clock import SystemClock
@@ -84,9 +84,6 @@ SWEEP_S = 60.0  # in so long every queued message is looked at once: has its tim
 LEAST_SWEPT = 256
 MOST_TOLD = 50  # notifications of expiry and delay written in one tick; the next round finds the others again
 LAST_RESULTS_S = 1.0  # for what was counted of TLS, when a worker ends
-# Thousands of connections that are being opened are no garbage: looked at as often as by default they cost a third of
-# all CPU time.
-GC_THRESHOLDS = (20_000, 20, 20)
 SPARE_TICKS = 20  # segments that are done come back as spares: one is made only when none has for so long
 
 
@@ -141,10 +138,7 @@ class Worker:
         self.ledger.publish_now()
         self._servers = await listen(self.config, self.reception, sockets)
         await self.control.start(self.spool / "run" / f"worker-{self.number}.sock")
-        # what lives now lives long: keep it out of every later collection
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
+        settle_garbage_collection()
         os.write(ready_fd, b"1")
         os.close(ready_fd)
         try:

@@ -25,7 +25,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -37,23 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from angarium.delivery.mail_host import Tlsa
+    from angarium.smtp.tls_result import TlsResult
 
-__all__ = ["TlsResult", "Verdict", "name_matches", "public_key_of", "usable", "verify"]
-
-# What can be wrong with TLS to a host (RFC 8460 §4.3); the closed set of the metric's label.
-TlsResult = Literal[
-    "starttls-not-supported",
-    "certificate-host-mismatch",
-    "certificate-expired",
-    "certificate-not-trusted",
-    "validation-failure",
-    "tlsa-invalid",
-    "dnssec-invalid",
-    "dane-required",
-    "sts-policy-fetch-error",
-    "sts-policy-invalid",
-    "sts-webpki-invalid",
-]
+__all__ = ["Verdict", "name_matches", "public_key_of", "usable", "verify"]
 
 DANE_TA, DANE_EE = 2, 3
 CERTIFICATE, PUBLIC_KEY = 0, 1

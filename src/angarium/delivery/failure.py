@@ -10,7 +10,7 @@ from angarium._core.reply import ReplyError, ReplyParser
 if TYPE_CHECKING:
     import aiosmtplib
 
-    from angarium.delivery.dane import TlsResult
+    from angarium.smtp.tls_result import TlsResult
 
 __all__ = ["ConnectFailure"]
 

@@ -33,7 +33,7 @@ from angarium.delivery.policy_store import FetchFailure
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from angarium.outcome.tls_report import ResultType
+    from angarium.smtp.tls_result import TlsResult
 
 __all__ = ["HttpsClient", "PostFailure"]
 
@@ -166,7 +166,7 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _kind_of(failure: BaseException) -> ResultType:
+def _kind_of(failure: BaseException) -> TlsResult:
     certificate = (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError)
     return "sts-webpki-invalid" if isinstance(failure, certificate) else "sts-policy-fetch-error"
 

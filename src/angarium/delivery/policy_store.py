@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from angarium.clock import Clock
     from angarium.delivery.mail_host import TextRecords
-    from angarium.outcome.tls_report import ResultType
+    from angarium.smtp.tls_result import TlsResult
 
 __all__ = ["FetchFailure", "PolicyAnswer", "PolicyLimits", "PolicyStore"]
 
@@ -73,7 +73,7 @@ OCTETS_EACH = 160  # of the file, beside the patterns
 class FetchFailure(Exception):
     """A policy file could not be had: why, for people, and for a TLS report (RFC 8460 §4.3.2.2)."""
 
-    def __init__(self, kind: ResultType, text: str) -> None:
+    def __init__(self, kind: TlsResult, text: str) -> None:
         super().__init__(text)
         self.kind = kind
 
@@ -98,7 +98,7 @@ class PolicyAnswer:
 
     policy: Policy | None
     expires: float
-    failure: ResultType | None = None
+    failure: TlsResult | None = None
 
 
 class _Kept(msgspec.Struct):
@@ -132,7 +132,7 @@ class _Failed:
     id: str
     count: int
     until: float
-    kind: ResultType | None
+    kind: TlsResult | None
 
 
 class PolicyStore:
@@ -145,7 +145,7 @@ class PolicyStore:
         folder: Path,
         clock: Clock,
         *,
-        report: Callable[[str, ResultType, str], None] | None = None,
+        report: Callable[[str, TlsResult, str], None] | None = None,
         limits: PolicyLimits | None = None,
     ) -> None:
         """`resolve_txt` gives the TXT records of a name, ResolutionFailure when no server has an answer; `fetch` the
@@ -193,7 +193,7 @@ class PolicyStore:
             expires = min(expires, failed.until)
         return self._answer(domain, expires, None if failed is None else failed.kind)
 
-    def _answer(self, domain: str, expires: float, failure: ResultType | None = None) -> PolicyAnswer:
+    def _answer(self, domain: str, expires: float, failure: TlsResult | None = None) -> PolicyAnswer:
         kept = self._living(domain)
         if kept is None:
             return PolicyAnswer(None, expires, failure)
@@ -259,7 +259,7 @@ class PolicyStore:
             self._failed.pop(domain, None)
             self._changed.set()
 
-    def _fail(self, domain: str, record: str, kind: ResultType, text: str) -> None:
+    def _fail(self, domain: str, record: str, kind: TlsResult, text: str) -> None:
         before = self._failed.pop(domain, None)
         count = before.count + 1 if before is not None and before.id == record else 0
         rest_s = min(FAILURE_FIRST_S * 2.0 ** min(count, 30), FAILURE_LONGEST_S)

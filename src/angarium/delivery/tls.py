@@ -31,8 +31,8 @@ from angarium.delivery.failure import ConnectFailure
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from angarium.delivery.dane import TlsResult
     from angarium.delivery.target import Host, TlsPolicy
+    from angarium.smtp.tls_result import TlsResult
 
 __all__ = ["Contexts", "Reached", "reached", "refusal_of"]
 

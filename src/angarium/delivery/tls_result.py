@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from angarium._core.event_log import EventLog
     from angarium.clock import Clock
-    from angarium.delivery.dane import TlsResult
     from angarium.delivery.failure import ConnectFailure
     from angarium.delivery.target import Host, TlsPolicy
     from angarium.delivery.tls import Reached
+    from angarium.smtp.tls_result import TlsResult
 
 __all__ = ["FAILED_SLOTS", "REACHED_SLOTS", "TlsOutcome", "TlsResults"]
 

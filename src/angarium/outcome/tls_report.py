@@ -26,6 +26,8 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 from msgspec import Struct
 
+from angarium.smtp.tls_result import TlsResult
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -35,7 +37,6 @@ __all__ = [
     "PolicyCount",
     "PolicyType",
     "ReportPolicy",
-    "ResultType",
     "SessionResult",
     "build_report",
     "report_addresses",
@@ -45,20 +46,7 @@ __all__ = [
 ]
 
 PolicyType = Literal["tlsa", "sts", "no-policy-found"]  # §4.4
-ResultType = Literal[  # §4.3
-    "starttls-not-supported",
-    "certificate-host-mismatch",
-    "certificate-expired",
-    "certificate-not-trusted",
-    "validation-failure",
-    "tlsa-invalid",
-    "dnssec-invalid",
-    "dane-required",
-    "sts-policy-fetch-error",
-    "sts-policy-invalid",
-    "sts-webpki-invalid",
-]
-RESULT_TYPES: tuple[ResultType, ...] = get_args(ResultType)
+RESULT_TYPES: tuple[TlsResult, ...] = get_args(TlsResult)
 
 MOST_ADDRESSES = 5
 LONGEST_TEXT = 300
@@ -86,7 +74,7 @@ class SessionResult(Struct, frozen=True):
     """How one session came out; equal ones are counted together. Without `failure` it was a success."""
 
     policy: ReportPolicy
-    failure: ResultType | None = None
+    failure: TlsResult | None = None
     sending_ip: str = ""
     receiving_host: str = ""
     receiving_ip: str = ""
@@ -97,7 +85,7 @@ class SessionResult(Struct, frozen=True):
 class FailureCount(Struct, frozen=True):
     """Sessions that failed alike. Of what is empty nothing is known."""
 
-    type: ResultType
+    type: TlsResult
     count: int
     sending_ip: str = ""
     receiving_host: str = ""

@@ -16,7 +16,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from angarium.delivery.dane import (
     MOST_CERTIFICATES,
     MOST_SIGNATURES,
-    TlsResult,
     name_matches,
     public_key_of,
     usable,
@@ -29,6 +28,8 @@ from tests.support.peers import require
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from angarium.smtp.tls_result import TlsResult
 
 HOST = "mx.example.test"
 NAMES = (HOST, "example.test")
