@@ -81,7 +81,7 @@ def greets(port: int, process: subprocess.Popen[bytes]) -> bool:
 
 
 @contextlib.contextmanager
-def tls_in_front(folder: Path, sink_port: int, port: int) -> Iterator[None]:
+def tls_in_front(folder: Path, sink: Sink, port: int) -> Iterator[None]:
     """A stunnel that offers STARTTLS on `port` and hands on to the sink."""
     program = shutil.which("stunnel4") or shutil.which("stunnel")
     if program is None:
@@ -96,7 +96,7 @@ def tls_in_front(folder: Path, sink_port: int, port: int) -> Iterator[None]:
         check=True,
         capture_output=True,
     )
-    (folder / "stunnel.conf").write_text(STUNNEL.format(port=port, sink=sink_port, folder=folder), encoding="ascii")
+    (folder / "stunnel.conf").write_text(STUNNEL.format(port=port, sink=sink.port, folder=folder), encoding="ascii")
     with (folder / "stunnel.log").open("ab") as log:
         process = subprocess.Popen(
             [program, str(folder / "stunnel.conf")], stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -104,6 +104,7 @@ def tls_in_front(folder: Path, sink_port: int, port: int) -> Iterator[None]:
     try:
         if not greets(port, process):
             raise RelayFailure(f"stunnel does not answer on port {port}; log: {folder / 'stunnel.log'}")
+        sink.count_too(process.pid)
         yield
     finally:
         process.terminate()
@@ -179,7 +180,7 @@ def tls(stack: contextlib.ExitStack, options: argparse.Namespace, ground: Ground
     sink = Sink(options.state, ground.sink_port)
     stack.callback(sink.close)
     port = ground.relay_port + 4
-    stack.enter_context(tls_in_front(options.state / "stunnel", sink.port, port))
+    stack.enter_context(tls_in_front(options.state / "stunnel", sink, port))
     return sink, available([AngariumTls(ground, port), PostfixTls(ground, port)]), "rcpt@dst.example"
 
 

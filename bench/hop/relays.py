@@ -114,4 +114,8 @@ class PostfixTls(Postfix):
             ]
         )
 
-    services = Postfix.services | {"tlsproxy"}
+    def write_settings(self) -> None:
+        """Debian's master.cf has tlsproxy(8) as a comment only."""
+        super().write_settings()
+        with (self.state / "master.cf").open("a", encoding="ascii") as file:
+            file.write("tlsproxy unix - - n - 0 tlsproxy\n")
