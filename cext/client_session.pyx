@@ -65,6 +65,7 @@ cdef enum:
     RECEIVE_OCTETS = 1 << 16
     ONE_WRITE_OCTETS = 1 << 16   # content up to this size is copied into one write with what surrounds it
     LONGEST_TEXT = 1000          # octets of a reply's text that are kept
+    ONCE_SHARE = 8               # one in so many idle connections may be one that has carried one message only
     MOST_TRANSFERS = 3           # connections that may lose a delivery before it counts as an attempt
 
 cdef const char *HEX = b"0123456789ABCDEF"
@@ -132,7 +133,7 @@ cdef class Egress:
     def __init__(self, Counters counters, *, double mail_timeout_s=300, double rcpt_timeout_s=300,
                  double data_timeout_s=120,
                  double block_timeout_s=180, double final_timeout_s=600, double idle_s=30, double lifetime_s=600,
-                 uint64_t chunk_octets=1 << 16, uint32_t idle_limit=1000):
+                 uint64_t chunk_octets=1 << 16, uint32_t idle_limit=4000):
         self.counters = counters
         self.mail_timeout_s = mail_timeout_s
         self.rcpt_timeout_s = rcpt_timeout_s
@@ -303,19 +304,25 @@ cdef class ClientSession(Carrier):
                 return 0
             if self._quitting:
                 return self._quit()
-        if self.egress.idle >= (self.egress.idle_limit if self.transactions > 1 else self.egress.idle_limit // 2):
+        once = self.transactions <= 1
+        if self.egress.idle >= self.egress.idle_limit or (
+            once and self.egress.idle_once >= self.egress.idle_limit // ONCE_SHARE
+        ):
             return self._quit()  # a tail of hosts that get one message each must not hold a connection each
         self._expecting = PHASE_IDLE
         self._deadline = monotonic() + self.egress.idle_s
         self.queue.idle.append(self)
         self._idle = True
+        self._idle_once = once
         self.egress.idle += 1
+        self.egress.idle_once += once
         return 0
 
     cdef int _end_idling(self) except -1:
         if self._idle:
             self._idle = False
             self.egress.idle -= 1
+            self.egress.idle_once -= self._idle_once
         return 0
 
     cdef bint _fits(self, Delivery delivery) except -1:

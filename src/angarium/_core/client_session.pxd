@@ -45,7 +45,8 @@ cdef class Egress:
     cdef ClientSession _first
     cdef readonly uint32_t sessions
     cdef readonly uint32_t idle              # of them wait for work
-    cdef public uint32_t idle_limit          # more than that do not wait; what was used once only, not more than half
+    cdef readonly uint32_t idle_once         # of these have carried one message only
+    cdef public uint32_t idle_limit          # more than that do not wait; of those used once, a share of it
     cdef public double mail_timeout_s        # RFC 5321 §4.5.3.2, each
     cdef public double rcpt_timeout_s
     cdef public double data_timeout_s
@@ -73,6 +74,7 @@ cdef class ClientSession(Carrier):
     cdef readonly bint closed
     cdef bint _linked
     cdef bint _idle                          # it is counted in Egress.idle
+    cdef bint _idle_once                     # and in Egress.idle_once
     cdef set _domains                        # None, or those used so far
     cdef double _born
     cdef double _deadline

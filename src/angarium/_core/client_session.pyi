@@ -62,11 +62,11 @@ class Egress:
         idle_s: float = 30,
         lifetime_s: float = 600,
         chunk_octets: int = ...,
-        idle_limit: int = 1000,
+        idle_limit: int = 4000,
     ) -> None:
         """The timeouts of RFC 5321 §4.5.3.2. chunk_octets: largest message that goes with BDAT; 0: none does.
 
-        idle_limit: connections that may wait for work at one time; those that carried one message only, half of them.
+        idle_limit: connections that may wait for work at one time; those that carried one message only, an eighth.
         """
     @property
     def counters(self) -> Counters: ...
@@ -75,6 +75,9 @@ class Egress:
     @property
     def idle(self) -> int:
         """Sessions that wait for work."""
+    @property
+    def idle_once(self) -> int:
+        """Those of them that have carried one message only."""
     def sweep(self) -> None:
         """End what has been silent for too long; close what was idle for idle_s. Call it about once a second."""
     def quit_idle(self) -> None:

@@ -1,10 +1,12 @@
 """The client sessions of one worker, a group for each set of timeouts that routes ask for.
 
 Timeouts and the time that an idle connection is kept belong to a compiled Egress, which its sessions share; routes that
-ask for the same share one. Bounds: one for each distinct set, so no more than there are routes, and one."""
+ask for the same share one. Bounds: one for each distinct set, so no more than there are routes, and one; connections
+that wait for mail, in each."""
 
 from __future__ import annotations
 
+import resource
 from typing import TYPE_CHECKING
 
 from angarium._core.client_session import Egress
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Egresses"]
 
 CHUNK_OCTETS = 1 << 16  # messages up to this size go by BDAT where it is offered
+MOST_IDLE = 4000
+IDLE_SHARE = 4  # and no more than one in so many of the descriptors that the process may have
 
 
 class Egresses:
@@ -43,6 +47,7 @@ class Egresses:
                 idle_s=terms.idle_s,
                 lifetime_s=self._delivery.lifetime_s,
                 chunk_octets=CHUNK_OCTETS if self._delivery.bdat == "auto" else 0,
+                idle_limit=_most_idle(),
             )
         return egress
 
@@ -60,3 +65,9 @@ class Egresses:
         """Close every connection that carries nothing."""
         for egress in self._egresses.values():
             egress.quit_idle()
+
+
+def _most_idle() -> int:
+    """Connections that may wait for mail."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_IDLE if descriptors == resource.RLIM_INFINITY else min(MOST_IDLE, descriptors // IDLE_SHARE)
