@@ -69,7 +69,7 @@ class Sizes:
 class Place:
     """Addresses and ports."""
 
-    host: str = "127.0.0.25"  # of every mail host, at port 25
+    hosts: tuple[str, ...] = tuple(f"127.0.0.{last}" for last in range(32, 64))  # of the mail hosts in turn, at port 25
     resolver: str = "127.53.0.1"
     resolver_port: int = 53
     authority_port: int = 5353
@@ -86,23 +86,27 @@ def measure(relay: Relay, names: Names, sizes: Sizes, place: Place) -> dict[str,
         "fdatasync_per_s": sync_rates(relay.ground.spool.folder, PROBE_SYNCS)["recycled_file"],
         "disturbed": False,
     }
-    with running(relay), contextlib.closing(Sink(relay.ground.state, SMTP_PORT, host=place.host)) as sink:
+    with running(relay), contextlib.ExitStack() as stack:
+        # several, since smtp-sink looks at the timers of all its sessions at each step of one
+        sinks = [Sink(relay.ground.state, SMTP_PORT, host=host) for host in place.hosts]
+        for sink in sinks:
+            stack.callback(sink.close)
         group = relay.ground.group
         wait_until_settled(group)
         before, sampler = group.cpu(), MemorySampler(group)
         sampler.start()
         try:
-            result = transport(relay, sink, sizes)
+            result = transport(relay, sinks, sizes)
         finally:
             sampler.finish()
         result["cpu_us"] = (group.cpu() - before).total_s / max(1, result["arrived"]) * 1e6
-        result |= {**machine, "peak_pss_octets": sampler.peak_pss, "sessions": sink.sessions()}
+        result |= {**machine, "peak_pss_octets": sampler.peak_pss, "sessions": sum(sink.sessions() for sink in sinks)}
         if not relay.wait_until_empty():
             relay.purge()
     return result
 
 
-def transport(relay: Relay, sink: Sink, sizes: Sizes) -> dict[str, Any]:
+def transport(relay: Relay, sinks: list[Sink], sizes: Sizes) -> dict[str, Any]:
     """Send all of it, and wait for all of it."""
     plan = Plan(
         relay.port, sizes.domains, domains=sizes.domains, zone=ZONE, octets=sizes.octets, sessions=sizes.sessions
@@ -121,7 +125,7 @@ def transport(relay: Relay, sink: Sink, sizes: Sizes) -> dict[str, Any]:
     count = 0
     while count < sizes.domains:
         time.sleep(LOOK_S)
-        seen, at = sink.messages(), time.monotonic()
+        seen, at = sum(sink.messages() for sink in sinks), time.monotonic()
         if seen > count:
             count, last_at = seen, at
         if at - last_at > STALL_S or at - start > sizes.limit_s:
@@ -185,7 +189,7 @@ def make_names(folder: Path, sizes: Sizes, place: Place) -> Names:
         folder,
         domains=sizes.domains,
         hosts=sizes.hosts or sizes.domains,
-        host_address=place.host,
+        host_addresses=place.hosts,
         address=place.resolver,
         port=place.resolver_port,
         authority=place.authority_port,

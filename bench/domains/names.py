@@ -1,7 +1,7 @@
 """The DNS of the bench: an authoritative nsd with the zone, and an unbound in front of it, which both relays ask.
 
 `d0.tail.test` to `dN.tail.test` have one MX record each, to `mxM.tail.test`, M = the domain's number modulo `hosts`,
-and these are all at one address. unbound listens where it is told: Postfix can only ask port 53. `fresh()` gives the
+and these are at the addresses given, in turn. unbound listens where it is told: Postfix can only ask port 53. `fresh()` gives the
 next relay an empty cache. Only processes that were started here are ended.
 
 Fails: RelayFailure, with the end of the log, when one of them does not answer.
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from bench.load.relays import RelayFailure
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 ZONE = "tail.test"
@@ -79,7 +80,15 @@ class Names:
     """Both servers."""
 
     def __init__(
-        self, folder: Path, *, domains: int, hosts: int, host_address: str, address: str, port: int, authority: int
+        self,
+        folder: Path,
+        *,
+        domains: int,
+        hosts: int,
+        host_addresses: Sequence[str],
+        address: str,
+        port: int,
+        authority: int,
     ) -> None:
         for program in ("nsd", "unbound"):
             if shutil.which(program, path=PATH) is None:
@@ -95,9 +104,11 @@ class Names:
         (folder / "unbound.conf").write_text(UNBOUND.format(**names))
         with (folder / "zone").open("w", encoding="ascii") as zone:
             zone.write(f"$ORIGIN {ZONE}.\n$TTL 86400\n@ IN SOA ns hostmaster 1 7200 900 1209600 300\n@ IN NS ns\n")
-            zone.write(f"ns IN A 127.0.0.1\nanswers IN A {host_address}\n")
+            zone.write(f"ns IN A 127.0.0.1\nanswers IN A {host_addresses[0]}\n")
             zone.writelines(f"d{number} IN MX 10 mx{number % hosts}\n" for number in range(domains))
-            zone.writelines(f"mx{number} IN A {host_address}\n" for number in range(hosts))
+            zone.writelines(
+                f"mx{number} IN A {host_addresses[number % len(host_addresses)]}\n" for number in range(hosts)
+            )
 
     def start(self) -> None:
         """Begin to serve."""

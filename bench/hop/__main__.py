@@ -166,7 +166,7 @@ def policy(stack: contextlib.ExitStack, options: argparse.Namespace, ground: Gro
         options.state / "names",
         domains=1,
         hosts=1,
-        host_address=HOST,
+        host_addresses=(HOST,),
         address=RESOLVER,
         port=RESOLVER_PORT,
         authority=ground.relay_port + 3,

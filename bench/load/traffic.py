@@ -80,7 +80,7 @@ class Sink:
         self.port = port
         if answers(port, 0, host=host):
             raise MissingTool(f"something answers on {host}:{port} already: a sandbox, another bench?")
-        self.counters = (memory if memory.is_dir() else state) / f"angarium-bench-{os.getpid()}-{port}.counters"
+        self.counters = (memory if memory.is_dir() else state) / f"angarium-bench-{os.getpid()}-{host}-{port}.counters"
         self._file = os.open(self.counters, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         identity = ["-u", "nobody"] if os.geteuid() == 0 else []
         self._process = subprocess.Popen(

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, is_dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
@@ -29,6 +30,7 @@ from angarium.delivery.lookup_protocol import (
     TLSA,
     TXT,
     Frames,
+    FrameWriter,
     Kind,
     Perishable,
     Reply,
@@ -39,8 +41,10 @@ from angarium.delivery.mail_host import MailHosts, ResolutionFailure, TextRecord
 from angarium.delivery.short_path import short_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from random import Random
+
+    from angarium.delivery.lookup_protocol import Failure
 
 __all__ = ["LookupClient"]
 
@@ -63,9 +67,26 @@ R = TypeVar("R", bound=Perishable)
 
 @dataclass(slots=True)
 class _Waiting:
+    """A request that has no reply yet: `ended` takes the reply, or why there is none."""
+
     octets: bytes
     until: float
-    reply: asyncio.Future[Reply]
+    ended: Callable[[Reply | ResolutionFailure], None]
+
+
+class _Question:
+    """What is being asked, and everybody who waits for the answer.
+
+    Each has a future of his own: one who is cancelled does not take the answer away from the others.
+    """
+
+    __slots__ = ("cached", "key", "result", "waiters")
+
+    def __init__(self, key: tuple[str, Any], result: Any, cached: Any) -> None:
+        self.key = key
+        self.result = result  # its type
+        self.cached = cached
+        self.waiters: list[asyncio.Future[Any]] = []
 
 
 class LookupClient:
@@ -91,7 +112,7 @@ class LookupClient:
         self._away_s = away_s
         self._on_change = on_change
         self._cache: Cache[tuple[str, Any], Any] = Cache(ENTRIES)
-        self._under_way: dict[tuple[str, Any], asyncio.Task[Any]] = {}
+        self._under_way: dict[tuple[str, Any], _Question] = {}
         self._waiting: dict[int, _Waiting] = {}
         self._number = GREETING
         self._connection: _Connection | None = None
@@ -105,6 +126,8 @@ class LookupClient:
     async def mail_hosts(self, domain: str) -> MailHosts:
         """The hosts that take mail for domain, as Resolver.mail_hosts."""
         found = await self.ask(MAIL_HOSTS, domain)
+        if len(found.hosts) == 1:
+            return found
         hosts = list(found.hosts)
         self._random.shuffle(hosts)
         hosts.sort(key=lambda host: host.preference)
@@ -133,76 +156,86 @@ class LookupClient:
         if cached is not None and cached.expires > self._monotonic():
             self._cache.use(key)
             return cast("R", cached)
-        task = self._under_way.get(key)
-        if task is None:
+        question = self._under_way.get(key)
+        if question is None:
             if len(self._under_way) >= QUESTIONS and cached is None:
                 raise ResolutionFailure(False, 451, (4, 4, 3), "too many look-ups under way")
-            task = asyncio.get_running_loop().create_task(self._fetch(kind, argument, cached))
-            self._under_way[key] = task
-            task.add_done_callback(lambda _: self._under_way.pop(key, None))
-        # one who is cancelled must not take the answer away from the others
-        return cast("R", await asyncio.shield(task))
+            question = _Question(key, kind.result, cached)
+            self._send(kind.name, argument, partial(self._answered, question))
+            self._under_way[key] = question
+        waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        question.waiters.append(waiter)
+        return cast("R", await waiter)
 
     async def close(self) -> None:
         """Give up what is under way; whoever waits for it is cancelled."""
         self._closed = True
-        tasks: list[asyncio.Task[Any]] = [*self._under_way.values()]
+        for question in self._under_way.values():
+            for waiter in question.waiters:
+                waiter.cancel()
+        self._under_way.clear()
+        self._waiting.clear()
         if self._connecting is not None:
-            tasks.append(self._connecting)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
         if self._look is not None:
             self._look.cancel()
         if self._connection is not None:
             self._connection.end()
 
-    async def _fetch(self, kind: Kind[A, R], argument: A, cached: R | None) -> R:
+    def _answered(self, question: _Question, reply: Reply | ResolutionFailure) -> None:
+        """Give everybody the answer, or why there is none."""
+        self._under_way.pop(question.key, None)
         try:
-            reply = await self._exchange(kind.name, argument)
-            if reply.failure is not None:
-                raise reply.failure.raised()
-        except ResolutionFailure as failure:
-            if failure.permanent or cached is None or not is_dataclass(cached):
-                raise
-            now = self._monotonic()
-            if now >= cached.expires + STALE_S:
-                raise
-            self.stale_answers += 1
-            return cast("R", _until(cached, now + STALE_TTL_S))
-        result = msgspec.msgpack.decode(reply.result, type=kind.result)
-        if result.expires > self._monotonic():
-            self._cache.put((kind.name, argument), result)
-        return result
+            answer = self._answer_of(question, reply)
+        except (ResolutionFailure, msgspec.MsgspecError) as failure:
+            for waiter in question.waiters:
+                if not waiter.done():
+                    waiter.set_exception(failure)
+            return
+        for waiter in question.waiters:
+            if not waiter.done():
+                waiter.set_result(answer)
+
+    def _answer_of(self, question: _Question, reply: Reply | ResolutionFailure) -> Any:
+        if isinstance(reply, Reply) and reply.failure is None:
+            result = msgspec.msgpack.decode(reply.result, type=question.result)
+            if result.expires > self._monotonic():
+                self._cache.put(question.key, result)
+            return result
+        failure = reply if isinstance(reply, ResolutionFailure) else cast("Failure", reply.failure).raised()
+        cached = question.cached
+        if failure.permanent or cached is None or not is_dataclass(cached):
+            raise failure
+        now = self._monotonic()
+        if now >= question.cached.expires + STALE_S:
+            raise failure
+        self.stale_answers += 1
+        return _until(cached, now + STALE_TTL_S)
 
     # ------------------------------------------------------------------ the connection
 
-    async def _exchange(self, kind: str, argument: object) -> Reply:
+    def _send(self, kind: str, argument: object, ended: Callable[[Reply | ResolutionFailure], None]) -> None:
+        """Ask; `ended` is called once, later."""
         loop = asyncio.get_running_loop()
         if self._connection is None:
             if self._is_away:
-                raise _away()
+                loop.call_soon(ended, _away())
+                return
             if self._connecting is None:
                 self._connecting = loop.create_task(self._connect())
         self._number += 1
-        number = self._number
-        octets = frame(Request(number, kind, msgspec.Raw(msgspec.msgpack.encode(argument))))
-        waiting = self._waiting[number] = _Waiting(octets, loop.time() + ANSWER_S, loop.create_future())
+        octets = frame(Request(self._number, kind, msgspec.Raw(msgspec.msgpack.encode(argument))))
+        self._waiting[self._number] = _Waiting(octets, loop.time() + ANSWER_S, ended)
         if self._look is None:
             self._look = loop.call_later(LOOK_S, self._end_late_ones, loop)
         if self._connection is not None:
             self._connection.send(octets)
-        try:
-            return await waiting.reply
-        finally:
-            del self._waiting[number]
 
     def _end_late_ones(self, loop: asyncio.AbstractEventLoop) -> None:
         """One timer for all requests."""
         now = loop.time()
-        for waiting in self._waiting.values():
-            if waiting.until <= now:
-                _fail(waiting)
+        self._fail([number for number, waiting in self._waiting.items() if waiting.until <= now])
         self._look = loop.call_later(LOOK_S, self._end_late_ones, loop) if self._waiting else None
 
     async def _connect(self) -> None:
@@ -245,14 +278,17 @@ class LookupClient:
     def _give_up(self) -> None:
         self._is_away = True
         self._on_change(True)
-        for waiting in self._waiting.values():
-            _fail(waiting)
+        self._fail(list(self._waiting))
+
+    def _fail(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self._waiting.pop(number).ended(_away())
 
     def on_reply(self, reply: Reply) -> None:
         """A reply has come in."""
-        waiting = self._waiting.get(reply.number)
-        if waiting is not None and not waiting.reply.done():
-            waiting.reply.set_result(reply)
+        waiting = self._waiting.pop(reply.number, None)
+        if waiting is not None:
+            waiting.ended(reply)
 
     def on_lost(self, connection: _Connection) -> None:
         """A connection has ended: another one, if something waits for it."""
@@ -270,9 +306,11 @@ class _Connection(asyncio.Protocol):
         self._client = client
         self._frames = Frames(Reply)
         self._transport: asyncio.Transport
+        self._writer: FrameWriter
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are of no class of asyncio's
+        self._writer = FrameWriter(self._transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
@@ -292,7 +330,7 @@ class _Connection(asyncio.Protocol):
 
     def send(self, octets: bytes) -> None:
         """One request."""
-        self._transport.write(octets)
+        self._writer.send(octets)
 
     def end(self) -> None:
         """Close it."""
@@ -301,11 +339,6 @@ class _Connection(asyncio.Protocol):
 
 def _until(answer: Any, expires: float) -> Any:
     return replace(answer, expires=expires)
-
-
-def _fail(waiting: _Waiting) -> None:
-    if not waiting.reply.done():
-        waiting.reply.set_exception(_away())
 
 
 def _away() -> ResolutionFailure:

@@ -10,6 +10,7 @@ use then. Bounds: LONGEST_FRAME_OCTETS."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass
 from datetime import date  # noqa: TC003  # msgspec reads the types
@@ -38,6 +39,7 @@ __all__ = [
     "TOKEN",
     "TXT",
     "Failure",
+    "FrameWriter",
     "Frames",
     "Gathered",
     "GatheredReports",
@@ -178,17 +180,37 @@ def frame(message: Request | Reply) -> bytes:
     return len(octets).to_bytes(LENGTH_OCTETS, "big") + octets
 
 
+class FrameWriter:
+    """Writes messages: what is said in one turn of the loop leaves in one piece."""
+
+    def __init__(self, transport: asyncio.WriteTransport) -> None:
+        self._transport = transport
+        self._frames: list[bytes] = []
+
+    def send(self, octets: bytes) -> None:
+        """One message, as `frame` made it; a transport that is closed takes no more, without a word."""
+        if not self._frames:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._frames.append(octets)
+
+    def flush(self) -> None:
+        """Write what has been said."""
+        octets = b"".join(self._frames)
+        self._frames.clear()
+        if octets and not self._transport.is_closing():
+            self._transport.write(octets)
+
+
 class Frames:
     """Cuts what comes in into messages."""
 
     def __init__(self, kind: type[Any]) -> None:
         self._decoder = msgspec.msgpack.Decoder(kind)
-        self._octets = bytearray()
+        self._rest = b""
 
     def feed(self, octets: bytes) -> Iterator[Any]:
         """Every message that is whole by now."""
-        gathered = self._octets
-        gathered += octets
+        gathered = self._rest + octets if self._rest else octets
         begin = 0
         while len(gathered) - begin >= LENGTH_OCTETS:
             length = int.from_bytes(gathered[begin : begin + LENGTH_OCTETS], "big")
@@ -197,7 +219,6 @@ class Frames:
             end = begin + LENGTH_OCTETS + length
             if len(gathered) < end:
                 break
-            message = bytes(gathered[begin + LENGTH_OCTETS : end])
+            yield self._decoder.decode(gathered[begin + LENGTH_OCTETS : end])
             begin = end
-            yield self._decoder.decode(message)
-        del gathered[:begin]
+        self._rest = gathered[begin:]

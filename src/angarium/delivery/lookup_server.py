@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
-from angarium.delivery.lookup_protocol import GREETING, Failure, Frames, Kind, Reply, Request, frame
+from angarium.delivery.lookup_protocol import GREETING, Failure, Frames, FrameWriter, Kind, Reply, Request, frame
 from angarium.delivery.mail_host import ResolutionFailure
 
 if TYPE_CHECKING:
@@ -94,11 +94,13 @@ class _Connection(asyncio.Protocol):
         self._connections = connections
         self._frames = Frames(Request)
         self._transport: asyncio.Transport
+        self._writer: FrameWriter
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are of no class of asyncio's
+        self._writer = FrameWriter(self._transport)
         self._connections.add(self)
-        self._transport.write(frame(Reply(GREETING)))
+        self._writer.send(frame(Reply(GREETING)))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
@@ -123,19 +125,18 @@ class _Connection(asyncio.Protocol):
         """Close it; what is under way is given up."""
         for task in self.tasks:
             task.cancel()
+        self._writer.flush()
         self._transport.close()
 
     def _take(self, request: Request) -> None:
         if self.closing:
             return  # the worker asks the successor
         if len(self.tasks) >= MOST_UNDER_WAY:
-            self._transport.write(frame(Reply(request.number, failure=BUSY)))
+            self._writer.send(frame(Reply(request.number, failure=BUSY)))
             return
         task = asyncio.get_running_loop().create_task(self._serve(request))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
     async def _serve(self, request: Request) -> None:
-        reply = await self._server.reply_to(request)
-        if not self._transport.is_closing():
-            self._transport.write(frame(reply))
+        self._writer.send(frame(await self._server.reply_to(request)))

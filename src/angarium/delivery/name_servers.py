@@ -42,6 +42,7 @@ LIFE_S = 60.0
 LOOK_S = 0.05  # how often is looked whether an answer is late
 JITTER = (0.8, 1.2)
 MOST_READ = 64  # datagrams in one go
+CHANCES = 1024
 EDNS_PAYLOAD_OCTETS = 1232  # no fragments on any usual path; what is longer comes over TCP
 LONGEST_DATAGRAM = 65535
 HEADER_OCTETS = 12
@@ -169,7 +170,7 @@ class NameServers:
 
     def _socket(self, server: tuple[str, int], loop: asyncio.AbstractEventLoop) -> _Socket:
         sockets = self._sockets.setdefault(server, [None] * SOCKETS)
-        place = secrets.randbelow(SOCKETS)
+        place = _CHANCE.number() % SOCKETS
         used = sockets[place]
         if used is None or used.closed or used.sent >= MOST_QUERIES or loop.time() > used.until:
             if used is not None:
@@ -195,6 +196,23 @@ class NameServers:
         return response if response[:2] == number and _answers(response, question) else None
 
 
+class _Chance:
+    """Numbers of sixteen bits that nobody can guess, from the system, many at a time."""
+
+    def __init__(self) -> None:
+        self._numbers: list[int] = []
+
+    def number(self) -> int:
+        """The next one."""
+        if not self._numbers:
+            self._numbers = list(struct.unpack(f"{CHANCES}H", secrets.token_bytes(2 * CHANCES)))
+        return self._numbers.pop()
+
+
+_CHANCE = _Chance()
+_DATAGRAM = memoryview(bytearray(LONGEST_DATAGRAM))  # one is read at a time
+
+
 class _Socket:
     """One UDP socket that is connected to one server, and the queries that wait on it, by id."""
 
@@ -216,7 +234,7 @@ class _Socket:
 
     def free_number(self) -> int:
         """An id that no query on this socket has."""
-        while (number := secrets.randbits(16)) in self.waiting:
+        while (number := _CHANCE.number()) in self.waiting:
             pass
         return number
 
@@ -251,14 +269,15 @@ class _Socket:
             _give_up(waiting.answer)
 
     def _read(self) -> None:
-        for _ in range(MOST_READ):
+        for _ in range(min(MOST_READ, max(1, len(self.waiting)))):
             try:
-                response = self._socket.recv(LONGEST_DATAGRAM)
+                length = self._socket.recv_into(_DATAGRAM)
             except BlockingIOError:
                 return
             except OSError:  # nobody listens there; the kernel does not say whose query it was
                 self._fail()
                 return
+            response = bytes(_DATAGRAM[:length])
             waiting = self.waiting.get(int.from_bytes(response[:2], "big"))
             if waiting is not None and not waiting.answer.done() and _answers(response, waiting.question):
                 waiting.answer.set_result(response)

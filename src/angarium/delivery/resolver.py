@@ -437,8 +437,12 @@ class Resolver:
             done, _ = await asyncio.wait((task,), timeout=self._limits.stale_after_s)
             if not done:
                 return self._fall_back(stale)
-        # one who is cancelled must not take the answer away from the others
-        return await asyncio.shield(task)
+        if task.done():
+            return task.result()
+        # one who is cancelled must not take the answer away from the others; asyncio.shield costs three times as much
+        waiter: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        task.add_done_callback(partial(_pass_on, waiter))
+        return await waiter
 
     def _forget(self, key: tuple[str, Type], _: asyncio.Task[_Answer]) -> None:
         del self._under_way[key]
@@ -470,6 +474,8 @@ class Resolver:
             answer = await self._servers.ask(asked, rdtype, partial(self._read, name=asked, rdtype=rdtype))
             if answer is None:
                 return None
+            if asked == name and not answer.open_end:
+                return answer
             secure = secure and answer.secure
             expires = min(expires, answer.expires)
             if not answer.open_end:
@@ -514,6 +520,17 @@ class Resolver:
             secure,
             canonical,
         )
+
+
+def _pass_on(waiter: asyncio.Future[_Answer], task: asyncio.Task[_Answer]) -> None:
+    if waiter.done():
+        return
+    if task.cancelled():
+        waiter.cancel()
+    elif (failure := task.exception()) is not None:
+        waiter.set_exception(failure)
+    else:
+        waiter.set_result(task.result())
 
 
 def families_of_machine(preference: AddressFamily = "ipv6-first") -> tuple[Family, ...]:
