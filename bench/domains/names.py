@@ -1,8 +1,8 @@
 """The DNS of the bench: an authoritative nsd with the zone, and an unbound in front of it, which both relays ask.
 
 `d0.tail.test` to `dN.tail.test` have one MX record each, to `mxM.tail.test`, M = the domain's number modulo `hosts`,
-and these are at the addresses given, in turn. unbound listens where it is told: Postfix can only ask port 53. `fresh()` gives the
-next relay an empty cache. Only processes that were started here are ended.
+and these are at the addresses given, in turn. unbound listens where it is told: Postfix can only ask port 53.
+`fresh()` gives the next relay an empty cache. Only processes that were started here are ended.
 
 Fails: RelayFailure, with the end of the log, when one of them does not answer.
 """

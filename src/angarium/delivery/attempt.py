@@ -11,8 +11,6 @@ does mail that is larger than its route takes (5.3.4), without a connection."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,6 +20,7 @@ from angarium._core.dispatch import ReadyQueue
 from angarium.config.next_hop import SESSION_KINDS
 from angarium.delivery.handoff import HandOffs, per_recipient
 from angarium.delivery.login import Login
+from angarium.delivery.lookup_protocol import MAIL_HOSTS
 from angarium.delivery.mail_host import ResolutionFailure
 from angarium.delivery.route import MailCircumstances
 from angarium.delivery.target import Host, HostShare, SessionTerms, Target
@@ -29,7 +28,7 @@ from angarium.delivery.tls_policy import OWN_POLICY, TlsPolicies, for_domain, fo
 from angarium.mail.address import ascii_domain, split_mailbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from angarium._core.dispatch import Delivery, Dispatcher
     from angarium._core.record import Message
@@ -44,8 +43,6 @@ if TYPE_CHECKING:
     from angarium.delivery.route import RouteMatch, RouteTable
     from angarium.delivery.target import TlsPolicy
 
-log = logging.getLogger(__name__)
-
 MX = b"mx"
 SMTP_PORT = 25
 RESOLVE_FIRST_S = 2.0  # a domain whose names cannot be had is asked for again after that, doubling up to
@@ -53,7 +50,7 @@ RESOLVE_LONGEST_S = 300.0
 TRANSIENT = 4  # first digit of a reply that may change
 MOST_LOOKING_UP = 2000  # messages that wait for names, of the whole node; mail to new names beyond that comes again
 LEAST_LOOKING_UP = 100  # of one worker
-CROWDED_S = 2.0
+CROWDED_S = 0.5
 MOST_SITES = 100_000  # ready queues by MX that are kept; idle ones go first
 
 
@@ -111,7 +108,7 @@ class Router:
         ]
         self._fixed: dict[tuple[Way, TlsPolicy], ReadyQueue] = {}
         self._sites: dict[tuple[Way, TlsPolicy, str], ReadyQueue] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
         self._looking_up = 0
         self._most_looking_up = max(LEAST_LOOKING_UP, MOST_LOOKING_UP // workers)
         self._crowded = ReadyQueue(dispatcher, MX, b"")  # what is sent there comes back after a while
@@ -291,24 +288,32 @@ class Router:
 
     def _look_up(self, way: Way, tls: TlsPolicy, name: str, by_domain: bool, delivery: Delivery) -> None:
         self._looking_up += 1
-        self._start(self._resolve(way, tls, name, by_domain, delivery))
+        self._lookup.ask_then(MAIL_HOSTS, name, partial(self._go_on, way, tls, name, by_domain, delivery))
 
-    async def _resolve(self, way: Way, tls: TlsPolicy, name: str, by_domain: bool, delivery: Delivery) -> None:
-        try:
-            try:
-                hosts = await self._lookup.mail_hosts(name)
-            finally:
-                self._looking_up -= 1
-        except ResolutionFailure as failure:
-            text = failure.text.encode("utf-8", "replace")
-            if failure.code // 100 == TRANSIENT and by_domain:
+    def _go_on(
+        self,
+        way: Way,
+        tls: TlsPolicy,
+        name: str,
+        by_domain: bool,
+        delivery: Delivery,
+        hosts: MailHosts | ResolutionFailure,
+    ) -> None:
+        """The hosts of a domain are known, or why they are not."""
+        self._looking_up -= 1
+        if self._closed:
+            return
+        if isinstance(hosts, ResolutionFailure):
+            text = hosts.text.encode("utf-8", "replace")
+            if hosts.code // 100 == TRANSIENT and by_domain:
                 # one look-up per interval, not one per message
                 failures = self._dispatcher.failures_of(delivery.message)
                 self._dispatcher.leave_alone(
                     delivery.message, min(RESOLVE_FIRST_S * 2.0**failures, RESOLVE_LONGEST_S), text
                 )
-            self._settle_all(delivery, failure.code, failure.enhanced, text)
+            self._settle_all(delivery, hosts.code, hosts.enhanced, text)
             return
+        hosts = self._lookup.in_any_order(hosts)
         tls = for_domain(tls, name, hosts.mta_sts)
         if tls.requiretls and not (hosts.secure or tls.mx or tls.name or tls.level == "fingerprint"):
             # RFC 8689 §4.2.1: whoever can forge the answer could name a host with a certificate of his own, where the
@@ -322,15 +327,9 @@ class Router:
         self._dispatcher.redirect(delivery, queue)
 
     def _site_target(self, route: Route, tls: TlsPolicy, hosts: MailHosts) -> Target:
-        known = tuple(
-            Host(host.name, address, SMTP_PORT, host.tlsa, host.tlsa_base)
-            for host in hosts.hosts
-            for address in host.addresses
-        )
-        return Target(known, tls=tls, by_mx=True, terms=self._terms_of(route))
+        return Target(_at_addresses(hosts), tls=tls, by_mx=True, terms=self._terms_of(route), found=hosts.hosts)
 
     def _site_queue(self, way: Way, tls: TlsPolicy, hosts: MailHosts) -> ReadyQueue:
-        target = self._site_target(way.route, tls, hosts)
         queue = self._sites.get((way, tls, hosts.site))
         if queue is None:
             if len(self._sites) >= MOST_SITES:
@@ -339,13 +338,14 @@ class Router:
                 self._dispatcher,
                 MX,
                 hosts.site.encode("ascii", "replace"),
-                target,
+                self._site_target(way.route, tls, hosts),
                 limit=self._limit_of(way.route),
                 connect=self._connector.connect,
             )
             queue.largest_octets = way.route.message_size_octets or 0
             self._sites[way, tls, hosts.site] = queue
-        queue.target.hosts = target.hosts
+        elif queue.target.found != hosts.hosts:  # thousands of domains may say the same
+            queue.target.hosts, queue.target.found = _at_addresses(hosts), hosts.hosts
         queue.expires = hosts.expires
         return queue
 
@@ -378,17 +378,18 @@ class Router:
         delivery.results = [(index, code, enhanced, text, Phase.PHASE_MAIL) for index in delivery.indices()]
         self._dispatcher.settle(delivery)
 
-    def _start(self, coroutine: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def close(self) -> None:
         """Give up look-ups and hand-offs under way; what waits for them stays queued."""
+        self._closed = True
         await self.hand_offs.close()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _at_addresses(hosts: MailHosts) -> tuple[Host, ...]:
+    return tuple(
+        Host(host.name, address, SMTP_PORT, host.tlsa, host.tlsa_base)
+        for host in hosts.hosts
+        for address in host.addresses
+    )
 
 
 def _names_of(route: Route) -> tuple[bytes, str]:

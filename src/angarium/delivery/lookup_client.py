@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from random import Random
 
-    from angarium.delivery.lookup_protocol import Failure
-
 __all__ = ["LookupClient"]
 
 log = logging.getLogger(__name__)
@@ -75,9 +73,9 @@ class _Waiting:
 
 
 class _Question:
-    """What is being asked, and everybody who waits for the answer.
+    """What is being asked, and everybody who is to be told the answer.
 
-    Each has a future of his own: one who is cancelled does not take the answer away from the others.
+    Each is told by himself: one who has gone away does not take it from the others.
     """
 
     __slots__ = ("cached", "key", "result", "waiters")
@@ -86,7 +84,7 @@ class _Question:
         self.key = key
         self.result = result  # its type
         self.cached = cached
-        self.waiters: list[asyncio.Future[Any]] = []
+        self.waiters: list[Callable[[Any], None]] = []
 
 
 class LookupClient:
@@ -125,7 +123,10 @@ class LookupClient:
 
     async def mail_hosts(self, domain: str) -> MailHosts:
         """The hosts that take mail for domain, as Resolver.mail_hosts."""
-        found = await self.ask(MAIL_HOSTS, domain)
+        return self.in_any_order(await self.ask(MAIL_HOSTS, domain))
+
+    def in_any_order(self, found: MailHosts) -> MailHosts:
+        """The answer to MAIL_HOSTS with hosts of equal preference in another order."""
         if len(found.hosts) == 1:
             return found
         hosts = list(found.hosts)
@@ -151,28 +152,49 @@ class LookupClient:
 
     async def ask(self, kind: Kind[A, R], argument: A) -> R:
         """The answer, from the cache while it holds. A dataclass may be used for longer when there is no other."""
-        key = (kind.name, argument)
-        cached = self._cache.peek(key)
-        if cached is not None and cached.expires > self._monotonic():
-            self._cache.use(key)
+        cached = self._fresh((kind.name, argument))
+        if cached is not None:
             return cast("R", cached)
+        waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.ask_then(kind, argument, partial(_settle, waiter))
+        return cast("R", await waiter)
+
+    def ask_then(self, kind: Kind[A, R], argument: A, tell: Callable[[R | ResolutionFailure], None]) -> None:
+        """`ask` without a task: `tell` is called once, later, with the answer or why there is none.
+
+        After `close` it is not called any more.
+        """
+        loop = asyncio.get_running_loop()
+        key = (kind.name, argument)
+        cached = self._fresh(key)
+        if cached is not None:
+            loop.call_soon(tell, cached)
+            return
         question = self._under_way.get(key)
         if question is None:
+            cached = self._cache.peek(key)
             if len(self._under_way) >= QUESTIONS and cached is None:
-                raise ResolutionFailure(False, 451, (4, 4, 3), "too many look-ups under way")
+                loop.call_soon(tell, ResolutionFailure(False, 451, (4, 4, 3), "too many look-ups under way"))
+                return
             question = _Question(key, kind.result, cached)
             self._send(kind.name, argument, partial(self._answered, question))
             self._under_way[key] = question
-        waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        question.waiters.append(waiter)
-        return cast("R", await waiter)
+        question.waiters.append(tell)
+
+    def _fresh(self, key: tuple[str, Any]) -> Any:
+        cached = self._cache.peek(key)
+        if cached is None or cached.expires <= self._monotonic():
+            return None
+        self._cache.use(key)
+        return cached
 
     async def close(self) -> None:
-        """Give up what is under way; whoever waits for it is cancelled."""
+        """Give up what is under way; whoever awaits it is cancelled."""
         self._closed = True
         for question in self._under_way.values():
-            for waiter in question.waiters:
-                waiter.cancel()
+            for tell in question.waiters:
+                if isinstance(tell, partial) and tell.func is _settle:
+                    tell.args[0].cancel()
         self._under_way.clear()
         self._waiting.clear()
         if self._connecting is not None:
@@ -184,32 +206,32 @@ class LookupClient:
             self._connection.end()
 
     def _answered(self, question: _Question, reply: Reply | ResolutionFailure) -> None:
-        """Give everybody the answer, or why there is none."""
+        """Tell everybody the answer, or why there is none."""
         self._under_way.pop(question.key, None)
-        try:
-            answer = self._answer_of(question, reply)
-        except (ResolutionFailure, msgspec.MsgspecError) as failure:
-            for waiter in question.waiters:
-                if not waiter.done():
-                    waiter.set_exception(failure)
-            return
-        for waiter in question.waiters:
-            if not waiter.done():
-                waiter.set_result(answer)
+        answer = self._answer_of(question, reply)
+        loop = asyncio.get_running_loop()
+        for tell in question.waiters:
+            loop.call_soon(tell, answer)
 
     def _answer_of(self, question: _Question, reply: Reply | ResolutionFailure) -> Any:
-        if isinstance(reply, Reply) and reply.failure is None:
-            result = msgspec.msgpack.decode(reply.result, type=question.result)
+        if isinstance(reply, ResolutionFailure):
+            failure = reply
+        elif reply.failure is not None:
+            failure = reply.failure.raised()
+        else:
+            try:
+                result = msgspec.msgpack.decode(reply.result, type=question.result)
+            except msgspec.MsgspecError as unreadable:
+                return ResolutionFailure(False, 451, (4, 3, 0), f"the lookup process says {unreadable}")
             if result.expires > self._monotonic():
                 self._cache.put(question.key, result)
             return result
-        failure = reply if isinstance(reply, ResolutionFailure) else cast("Failure", reply.failure).raised()
         cached = question.cached
         if failure.permanent or cached is None or not is_dataclass(cached):
-            raise failure
+            return failure
         now = self._monotonic()
         if now >= question.cached.expires + STALE_S:
-            raise failure
+            return failure
         self.stale_answers += 1
         return _until(cached, now + STALE_TTL_S)
 
@@ -335,6 +357,15 @@ class _Connection(asyncio.Protocol):
     def end(self) -> None:
         """Close it."""
         self._transport.close()
+
+
+def _settle(waiter: asyncio.Future[Any], answer: Any) -> None:
+    if waiter.done():
+        return
+    if isinstance(answer, ResolutionFailure):
+        waiter.set_exception(answer)
+    else:
+        waiter.set_result(answer)
 
 
 def _until(answer: Any, expires: float) -> Any:

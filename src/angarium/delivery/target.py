@@ -23,7 +23,7 @@ from angarium.delivery.dane import usable
 
 if TYPE_CHECKING:
     from angarium.delivery.login import Login
-    from angarium.delivery.mail_host import Tlsa
+    from angarium.delivery.mail_host import MailHost, Tlsa
     from angarium.delivery.mta_sts import Policy
 
 NOT_REQUIRED = "TLS-Required: No"  # the source of a policy for mail that asks for none (RFC 8689 §5)
@@ -93,6 +93,14 @@ class TlsPolicy:
     fingerprints: tuple[bytes, ...] = ()
     requiretls: bool = False
     sts: Policy | None = None
+    _hash: int = field(init=False, repr=False, compare=False)  # it is part of a key at each look-up
+
+    def __post_init__(self) -> None:
+        compared = (self.level, self.dane, self.mx, self.domain, self.name, self.ca, self.certificate, self.key)
+        object.__setattr__(self, "_hash", hash((compared, self.fingerprints, self.requiretls, self.sts)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def in_testing(self) -> bool:
@@ -147,7 +155,7 @@ class Target:
 
     They are tried as they stand, unless there are shares, one for each: then in an order of each connection's own.
     `recipients`: of one transaction at most; 0: no limit but the host's own. `known`: the hosts at each of their
-    addresses, as they were last connected to.
+    addresses, as they were last connected to. `found`: by MX, what the hosts were made of.
     """
 
     hosts: tuple[Host, ...]
@@ -159,3 +167,4 @@ class Target:
     login: Login | None = None
     recipients: int = 0
     known: tuple[Host, ...] = ()
+    found: tuple[MailHost, ...] = ()

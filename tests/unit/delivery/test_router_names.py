@@ -23,7 +23,7 @@ from angarium.delivery.route import RouteTable
 from angarium.delivery.tls_policy import TlsPolicies
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from angarium._core.dispatch import ReadyQueue
@@ -38,16 +38,32 @@ class Lookup:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.known: set[str] = set()
-        self.gate = asyncio.Event()
+        self.gate = False
+        self._waiting: list[tuple[Callable[[MailHosts], None], str]] = []
 
     def knows(self, domain: str) -> bool:
         return domain in self.known
 
-    async def mail_hosts(self, domain: str) -> MailHosts:
+    def ask_then(self, _: object, domain: str, tell: Callable[[MailHosts], None]) -> None:
         self.asked.append(domain)
-        if domain not in self.known:
-            await self.gate.wait()
-        return MailHosts(domain, (MailHost(f"mx.{domain}", ("192.0.2.1",)),), f"mx.{domain}", time.monotonic() + 60)
+        if domain in self.known or self.gate:
+            self._answer(tell, domain)
+        else:
+            self._waiting.append((tell, domain))
+
+    def in_any_order(self, hosts: MailHosts) -> MailHosts:
+        return hosts
+
+    def open(self) -> None:
+        """From now on everything has an answer."""
+        self.gate = True
+        for tell, domain in self._waiting:
+            self._answer(tell, domain)
+
+    def _answer(self, tell: Callable[[MailHosts], None], domain: str) -> None:
+        hosts = (MailHost(f"mx.{domain}", ("192.0.2.1",)),)
+        found = MailHosts(domain, hosts, f"mx.{domain}", time.monotonic() + 60)
+        asyncio.get_running_loop().call_soon(tell, found)
 
 
 class Connector:
@@ -137,14 +153,14 @@ async def test_beyond_the_limit_new_names_wait_in_the_queue_and_known_ones_pass(
     node.accept("known.test")
     await node.turn()
     assert node.connector.wanted == ["mx.known.test"], "a known name is never behind new ones"
-    node.lookup.gate.set()
+    node.lookup.open()
     await node.turn()
     assert sorted(node.connector.wanted[1:]) == sorted(f"mx.{domain}" for domain in tail[:MOST])
 
 
 async def test_what_waited_is_looked_up_in_its_turn(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempt, "CROWDED_S", 0.05)
-    node.lookup.gate.set()
+    node.lookup.open()
     tail = {f"t{number}.test" for number in range(3 * MOST)}
     node.accept(*tail)
     async with asyncio.timeout(20):
