@@ -4,6 +4,9 @@ Every message goes to a domain of its own that nobody has heard of before. One r
 emptied, the relay started on an empty queue, the mail sent; timed until the last message is at the sink. So intake,
 look-ups and delivery go on side by side, as they do in life.
 
+With --cores apart, half of the cores is the relay's, and the other half is left to resolver, mail hosts and generator,
+which in life are other machines; shared: all of them on all cores, so that the faster relay has less of them.
+
 Run from the top of a checkout, as root: mail hosts listen on port 25, and Postfix asks a resolver at port 53. The
 result is JSON; `report` turns one into Markdown. Exits 0 when every run came to its end, 1 when one did not, 2 on wrong
 usage.
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -43,7 +47,7 @@ from bench.queue.flood import Plan, flood
 from bench.queue.judge import of, paired, ratio_text, times
 
 from .names import ZONE, Names
-from .relays import SMTP_PORT, AngariumByMx, PostfixByMx
+from .relays import SMTP_PORT, AngariumByMx, PostfixByMx, on_cores
 
 if TYPE_CHECKING:
     from bench.load.relays import Relay
@@ -58,7 +62,7 @@ class Sizes:
     """How large and how long. `hosts` mail hosts are shared out among the domains; 0: each domain has its own."""
 
     domains: int = 100_000
-    hosts: int = 0
+    hosts: int = 1000
     octets: int = 1024
     sessions: int = 100
     repetitions: int = 3
@@ -152,22 +156,26 @@ def run(options: argparse.Namespace) -> int:
         options.state.mkdir(parents=True, exist_ok=True)
         group = open_group()
         stack.callback(group.close)
+        relay_cores, harness_cores = cores_of(options.cores)
+        stack.enter_context(on_cores(harness_cores))
         disk = stack.enter_context(open_spool(options.disk, options.spool, options.image, options.image_gib))
         ground = Ground(
             disk,
             options.state,
             group,
             options.durability,
-            options.workers,
+            min(options.workers, len(relay_cores)),
             place.relay_port,
             admin_port=place.admin_port,
         )
         names = make_names(options.state / "names", sizes, place)
         stack.callback(names.close)
         names.start()
-        relays = available([AngariumByMx(ground, names), PostfixByMx(ground, names)])
-        result = describe("domains", "bench.domains", options, ground, relays, autogroup_off)
-        result |= {"runs": [], "sizes": {name: getattr(sizes, name) for name in Sizes.__dataclass_fields__}}
+        relays = available([AngariumByMx(ground, names, relay_cores), PostfixByMx(ground, names, relay_cores)])
+        with on_cores(relay_cores | harness_cores):
+            result = describe("domains", "bench.domains", options, ground, relays, autogroup_off)
+        result |= {"runs": [], "cores": options.cores}
+        result["sizes"] = {name: getattr(sizes, name) for name in Sizes.__dataclass_fields__}
         for repetition in range(1, sizes.repetitions + 1):
             for relay in relays:
                 done = {"relay": relay.name, "repetition": repetition, **measure(relay, names, sizes, place)}
@@ -181,6 +189,14 @@ def run(options: argparse.Namespace) -> int:
         out.with_suffix(".md").write_text(render(result), encoding="utf-8")
         say(f"result: {out}, report: {out.with_suffix('.md')}")
         return 0 if all(each["ok"] for each in result["runs"]) else 1
+
+
+def cores_of(how: str) -> tuple[frozenset[int], frozenset[int]]:
+    """The relay's, and those of everything else."""
+    cores = sorted(os.sched_getaffinity(0))
+    if how == "shared" or len(cores) == 1:
+        return frozenset(cores), frozenset(cores)
+    return frozenset(cores[: len(cores) // 2]), frozenset(cores[len(cores) // 2 :])
 
 
 def make_names(folder: Path, sizes: Sizes, place: Place) -> Names:
@@ -205,6 +221,9 @@ def render(result: dict[str, Any]) -> str:
         "",
         f"A message of {sizes['octets']:,} octets to each, over {sizes['sessions']} sessions; the resolver's cache is",
         "empty before each run. Timed from the first connection to the last message at the sink.",
+        "Half of the cores is the relay's; resolver, mail hosts and generator have the others."
+        if result["cores"] == "apart"
+        else "Relay, resolver, mail hosts and generator share the cores.",
         "",
     ]
     ratio = paired(runs, "relay", "angarium", "postfix", "rate")
@@ -242,6 +261,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
             default=field.default,
             help=f"(default {field.default})",
         )
+    runs.add_argument("--cores", choices=("apart", "shared"), default="apart", help="(default apart)")
     report = verbs.add_parser("report", help="Markdown from a result")
     report.add_argument("file", type=Path)
     return parser.parse_args(argv)

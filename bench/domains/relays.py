@@ -1,16 +1,19 @@
-"""The relays of `bench.load`, delivering by MX, with the resolver of the bench.
+"""The relays of `bench.load`, delivering by MX, with the resolver of the bench, on the cores that they are given.
 
 Postfix asks whom /etc/resolv.conf names, at port 53: it is started in a mount namespace in which that file is another.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 from typing import TYPE_CHECKING
 
 from bench.load.relays import Angarium, Postfix
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Iterator
 
     from bench.load.relays import Ground
 
@@ -20,12 +23,29 @@ SMTP_PORT = 25
 PROCESSES = 300  # a connection carries one message here, so that Postfix wants more of them
 
 
+@contextlib.contextmanager
+def on_cores(cores: frozenset[int]) -> Iterator[None]:
+    """What is started here runs on these cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 class AngariumByMx(Angarium):
     """Angarium, which is not told any host."""
 
-    def __init__(self, ground: Ground, names: Names) -> None:
+    def __init__(self, ground: Ground, names: Names, cores: frozenset[int]) -> None:
         super().__init__(ground)
         self._names = names
+        self._cores = cores
+
+    def start(self) -> None:
+        """On its cores."""
+        with on_cores(self._cores):
+            super().start()
 
     def settings(self) -> str:
         """As in `bench.load`, with a resolver in place of the route, and without what Postfix does not do."""
@@ -47,9 +67,15 @@ class PostfixByMx(Postfix):
 
     process_limit = PROCESSES
 
-    def __init__(self, ground: Ground, names: Names) -> None:
+    def __init__(self, ground: Ground, names: Names, cores: frozenset[int]) -> None:
         super().__init__(ground)
         self._names = names
+        self._cores = cores
+
+    def start(self) -> None:
+        """On its cores."""
+        with on_cores(self._cores):
+            super().start()
 
     def unavailable(self) -> str | None:
         if self._names.port != 53:

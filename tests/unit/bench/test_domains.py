@@ -13,20 +13,21 @@ from typing import Any
 import pytest
 
 from bench.domains import __main__ as command
-from bench.domains.relays import AngariumByMx, PostfixByMx
+from bench.domains.relays import AngariumByMx, PostfixByMx, on_cores
 from bench.load import accounting, spool, stage
 from bench.load.relays import Ground
 from tests.support.ports import free_port, is_free
 
 PATH = f"{os.environ['PATH']}:/usr/sbin"
 TOOLS = ("smtp-sink", "nsd", "unbound")
-HOST, RESOLVER = "127.0.0.78", "127.53.0.2"
+HOST, OTHER_HOST, RESOLVER = "127.0.0.78", "127.0.0.79", "127.53.0.2"
+ALL = frozenset(os.sched_getaffinity(0))
 DOMAINS = 60
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0
     or not all(shutil.which(tool, path=PATH) for tool in TOOLS)
-    or not (is_free(HOST, 25) and is_free(RESOLVER, 53)),
+    or not (is_free(HOST, 25) and is_free(OTHER_HOST, 25) and is_free(RESOLVER, 53)),
     reason=f"needs root, {', '.join(TOOLS)} (`make peers`), and ports 25 and 53 of loopback addresses",
 )
 
@@ -43,7 +44,7 @@ def can_mount() -> bool:
 @pytest.fixture
 def place() -> command.Place:
     return command.Place(
-        host=HOST,
+        hosts=(HOST, OTHER_HOST),
         resolver=RESOLVER,
         authority_port=free_port(),
         relay_port=free_port(),
@@ -88,23 +89,35 @@ def names(folder: Path, sizes: command.Sizes, place: command.Place) -> Iterator[
 
 
 def test_angarium(ground: Ground, names: Any, sizes: command.Sizes, place: command.Place) -> None:
-    run = command.measure(AngariumByMx(ground, names), names, sizes, place)
+    run = command.measure(AngariumByMx(ground, names, ALL), names, sizes, place)
     assert run["ok"], run
     assert (run["arrived"], run["error"]) == (DOMAINS, "")
     assert run["cpu_us"] > 0
     options = argparse.Namespace(durability="fsync", nice=0)
-    result = stage.describe("domains", "bench.domains", options, ground, [AngariumByMx(ground, names)], False)
+    result = stage.describe("domains", "bench.domains", options, ground, [AngariumByMx(ground, names, ALL)], False)
     other = run | {"relay": "postfix", "repetition": 1, "rate": run["rate"] / 8}
-    result |= {"runs": [run | {"relay": "angarium", "repetition": 1}, other]}
+    result |= {"cores": "apart", "runs": [run | {"relay": "angarium", "repetition": 1}, other]}
     result["sizes"] = {name: getattr(sizes, name) for name in command.Sizes.__dataclass_fields__}
     text = command.render(json.loads(json.dumps(result)))
     assert "# 60 distinct domains" in text
     assert "| end to end, beside Postfix | ≥ 5× | 8.0× | yes |" in text
+    assert "Half of the cores is the relay's" in text
+
+
+def test_the_cores_are_shared_out() -> None:
+    with on_cores(ALL):
+        relay, others = command.cores_of("apart")
+        assert relay | others == ALL
+        assert not relay & others or len(ALL) == 1
+        assert command.cores_of("shared") == (ALL, ALL)
+        with on_cores(relay):
+            assert os.sched_getaffinity(0) == relay
+        assert os.sched_getaffinity(0) == ALL
 
 
 @pytest.mark.skipif(not can_mount(), reason="no mount namespaces here")
 def test_postfix(ground: Ground, names: Any, sizes: command.Sizes, place: command.Place) -> None:
-    relay = PostfixByMx(ground, names)
+    relay = PostfixByMx(ground, names, ALL)
     if reason := relay.unavailable():
         pytest.skip(reason)
     run = command.measure(relay, names, sizes, place)
