@@ -32,6 +32,7 @@ def test_a_route_has_a_retry_schedule_of_its_own(tmp_path: Path) -> None:
         with Relay(tmp_path, {"route": routes, "queue": {"retry": LONG}}) as relay:
             ids = {name: relay.send(f"r@{name}.test") for name in ("quick", "brief", "other")}
             relay.wait_event("expiry", id=ids["brief"])
+            relay.wait_event("deferral", id=ids["other"])
             relay.wait_event("deferral", id=ids["quick"], count=4)
             assert len(relay.events("deferral", id=ids["other"])) == 1
 
