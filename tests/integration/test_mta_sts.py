@@ -271,7 +271,7 @@ def test_mail_that_waits_follows_a_policy_that_changes(world: World) -> None:
     assert "the MTA-STS policy of relaxed.sts.test" in text
     world.change("relaxed", ["plain"], ("none",), "2")
     # DNS answers are kept for ten seconds at least, and a next hop that fails is left alone for longer each time
-    world.relay.wait(lambda: world.takers("relaxed") == ["plain"], "the mail that waited", 60)
+    world.relay.wait(lambda: world.takers("relaxed") == ["plain"], "the mail that waited", 100)
 
 
 def test_a_web_server_with_an_expired_certificate_changes_nothing(world: World) -> None:
