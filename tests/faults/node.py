@@ -65,7 +65,7 @@ class Node(Relay):
             pids = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         except OSError:
             return []
-        return [int(pid) for pid in pids if _arguments(pid)[-1:] == [role]]
+        return [int(pid) for pid in pids if arguments(pid)[-1:] == [role]]
 
     async def kill_pids(self, *pids: int) -> None:
         """kill -9 of processes of this relay, and wait until they are gone."""
@@ -150,7 +150,8 @@ def _hold(port: int, *, shared: bool) -> socket.socket:
     return sock
 
 
-def _arguments(pid: str) -> list[str]:
+def arguments(pid: str) -> list[str]:
+    """The command line of a process; nothing when there is none, or it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
     except OSError:
