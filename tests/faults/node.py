@@ -18,6 +18,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.support.clients import PATIENCE_S
 from tests.support.relay import Relay, merged
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Node(Relay):
         for sock in self._held:
             sock.close()
 
-    async def until(self, condition: Callable[[], Any], what: str, patience_s: float = 30.0) -> Any:
+    async def until(self, condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
         """Relay.wait, in a thread."""
         return await asyncio.to_thread(self.wait, condition, what, patience_s)
 

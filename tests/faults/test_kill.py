@@ -13,6 +13,7 @@ import pytest
 
 from tests.faults.node import Node, arguments
 from tests.faults.torture import Plan, Report, torture
+from tests.support.clients import PATIENCE_S
 from tests.support.load import Ledger, NextHop, Senders, read_reply
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ async def test_an_unanswered_final_dot_is_counted_and_sent_again(node: Node, hop
     await node.up()
     senders = Senders(ledger, node.smtp_port, connections=1)
     senders.start()
-    assert await ledger.wait_for(lambda: len(ledger.arrivals) >= 20, 30)
+    assert await ledger.wait_for(lambda: len(ledger.arrivals) >= 20, PATIENCE_S)
     await senders.stop()
     await node.settled()
     assert not ledger.missing
@@ -103,7 +104,7 @@ async def test_what_is_in_doubt_stays_so_through_a_second_crash(node: Node, hop:
     hop.arrived = arrived  # type: ignore[method-assign]
     await node.up()
     first = await asyncio.to_thread(node.send, "to@next.test", b"X-Token: one\r\n\r\nHello.\r\n")
-    await asyncio.wait_for(taken.wait(), 30)
+    await asyncio.wait_for(taken.wait(), PATIENCE_S)
     hop.mute = True  # the message cannot go out
     for _ in range(2):
         await node.kill_everything()
@@ -142,7 +143,7 @@ async def test_what_is_in_doubt_is_held_or_failed_by_policy(
     try:
         await node.up()
         first = await asyncio.to_thread(node.send, "to@next.test", b"X-Token: one\r\n\r\nHello.\r\n")
-        await asyncio.wait_for(taken.wait(), 30)
+        await asyncio.wait_for(taken.wait(), PATIENCE_S)
         hop.arrived = answer  # type: ignore[method-assign]
         if killed:
             await node.kill_everything()
@@ -189,11 +190,12 @@ async def test_the_other_worker_goes_on_and_the_dead_one_comes_back(node: Node, 
     await node.up()
     senders = Senders(ledger, node.smtp_port, connections=8, transactions=10)
     senders.start()
-    assert await ledger.wait_for(lambda: len(ledger.acknowledged) > 100, 30)
+    assert await ledger.wait_for(lambda: len(ledger.acknowledged) > 100, PATIENCE_S)
     victim, other = node.children("worker")
     await node.kill_pids(victim)
     at_kill = len(ledger.acknowledged)
-    assert await ledger.wait_for(lambda: len(ledger.acknowledged) > at_kill + 100, 30), "the other worker stands still"
+    goes_on = await ledger.wait_for(lambda: len(ledger.acknowledged) > at_kill + 100, PATIENCE_S)
+    assert goes_on, "the other worker stands still"
     await node.serving()
     workers = node.children("worker")
     assert other in workers, "the worker that was well has been replaced"
@@ -212,7 +214,7 @@ async def test_connections_that_wait_for_a_dead_worker_are_served_by_its_success
     await node.kill_pids(*node.children("worker"))
     opened = [await asyncio.open_connection("127.0.0.1", node.smtp_port) for _ in range(12)]
     for reader, _ in opened:
-        assert (await asyncio.wait_for(read_reply(reader), 30)).startswith(b"220 relay.test ")
+        assert (await asyncio.wait_for(read_reply(reader), PATIENCE_S)).startswith(b"220 relay.test ")
     for _, writer in opened:
         writer.close()
         await writer.wait_closed()

@@ -128,7 +128,7 @@ async def torture(folder: Path, plan: Plan) -> Report:
         randomly.shuffle(kinds)
         for kind in kinds:
             before = len(ledger.acknowledged)
-            if not await ledger.wait_for(lambda before=before: len(ledger.acknowledged) > before + 10, 30):
+            if not await ledger.wait_for(lambda before=before: len(ledger.acknowledged) > before + 10, DRAIN_S):
                 raise AssertionError(f"no mail is accepted any more\n{node.stderr[-4000:]}")
             await asyncio.sleep(randomly.uniform(*PAUSE_S))
             await _kill(node, hop, kind, randomly)

@@ -527,7 +527,7 @@ def test_a_host_may_greet_late_and_one_that_does_not_connect_is_given_up_early(
             filling.connect_ex(full.getsockname())
         config = {
             # long enough for a host that answers, on a machine that is busy
-            "delivery": {"timeouts": {"connect": "2s", "greeting": "60s"}},
+            "delivery": {"timeouts": {"connect": "2s", "greeting": "100s"}},
             "route": [
                 {"recipients": ["full.test"], "next_hop": f"smtp://127.0.0.1:{full.getsockname()[1]}"},
                 {"recipients": ["*"], "next_hop": late.url},
@@ -571,7 +571,7 @@ def test_hosts_that_do_not_greet_hold_nobody_else_up(
 
 @pytest.mark.parametrize("verb", ["CONNECT", "EHLO"])
 def test_a_host_that_connects_and_says_nothing_is_given_up(tmp_path_factory: pytest.TempPathFactory, verb: str) -> None:
-    timeouts = {"connect": "60s", "greeting": "60s", "ehlo": "60s"}
+    timeouts = {"connect": "100s", "greeting": "100s", "ehlo": "100s"}  # longer than a test waits
     timeouts["greeting" if verb == "CONNECT" else "ehlo"] = "500ms"
     with SinkServer(esmtp=False) as silent:  # it knows EHLO as little as any other word, and can be held at it
         config = {"delivery": {"timeouts": timeouts}, "route": [{"recipients": ["*"], "next_hop": silent.url}]}
