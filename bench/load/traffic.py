@@ -24,6 +24,7 @@ SINK_PORT = 2526
 SINK_BACKLOG = 1024
 SINK_SESSIONS = 4000
 TAIL_OCTETS = 160
+START_LIMIT_S = 30
 MODES = ("reuse", "new")
 
 
@@ -100,7 +101,7 @@ class Sink:
             env=tool_environment(state),
         )
         self._pids = [self._process.pid]
-        if not answers(port, 5, host=host) or self._process.poll() is not None:
+        if not answers(port, START_LIMIT_S, self._process, host=host) or self._process.poll() is not None:
             self.close()
             raise MissingTool(f"smtp-sink does not answer on {host}:{port} (is the port taken?)")
 

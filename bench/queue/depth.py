@@ -188,6 +188,7 @@ def watched(stand: Stand, node: Node, into: dict[str, Any]) -> Any:
     """Pauses of the node's loops meanwhile, as its metrics and a client see them."""
     prober = Program("probe", "noop", json.dumps({"port": node.port}))
     try:
+        prober.wait_begun()
         before = node.metrics()
         yield before
         into["loop"] = pauses(before, node.metrics())

@@ -245,7 +245,7 @@ def flood(plan: Plan, *, limit_s: float, meanwhile: Callable[[], None] | None = 
             if meanwhile is not None:
                 meanwhile()
             time.sleep(min(1.0, max(0.05, plan.messages / 10_000)))
-        return program.finish(1.0)
+        return program.finish(10.0)
     finally:
         program.close()
 

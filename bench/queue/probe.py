@@ -4,14 +4,15 @@
     python -m bench.queue.probe stream '{"port": 2525, "sink_port": 2529, "rate": 50, "seconds": 20}'
 
 `noop` keeps connections open (several, so that every worker has some), sends NOOP on one after the other and keeps the
-times until the replies, until its standard input ends. A worker's loop that stands still for a while shows as a reply
-as late. `own_longest_ms` is how late its own sleep ended at worst: what the machine, not the relay, made it wait.
+times until the replies, until its standard input ends; with the first reply it says that it has begun. A worker's loop
+that stands still for a while shows as a reply as late. `own_longest_ms` is how late its own sleep ended at worst: what
+the machine, not the relay, made it wait.
 
 `stream` sends mail at an even rate over kept connections and is its next hop too: the latency of a message is from the
 moment at which it was due to be sent to the end of its mail data at the next hop. A message that has not come
 `PATIENCE_S` after the last was sent is missing.
 
-Both print one line of JSON at their end; durations are milliseconds.
+The last line of both is JSON; durations are milliseconds.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ def noop(port: int, connections: int = 8, every_s: float = 0.005) -> dict[str, A
         times.append(time.perf_counter() - began)
         if not reply.startswith(b"250"):
             raise SystemExit(f"NOOP was answered {reply[:80]!r}")
+        if turn == 1:
+            print("begun", flush=True)
         wanted = time.perf_counter() + every_s
         time.sleep(every_s)
         own = max(own, time.perf_counter() - wanted)

@@ -26,6 +26,11 @@ class Program:
     def running(self) -> bool:
         return self._process.poll() is None
 
+    def wait_begun(self) -> None:
+        """Until it has said something, or has ended; it says nothing more before its end."""
+        assert self._process.stdout is not None
+        self._process.stdout.readline()
+
     def finish(self, limit_s: float) -> dict[str, Any]:
         """End its standard input, wait for its end, and return its result; RelayFailure when it failed."""
         try:

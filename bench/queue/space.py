@@ -59,6 +59,7 @@ def run(stand: Stand) -> dict[str, Any]:
         floods = [start_flood(stand, node, zone, share, undo) for zone, share in SHARES.items()]
         turning = Turning(stand)
         undo.callback(turning.close)
+        stand.wait(lambda: node.metric("angarium_queue_mail_data_bytes") > 0, "the first mail")
         began = time.monotonic()
         stop_at = began + sizes.space_seconds * (1 + AFTER_SHARE)
         while (now := time.monotonic()) < stop_at:

@@ -18,6 +18,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.support.clients import PATIENCE_S
 from tests.support.relay import Relay, merged
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Node(Relay):
         for sock in self._held:
             sock.close()
 
-    async def until(self, condition: Callable[[], Any], what: str, patience_s: float = 30.0) -> Any:
+    async def until(self, condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
         """Relay.wait, in a thread."""
         return await asyncio.to_thread(self.wait, condition, what, patience_s)
 
@@ -65,7 +66,7 @@ class Node(Relay):
             pids = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         except OSError:
             return []
-        return [int(pid) for pid in pids if _arguments(pid)[-1:] == [role]]
+        return [int(pid) for pid in pids if arguments(pid)[-1:] == [role]]
 
     async def kill_pids(self, *pids: int) -> None:
         """kill -9 of processes of this relay, and wait until they are gone."""
@@ -150,7 +151,8 @@ def _hold(port: int, *, shared: bool) -> socket.socket:
     return sock
 
 
-def _arguments(pid: str) -> list[str]:
+def arguments(pid: str) -> list[str]:
+    """The command line of a process; nothing when there is none, or it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
     except OSError:

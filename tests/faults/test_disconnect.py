@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.faults.node import TRACEBACK
+from tests.support.clients import PATIENCE_S
 from tests.support.load import HopThread
 from tests.support.relay import Relay
 
@@ -64,7 +65,7 @@ def test_a_client_that_is_gone_after_any_octet(
     prefix = kind + end[:1].encode()
     for k in range(octets + 1):
         token = prefix + b"%03d" % k
-        with socket.create_connection(("127.0.0.1", relay.smtp_port), timeout=20) as sock:
+        with socket.create_connection(("127.0.0.1", relay.smtp_port), timeout=PATIENCE_S) as sock:
             sock.sendall(dialogue(token)[:k])
             if end == "half-close":
                 sock.shutdown(socket.SHUT_WR)
@@ -125,7 +126,7 @@ def test_a_next_hop_that_closes_after_any_octet_of_its_replies(
             # the cut within the final reply is what nobody can know
             assert hops.ledger.twice, "no cut fell between the message and its final reply"
             relay.wait(
-                lambda: relay.metrics()["angarium_delivery_open_connections"] == 0, "idle connections to be closed", 15
+                lambda: relay.metrics()["angarium_delivery_open_connections"] == 0, "idle connections to be closed"
             )
             assert relay.metrics()["angarium_delivery_possible_duplicates_total"] == len(doubtful)
             assert not TRACEBACK.search(relay.stderr), relay.stderr[-4000:]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -41,7 +39,6 @@ def server() -> Server:
 
 @settings(
     max_examples=600,
-    deadline=timedelta(seconds=5),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(opened=OPENED, dialogue=DIALOGUES, cuts=st.lists(st.integers(0, 1 << 16), max_size=12))
@@ -49,7 +46,7 @@ def test_any_dialogue_in_any_pieces(server: Server, opened: bytes, dialogue: byt
     check(server, opened + dialogue, cuts)
 
 
-@settings(max_examples=40, deadline=timedelta(seconds=5))
+@settings(max_examples=40)
 @given(opened=OPENED, dialogue=DIALOGUES)
 def test_octet_by_octet(server: Server, opened: bytes, dialogue: bytes) -> None:
     octets = opened + dialogue

@@ -62,7 +62,7 @@ def client(server: HttpsServer, names: Names, forbidden: set[str], tmp_path: Pat
         permitted=lambda address: address not in forbidden,
         ca_file=str(authorities),
         port=server.port,
-        timeout_s=5.0,
+        timeout_s=30.0,
     )
 
 

@@ -65,16 +65,18 @@ def test_a_release_is_waited_for_also_over_a_restart(tmp_path: Path) -> None:
             assert int(interval) == 7 * 86400
             assert datetime.fromisoformat(latest).timestamp() > time.time() + 6 * 86400
             far = client.send("me@origin.test", ["far@dest.test"], b"x: y\r\n\r\nfar\r\n", "HOLDFOR=86400")
+            asked = time.time()
             near = client.send("me@origin.test", ["near@dest.test"], b"x: y\r\n\r\nnear\r\n", "HOLDFOR=4")
-        accepted = time.time()
+        earliest = asked + 3  # seconds are whole
         relay.wait_event("reception", id=near)
-        assert relay.summary()["by_state"]["scheduled"] == 2
-        assert sink.mails == []
+        scheduled, arrived = relay.summary()["by_state"]["scheduled"], len(sink.mails)
+        if time.time() < earliest:  # else both may be on their way
+            assert (scheduled, arrived) == (2, 0)
         relay.kill()
         relay.start()
         assert far in {entry["id"] for entry in relay.queued()}  # and the other, unless the start took that long
         sink.wait_mail("near@dest.test")
-        assert time.time() - accepted >= 2.9  # seconds are whole
+        assert time.time() >= earliest
         relay.wait_event("delivery", id=near)
         assert [entry["id"] for entry in relay.queued()] == [far]
         assert sink.to("far@dest.test") == []

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from angarium.delivery.lookup_client import AWAY_S
 from tests.support.dns import NameServer, NameServerThread
 from tests.support.peers import SinkServer
 from tests.support.ports import is_free
@@ -77,13 +79,15 @@ def test_mail_goes_on_when_the_lookup_process_is_killed(tmp_path: Path, names: N
         host.wait_mail("a@d0.dest.test")
         old = lookup_pid(relay)
         assert old is not None
+        killed = time.monotonic()
         relay.kill_process(old)
         relay.send("b@d0.dest.test")
         host.wait_mail("b@d0.dest.test")
         relay.send("a@d1.dest.test")  # waits in the socket for the successor
         host.wait_mail("a@d1.dest.test")
-        assert lookup_pid(relay) not in {None, old}
-        assert relay.events("deferral") == []
+        if time.monotonic() - killed < AWAY_S:  # so long it is waited for; a machine that is busy may need longer
+            assert relay.events("deferral") == []
+        relay.wait(lambda: lookup_pid(relay) not in {None, old}, "the successor to answer")
 
 
 def test_a_lookup_process_that_hangs_costs_a_deferral(tmp_path: Path, names: NameServer, host: SinkServer) -> None:
@@ -128,7 +132,7 @@ def test_a_reload_replaces_it(tmp_path: Path, names: NameServer, host: SinkServe
         relay.send("a@d3.dest.test")
         host.wait_mail("a@d3.dest.test")
         relay.reload({"delivery": {"never_contact": ["127.0.0.0/8"]}})
-        assert lookup_pid(relay) not in {None, old}
+        relay.wait(lambda: lookup_pid(relay) not in {None, old}, "the successor to answer")
         queue_id = relay.send("b@d3.dest.test")
         assert relay.wait_event("bounce", id=queue_id)["reply"]["enhanced"] == "5.4.4"
 

@@ -193,7 +193,8 @@ def test_mail_waits_where_the_policy_is_not_kept(world: World, name: str, host: 
     assert words in text
     assert f"the MTA-STS policy of {name}.sts.test" in text
     assert world.hosts[host].count("MAIL") == before
-    assert world.relay.events("tls_failed", source=f"the MTA-STS policy of {name}.sts.test")[0]["then"] == "next host"
+    failed = world.relay.wait_event("tls_failed", source=f"the MTA-STS policy of {name}.sts.test")
+    assert failed["then"] == "next host"
 
 
 def test_a_host_that_the_policy_does_not_name_is_passed_over(world: World) -> None:
@@ -230,7 +231,7 @@ def test_without_a_policy_to_obey_mail_goes(world: World, name: str) -> None:
 @pytest.mark.parametrize(("name", "words"), [("redirect", "HTTP status 302"), ("broken", 'is not "key: value"')])
 def test_without_a_policy_to_be_had_mail_goes(world: World, name: str, words: str) -> None:
     assert world.delivered(name) == ["plain"]
-    assert f"the MTA-STS policy of {name}.sts.test: " in world.relay.stderr
+    world.relay.wait(lambda: f"the MTA-STS policy of {name}.sts.test: " in world.relay.stderr, "what the log says")
     assert words in world.relay.stderr
 
 
@@ -270,7 +271,7 @@ def test_mail_that_waits_follows_a_policy_that_changes(world: World) -> None:
     assert "the MTA-STS policy of relaxed.sts.test" in text
     world.change("relaxed", ["plain"], ("none",), "2")
     # DNS answers are kept for ten seconds at least, and a next hop that fails is left alone for longer each time
-    world.relay.wait(lambda: world.takers("relaxed") == ["plain"], "the mail that waited", 60)
+    world.relay.wait(lambda: world.takers("relaxed") == ["plain"], "the mail that waited", 100)
 
 
 def test_a_web_server_with_an_expired_certificate_changes_nothing(world: World) -> None:
@@ -341,12 +342,12 @@ def test_results_outlive_the_process_that_has_them(world: World) -> None:
     world.send("tested")
     before = world.relay.wait(lambda: world.results("tested"), "results")
     assert before is not None
-    pid = world.relay.api("status")["lookup"]["status"]["pid"]
-    world.relay.kill_process(pid)
+    answered = world.relay.wait(lambda: world.relay.api("status")["lookup"]["status"], "the lookup process to answer")
+    world.relay.kill_process(answered["pid"])
 
     def after() -> dict[str, Any] | None:
         status, body = world.relay.get("/api/v1/tls-report?domain=tested.sts.test")
-        return json.loads(body)["domains"][0] if status == 200 else None
+        return next(iter(json.loads(body)["domains"]), None) if status == 200 else None
 
     found = world.relay.wait(after, "another lookup process")
     assert found is not None

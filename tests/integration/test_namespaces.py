@@ -81,7 +81,7 @@ def test_hosts_at_their_own_addresses_and_a_broken_ipv6_path_delays_nothing(
 
 
 def test_a_silent_host_is_given_up_for_the_next(tmp_path: Path, hosts: dict[str, SinkServer]) -> None:
-    with NameServerThread({"dest.test": ZONE}) as names, relay_to(tmp_path, names, "1s") as relay:
+    with NameServerThread({"dest.test": ZONE}) as names, relay_to(tmp_path, names, "3s") as relay:
         queue_id = relay.send("a@backup.dest.test")
         assert relay.wait_event("delivery", id=queue_id)["attempts"] == 1
         assert len(hosts[SECOND].to("a@backup.dest.test")) == 1

@@ -16,6 +16,7 @@ import trustme
 from aiosmtpd.controller import Controller
 
 from tests.support import corpus
+from tests.support.clients import PATIENCE_S
 from tests.support.peers import CLOSE, EXTENSIONS, SinkServer, Step
 from tests.support.ports import free_port
 from tests.support.relay import Relay
@@ -194,8 +195,9 @@ def test_a_next_hop_that_is_down_and_comes_up(road: Road) -> None:
     queue_ids = [road.relay.send(f"r{number}@{domain}") for number in range(10)]
     road.relay.wait_event("unreachable", next_hop=sink.url, failures=2)
     deferrals = road.relay.events("deferral", next_hop=sink.url)
-    # one message a probe is deferred, not all that wait
-    assert 1 <= len(deferrals) <= 3
+    # one message a probe is deferred, not all that wait; however many probes there were meanwhile
+    probes = len(road.relay.events("unreachable", next_hop=sink.url))
+    assert 1 <= len(deferrals) <= min(probes + 1, len(queue_ids) - 1)
     for deferral in deferrals:
         assert deferral["reply"]["code"] == 451
         assert deferral["reply"]["enhanced"] == "4.4.1"
@@ -376,7 +378,9 @@ class Scripted:
 def test_aiosmtpd(road: Road) -> None:
     domain, port = road.port()
     handler = Scripted()
-    controller = Controller(handler, hostname="127.0.0.1", port=port, enable_SMTPUTF8=True)
+    controller = Controller(
+        handler, hostname="127.0.0.1", port=port, enable_SMTPUTF8=True, ready_timeout=PATIENCE_S
+    )
     controller.start()
     try:
         good, later, never = f"good@{domain}", f"later@{domain}", f"never@{domain}"
@@ -522,7 +526,8 @@ def test_a_host_may_greet_late_and_one_that_does_not_connect_is_given_up_early(
             filling.setblocking(False)
             filling.connect_ex(full.getsockname())
         config = {
-            "delivery": {"timeouts": {"connect": "500ms", "greeting": "60s"}},
+            # long enough for a host that answers, on a machine that is busy
+            "delivery": {"timeouts": {"connect": "2s", "greeting": "100s"}},
             "route": [
                 {"recipients": ["full.test"], "next_hop": f"smtp://127.0.0.1:{full.getsockname()[1]}"},
                 {"recipients": ["*"], "next_hop": late.url},
@@ -566,7 +571,7 @@ def test_hosts_that_do_not_greet_hold_nobody_else_up(
 
 @pytest.mark.parametrize("verb", ["CONNECT", "EHLO"])
 def test_a_host_that_connects_and_says_nothing_is_given_up(tmp_path_factory: pytest.TempPathFactory, verb: str) -> None:
-    timeouts = {"connect": "60s", "greeting": "60s", "ehlo": "60s"}
+    timeouts = {"connect": "100s", "greeting": "100s", "ehlo": "100s"}  # longer than a test waits
     timeouts["greeting" if verb == "CONNECT" else "ehlo"] = "500ms"
     with SinkServer(esmtp=False) as silent:  # it knows EHLO as little as any other word, and can be held at it
         config = {"delivery": {"timeouts": timeouts}, "route": [{"recipients": ["*"], "next_hop": silent.url}]}

@@ -89,7 +89,7 @@ def test_retry_does_not_wait_for_the_schedule(relay: Relay, sink: SinkServer) ->
     assert ask(relay, "queue", "retry", "--from", "ME@origin.test", "--limit", "2", "--yes")["done"] == 2
     for queue_id in ids[1:3]:  # the oldest of the node, whichever worker has them
         relay.wait_event("delivery", id=queue_id)
-    assert relay.summary()["messages"] == 3
+    relay.wait(lambda: relay.summary()["messages"] == 3, "the three others to be left")
 
 
 def test_deleted_messages_do_not_come_back(relay: Relay, sink: SinkServer, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_suspended_domain_waits_and_others_do_not(relay: Relay, sink: SinkServ
     assert waits["what"] == "suspended"
     assert "they block us" in waits["text"]
     assert waits["until"][:19] == made[0]["until"][:19]
-    assert relay.summary()["by_state"]["suspended"] == 6
+    relay.wait(lambda: relay.summary()["by_state"]["suspended"] == 6, "all six to wait")
     assert len(ask(relay, "queue", "list", "--state", "suspended")) == 6
 
     relay.restart()
@@ -235,10 +235,12 @@ def test_a_suspended_site_waits_and_others_do_not(tmp_path: Path, known: bool) -
 
 
 def test_a_suspension_ends_by_itself(relay: Relay, sink: SinkServer) -> None:
-    ask(relay, "suspend", "--domain", "dest.test", "--reason", "for a moment", "--for", "2s")
+    (made,) = ask(relay, "suspend", "--domain", "dest.test", "--reason", "for a moment", "--for", "4s")
     queue_id = relay.send("r@dest.test", CONTENT)
-    assert ask(relay, "queue", "show", queue_id)["waits_for"]["what"] == "suspended"
-    relay.wait_event("delivery", id=queue_id)
+    waits = relay.api(f"queue/{queue_id}")["waits_for"]
+    assert (waits["what"], waits["until"][:19]) == ("suspended", made["until"][:19])
+    delivery = relay.wait_event("delivery", id=queue_id)
+    assert delivery["time"][:19] >= made["until"][:19]
     assert ask(relay, "suspend", "list") == []
 
 

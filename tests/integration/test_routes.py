@@ -6,7 +6,9 @@ import itertools
 import os
 import signal
 import socket
+import tempfile
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +19,6 @@ from tests.support.relay import Relay, run_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 USER = {"user": "nobody"} if os.geteuid() == 0 else {}  # no program is run as root
 HEADED = b"Subject: x\r\nX-Stream:\r\n Bulk-7\r\nX-Stream: other\r\n\r\nX-Body: yes\r\n"
@@ -132,7 +133,7 @@ def test_dead_slow_and_refusing_hosts_cost_their_time_once(tmp_path: Path) -> No
             "recipients": ["*"],
             "next_hop": hops,
             "messages_per_connection": 1,
-            "timeouts": {"greeting": "700ms"},
+            "timeouts": {"greeting": "3s"},  # long enough for the good one, on a machine that is busy
         }
         with Relay(tmp_path, {"route": [route]}) as relay:
             for number in range(6):
@@ -322,6 +323,14 @@ def test_replies_of_the_configuration(hand_offs: Relay) -> None:
 # ------------------------------------------------------------------ a reload
 
 
+@pytest.fixture
+def room() -> Iterator[Path]:
+    """A folder for programs, whoever they run as; pytest's own are closed to others. They end with it."""
+    with tempfile.TemporaryDirectory(prefix="angarium-programs-") as name:
+        Path(name).chmod(0o777)
+        yield Path(name)
+
+
 def test_a_reload_changes_the_way_of_mail_that_is_queued(tmp_path: Path) -> None:
     """What waits for a dead host untouched goes at once; what was tried, at its next attempt: when it is asked for."""
     with SinkServer() as sink:
@@ -348,10 +357,12 @@ def test_a_reload_changes_the_way_of_mail_that_is_queued(tmp_path: Path) -> None
             relay.wait_empty()
 
 
-def test_mail_that_is_on_its_way_is_neither_lost_nor_doubled_by_a_reload(tmp_path: Path) -> None:
+def test_mail_that_is_on_its_way_is_neither_lost_nor_doubled_by_a_reload(tmp_path: Path, room: Path) -> None:
+    (room / "wait").mkdir()
+    script = f"while test -d {room}/wait; do sleep 0.1; done; sleep 3; echo old"
     with SinkServer() as old, SinkServer() as new:
         routes = [
-            {"recipients": ["prog.test"], "next_hop": "pipe:/bin/sh -c 'sleep 3; echo old'", "pipe": USER},
+            {"recipients": ["prog.test"], "next_hop": f"pipe:/bin/sh -c '{script}'", "pipe": USER},
             {"recipients": ["*"], "next_hop": old.url},
         ]
         with Relay(tmp_path, {"route": routes}) as relay:
@@ -363,6 +374,7 @@ def test_mail_that_is_on_its_way_is_neither_lost_nor_doubled_by_a_reload(tmp_pat
             relay.wait(lambda: relay.summary()["by_state"]["ready"] == 2, "both to be under way")
             relay.config["route"] = [{"recipients": ["*"], "next_hop": new.url}]
             relay.write_config()
+            (room / "wait").rmdir()
             os.kill(relay.pid, signal.SIGHUP)
             relay.wait_event("delivery", id=program)
             old.release()
@@ -396,11 +408,15 @@ def test_mail_for_a_dead_host_does_not_hold_up_mail_of_the_same_domain_that_goes
             assert {event["next_hop"] for event in relay.events("unreachable")} == {dead}
 
 
-def test_a_program_that_was_under_way_when_the_worker_died_is_in_doubt_and_runs_again(tmp_path: Path) -> None:
-    routes = [{"recipients": ["*"], "next_hop": "pipe:/bin/sh -c 'sleep 2; echo done'", "pipe": USER}]
+def test_a_program_that_was_under_way_when_the_worker_died_is_in_doubt_and_runs_again(
+    tmp_path: Path, room: Path
+) -> None:
+    # the first one runs as long as the test
+    script = f"mkdir {room}/first 2>/dev/null && while test -d {room}/first; do sleep 0.1; done; echo done"
+    routes = [{"recipients": ["*"], "next_hop": f"pipe:/bin/sh -c '{script}'", "pipe": USER}]
     with Relay(tmp_path, {"route": routes}) as relay:
         queue_id = relay.send("a@prog.test")
-        relay.wait(lambda: relay.summary()["by_state"]["ready"] == 1, "the program to run")
+        relay.wait((room / "first").exists, "the program to run")
         (pid,) = relay.worker_pids()
         relay.kill_process(pid)
         relay.wait_event("in_doubt", id=queue_id)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PATIENCE_S = float(os.environ.get("TEST_PATIENCE_S", "30"))  # how long anything here is waited for
+PATIENCE_S = float(os.environ.get("TEST_PATIENCE_S", "60"))  # how long anything here is waited for
 ROOT = Path(__file__).parents[2]
 NODE_MODULES = ROOT / ".cache" / "node" / "node_modules"
 

@@ -21,6 +21,9 @@ import dns.rdatatype
 import dns.rrset
 import dns.zone
 
+from tests.support.clients import PATIENCE_S
+from tests.support.loop_end import end_tasks
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
@@ -119,10 +122,10 @@ class NameServer:
         assert self._tcp is not None
         self._udp.close()
         self._tcp.close()
-        await self._tcp.wait_closed()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tcp.wait_closed()
         if self._errors:
             raise BaseExceptionGroup("the name server of the test failed", self._errors)
 
@@ -259,18 +262,20 @@ class NameServerThread:
             async with self._server:
                 self._started.set()
                 await self._stop.wait()
+            await end_tasks()
 
         self._loop.run_until_complete(serve())
         self._loop.close()
 
     def __enter__(self) -> NameServer:
         self._thread.start()
-        assert self._started.wait(10)
+        assert self._started.wait(PATIENCE_S)
         return self._server
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()
 
     def call(self, function: Callable[[], None]) -> None:
         """Do something in the server's thread."""

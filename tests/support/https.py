@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from tests.support.clients import PATIENCE_S
+from tests.support.loop_end import end_tasks
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ class HttpsServer:
             await self._stopped.wait()
         finally:
             await runner.cleanup()
+            await end_tasks()
 
     def _choose(self, connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
         self.handshakes.append(name)

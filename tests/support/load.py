@@ -18,6 +18,10 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tests.support.clients import PATIENCE_S
+from tests.support.loop_end import end_tasks
+from tests.support.ports import free_port
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -194,7 +198,7 @@ class NextHop:
         self.connections = 0
         self.closed_unanswered = 0
         self.messages: list[bytes] | None = None  # set it to a list to keep what arrives
-        self.port = 0
+        self.port = free_port()  # it may be taken up again after a crash: no port of outgoing connections
         self._server: asyncio.Server | None = None
         self._more: list[asyncio.Server] = []
 
@@ -202,7 +206,6 @@ class NextHop:
         """Listen; always on the same port."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: Sink(self), "127.0.0.1", self.port, backlog=1024)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def start_limited(self, octets: int) -> int:
         """Listen on one more port, whose first connection says so many octets and closes; the port."""
@@ -352,12 +355,27 @@ class HopThread:
         self.ledger = Ledger()
         self.hop = NextHop(self.ledger, chunking=chunking, pipelining=pipelining)
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="next hop")
+        self._thread = threading.Thread(target=self._run, name="next hop")
 
     def __enter__(self) -> HopThread:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self.hop.start(), self._loop).result(10)
+        try:
+            asyncio.run_coroutine_threadsafe(self.hop.start(), self._loop).result(PATIENCE_S)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
+
+    def _run(self) -> None:
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._end())
+        self._loop.close()
+
+    async def _end(self) -> None:
+        await self.hop.crash()
+        await end_tasks()
+        await self.hop.crash()  # those that were being accepted
+        await asyncio.sleep(0)
 
     def unmute(self) -> None:
         """Greet those who come from now on, and cut off those who were not greeted."""
@@ -367,7 +385,7 @@ class HopThread:
             for connection in tuple(self.hop.open):
                 connection.transport.abort()
 
-        asyncio.run_coroutine_threadsafe(cut_off(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(cut_off(), self._loop).result(PATIENCE_S)
 
     def octets_of_replies(self) -> int:
         """How many octets a connection says that carries one message to one recipient and ends with QUIT."""
@@ -388,10 +406,9 @@ class HopThread:
         async def start() -> list[int]:
             return [await self.hop.start_limited(octets) for octets in limits]
 
-        return asyncio.run_coroutine_threadsafe(start(), self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(start(), self._loop).result(PATIENCE_S)
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self.hop.crash(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()

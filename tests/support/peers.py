@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.clients import NODE_MODULES, PATIENCE_S
+from tests.support.loop_end import end_tasks
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
@@ -164,9 +165,7 @@ class SinkServer:
             started.set()
         loop.run_forever()
         self._server.close()
-        for task in tuple(self._tasks):
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*self._tasks, return_exceptions=True))
+        loop.run_until_complete(end_tasks())
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 

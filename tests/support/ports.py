@@ -20,6 +20,17 @@ def free_port(host: str = "127.0.0.1") -> int:
     raise OSError(f"no free port on {host}")
 
 
+def free_ports_in_a_row(count: int, host: str = "127.0.0.1") -> int:
+    """The first of so many ports of that kind."""
+    for _ in range(1000):
+        first = free_port(host)
+        row = range(first + 1, first + count)
+        if row.stop <= LAST + 1 and all(port not in _given and is_free(host, port) for port in row):
+            _given.update(row)
+            return first
+    raise OSError(f"no {count} free ports in a row on {host}")
+
+
 def is_free(host: str, port: int) -> bool:
     """Whether one could listen there."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:

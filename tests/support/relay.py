@@ -299,7 +299,7 @@ class Relay:
                 connection.request("GET", path)
                 answer = connection.getresponse()
                 return answer.status, answer.read()
-            except ConnectionError:
+            except (ConnectionError, http.client.IncompleteRead):
                 ended = self.process is None or self.process.poll() is not None
                 if ended or time.monotonic() > until:
                     raise

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from tests.support.clients import PATIENCE_S
+from tests.support.loop_end import end_tasks
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class TokenServer:
         self._started.set()
         self._loop.run_forever()
         self._loop.run_until_complete(runner.cleanup())
+        self._loop.run_until_complete(end_tasks())
         self._loop.close()
 
     async def _give(self, request: web.Request) -> web.StreamResponse:

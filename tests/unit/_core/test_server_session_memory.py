@@ -16,7 +16,7 @@ from angarium._core.record import memory_octets
 from tests.support.session import Server, ServerDialogue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MIB = 1 << 20
 READ_OCTETS = 1 << 18
@@ -24,6 +24,7 @@ HELLO = b"HELO client.example\r\n"
 ENVELOPE = b"MAIL FROM:<a@client.example>\r\nRCPT TO:<b@example.net>\r\n"
 MESSAGE = ENVELOPE + b"DATA\r\nx: y\r\n.\r\n"
 FULL = b"452 4.3.1 Out of memory for mail; try again later\r\n"
+PACE_S = 0.1  # a pause at the hard mark
 
 
 class Pressed(Server):
@@ -67,15 +68,33 @@ def test_below_the_hard_mark_nobody_waits(server: Pressed) -> None:
     assert server.value(Slot.INGRESS_PACED) == 0
 
 
-def test_at_the_hard_mark_a_transaction_waits_and_goes_on_by_itself(server: Pressed) -> None:
-    client = server.ready()
-    assert server.elsewhere(86) == MemoryState.MEMORY_HARD
-    assert client.say(MESSAGE) == b"250 2.1.0 Sender OK\r\n"
-    assert not client.transport.reading
-    assert client.say(b"NOOP\r\n") == b""  # not read
-    server.elsewhere(86)
-    client.run()
-    assert client.transport.take() == b""  # its time is not over
+def in_time(dialogue: Callable[[Pressed, ServerDialogue], bytes]) -> tuple[Pressed, ServerDialogue]:
+    """A dialogue at the hard mark that has to be over before the pause is, and then has heard nothing.
+
+    It is held again when something came in between: the machine may be busy.
+    """
+    for _ in range(50):
+        server = Pressed()
+        client = server.ready()
+        assert server.elsewhere(86) == MemoryState.MEMORY_HARD
+        began = time.monotonic()
+        heard = dialogue(server, client)
+        if time.monotonic() - began < PACE_S:
+            assert heard == b""
+            return server, client
+    pytest.skip("this machine is too busy for a look within a tenth of a second")
+
+
+def test_at_the_hard_mark_a_transaction_waits_and_goes_on_by_itself() -> None:
+    def dialogue(server: Pressed, client: ServerDialogue) -> bytes:
+        assert client.say(MESSAGE) == b"250 2.1.0 Sender OK\r\n"
+        assert not client.transport.reading
+        assert client.say(b"NOOP\r\n") == b""  # not read
+        server.elsewhere(86)
+        client.run()
+        return client.transport.take()  # its time is not over
+
+    server, client = in_time(dialogue)
     assert server.elsewhere(60) == MemoryState.MEMORY_SOFT
     client.run()
     assert codes(client.transport.take()) == [250, 354, 250, 250]
@@ -85,13 +104,14 @@ def test_at_the_hard_mark_a_transaction_waits_and_goes_on_by_itself(server: Pres
     assert len(server.accepted) == 1
 
 
-def test_the_hard_mark_is_left_with_some_room(server: Pressed) -> None:
-    client = server.ready()
-    server.elsewhere(86)
-    client.say(ENVELOPE)
-    assert server.elsewhere(80) == MemoryState.MEMORY_HARD
-    client.run()
-    assert client.transport.take() == b""
+def test_the_hard_mark_is_left_with_some_room() -> None:
+    def dialogue(server: Pressed, client: ServerDialogue) -> bytes:
+        client.say(ENVELOPE)
+        assert server.elsewhere(80) == MemoryState.MEMORY_HARD
+        client.run()
+        return client.transport.take()
+
+    server, client = in_time(dialogue)
     assert server.elsewhere(76) == MemoryState.MEMORY_SOFT
     client.run()
     assert codes(client.transport.take()) == [250]
@@ -108,7 +128,7 @@ def test_intake_is_slowed_not_stopped(server: Pressed) -> None:
 
 
 def wait_for_pace(server: Pressed, client: ServerDialogue, replies: int) -> bytes:
-    """Ticks until the client has had so many replies. A pause at the hard mark is a tenth of a second."""
+    """Ticks until the client has had so many replies."""
     heard = b""
     until = time.monotonic() + 30
     while time.monotonic() < until:

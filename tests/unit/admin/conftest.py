@@ -15,6 +15,7 @@ from angarium.admin.api import create_app
 from angarium.admin.services import Services
 from angarium.admin.suspensions import SuspensionBook
 from angarium.admin.workers import Workers
+from tests.support.clients import PATIENCE_S
 
 STATUS = {"worker": 0, "pid": 1, "accepting": True, "reason": "", "shards": [0, 1], "uptime_s": 12.5}
 
@@ -68,9 +69,8 @@ async def connect(slab: Slab, tmp_path: Path) -> AsyncIterator[Callable[..., htt
 
         def client(paths: list[Path], *, base_url: str = "http://127.0.0.1:8025", **services: Any) -> httpx.AsyncClient:
             services.setdefault("suspensions", SuspensionBook(tmp_path))
-            app = create_app(
-                Services(hostname="relay.example.org", slab=slab, workers=Workers(paths, timeout_s=0.5), **services)
-            )
+            workers = Workers(paths, timeout_s=PATIENCE_S)
+            app = create_app(Services(hostname="relay.example.org", slab=slab, workers=workers, **services))
             made = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=base_url)
             stack.push_async_callback(made.aclose)
             return made

@@ -259,12 +259,13 @@ async def test_the_lookup_process_is_reported_and_mail_is_accepted_without_it(
     server = LookupServer()
     server.answer(STATUS, status)
     await server.start(sock)
-    lookup = LookupClient(str(tmp_path / "lookup.sock"), monotonic=time.monotonic, random=random.Random(), away_s=0.05)
+    lookup = LookupClient(str(tmp_path / "lookup.sock"), monotonic=time.monotonic, random=random.Random())
     client = connect([worker.path], lookup=lookup)
     answer = (await client.get("/api/v1/status")).json()
     told = {"pid": 4711, "entries": 3, "under_way": 1, "uptime_s": 2.5}
     assert answer["lookup"] == {"answering": True, "error": None, "status": told}
     assert answer["reasons"] == []
+    lookup._away_s = 0.05
     await server.close()
     ready = (await client.get("/readyz")).json()
     assert ready["ready"]

@@ -18,6 +18,7 @@ from angarium._core.counters import Slab, Slot
 from angarium.admin.server import bind, read_token, run
 from angarium.config.address import ListenAddress
 from angarium.config.model import Admin, Config, Node
+from tests.support.clients import PATIENCE_S
 
 SCRIPT = """
 import sys
@@ -65,7 +66,7 @@ def start(slab: Slab, tmp_path: Path) -> Iterator[Start]:
             stack.callback(end, process)
             os.close(ready_there)
             with open(ready, "rb") as pipe:
-                assert select.select([pipe], [], [], 30)[0]
+                assert select.select([pipe], [], [], PATIENCE_S)[0]
                 assert pipe.read() == b"1", process.stderr.read() if process.stderr else ""
             return process
 
@@ -75,7 +76,7 @@ def start(slab: Slab, tmp_path: Path) -> Iterator[Start]:
 def end(process: subprocess.Popen[str]) -> None:
     if process.poll() is None:
         process.kill()
-    process.communicate(timeout=10)
+    process.communicate(timeout=PATIENCE_S)
 
 
 def get(connection: http.client.HTTPConnection, path: str, token: str = "") -> tuple[int, str]:
@@ -89,7 +90,7 @@ def test_it_serves_on_a_socket_of_the_supervisor_and_ends_in_order(start: Start,
     slab.region(0).add(Slot.OUTCOME_EVENTS, 42)
     with socket.create_server(("127.0.0.1", 0)) as sock:
         process = start("127.0.0.1:1", sock)
-        connection = http.client.HTTPConnection("127.0.0.1", sock.getsockname()[1], timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", sock.getsockname()[1], timeout=PATIENCE_S)
     status, text = get(connection, "/metrics")
     assert status == 200
     assert "angarium_outcome_events_total 42.0" in text
@@ -97,7 +98,7 @@ def test_it_serves_on_a_socket_of_the_supervisor_and_ends_in_order(start: Start,
     assert '"sandbox":true' in get(connection, "/api/v1/status")[1]
     connection.close()
     process.send_signal(number)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, errors) == (0, "")
 
 
@@ -105,7 +106,7 @@ def test_it_binds_a_unix_socket_and_asks_for_its_token(start: Start, tmp_path: P
     path = tmp_path / "admin.sock"
     (tmp_path / "token").write_text("0123456789abcdef\n")
     start(f"unix:{path}", token_file=str(tmp_path / "token"))
-    connection = http.client.HTTPConnection("localhost", timeout=10)
+    connection = http.client.HTTPConnection("localhost", timeout=PATIENCE_S)
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.connect(str(path))
     assert stat.S_IMODE(path.stat().st_mode) == 0o660

@@ -69,7 +69,7 @@ async def client(
     server = LookupServer()
     server.answer(TLS_REPORTS, desk.answer)
     await server.start(sock)
-    lookup = LookupClient(str(tmp_path / "lookup.sock"), monotonic=time.monotonic, random=random.Random(), away_s=0.05)
+    lookup = LookupClient(str(tmp_path / "lookup.sock"), monotonic=time.monotonic, random=random.Random())
     yield connect([], lookup=lookup)
     await lookup.close()
     await server.close()

@@ -34,7 +34,7 @@ def order(action: Any, ids: list[int] | None = None, **conditions: Any) -> Order
 
 async def carry_out(queue: SteeredQueue, wanted: Order) -> Report:
     queue.operations.start(wanted)
-    report = await queue.operations.wait(wanted.operation, 10)
+    report = await queue.operations.wait(wanted.operation, 30)
     assert report is not None
     assert report.state == "done"
     assert report.ended is not None
@@ -132,7 +132,7 @@ async def test_a_long_operation_gives_way_and_can_be_cancelled(
         await asyncio.sleep(0)
     assert report.state == "running"
     assert queue.operations.cancel(wanted.operation) is report
-    await queue.operations.wait(wanted.operation, 10)
+    await queue.operations.wait(wanted.operation, 30)
     assert report.state == "cancelled"
     assert 5 <= report.done < 50
     assert len([message for message in queue.shard.table if message.state == MessageState.MESSAGE_HELD]) == report.done

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from bench.hop import __main__ as command
-from tests.support.ports import is_free
+from tests.support.ports import free_ports_in_a_row, is_free
 
 PATH = f"{os.environ['PATH']}:/usr/sbin"
 TOOLS = ("smtp-sink", "smtp-source", "nsd", "unbound", "stunnel4", "openssl")
 PLACES = ((command.HOST, 25), (command.RESOLVER, 53))
-FIRST_PORT = 24600
 
 
 @pytest.mark.skipif(
@@ -30,7 +29,7 @@ def test_both_scenarios_run_and_are_told(tmp_path: Path, monkeypatch: pytest.Mon
             *("run", "--disk", "plain", "--spool", str(tmp_path / "spool"), "--state", str(state), "--nice", "0"),
             *(
                 "--first-port",
-                str(FIRST_PORT),
+                str(free_ports_in_a_row(5)),
                 "--messages",
                 "60",
                 "--sessions",

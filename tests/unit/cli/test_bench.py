@@ -16,6 +16,7 @@ from click import BadParameter
 from click.testing import CliRunner
 
 from angarium.cli import bench as bench_module
+from angarium.cli import loadgen
 from angarium.cli.bench import Worker, bench, resolve_target, started_sink
 from angarium.cli.bench_report import latency_bars, rates, render_svg, round_up, sparkline
 from angarium.cli.loadgen import (
@@ -194,7 +195,8 @@ class TestGenerator:
             counters = await Load(Plan("127.0.0.1", port, sessions=50, messages=3), ignore).run()
             assert (counters.accepted, counters.connections, received.messages) == (3, 3, 3)
 
-    async def test_a_duration_ends_the_load_with_every_message_answered(self) -> None:
+    async def test_a_duration_ends_the_load_with_every_message_answered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(loadgen, "REPORT_EVERY_S", 0.01)
         async with sink() as (port, received):
             reports: list[int] = []
             load = Load(Plan("127.0.0.1", port, sessions=4, duration_s=0.5), lambda seen: reports.append(seen.accepted))

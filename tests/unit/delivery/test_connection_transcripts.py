@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from angarium.delivery.tls_result import TlsOutcome
 
 DIALOGUES = dialogues_of("connection")
-PATIENCE_S = 10
+PATIENCE_S = 60
 SETTINGS = {
     "policy",
     "protocol",

@@ -12,11 +12,10 @@ from angarium.delivery import dial
 from angarium.delivery.dial import Dialler, by_name, families_of
 from angarium.delivery.failure import ConnectFailure
 from angarium.delivery.target import Host
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-PORT_TRIES = 50
 
 
 def can_use_ipv6() -> bool:
@@ -53,7 +52,7 @@ class BlackHole:
 
 @pytest.fixture
 def hole() -> Iterator[BlackHole]:
-    hole = BlackHole("::1")
+    hole = BlackHole("::1", free_port())  # which 127.0.0.1 has free, too
     yield hole
     hole.close()
 

@@ -54,7 +54,7 @@ async def server() -> AsyncIterator[Server]:
 
 
 def make(server: Server, **options: object) -> NameServers:
-    given = {"timeout_s": 5.0, "rounds": 1} | options
+    given = {"timeout_s": 30.0, "rounds": 1} | options
     return NameServers([server.address], **given)  # type: ignore[arg-type]
 
 

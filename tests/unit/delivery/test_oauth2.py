@@ -179,7 +179,7 @@ def settings(server: TokenServer, **more: Any) -> OAuth2:
             "token_url": server.url,
             "client_id": CLIENT["client_id"],
             "client_secret": Secret(CLIENT["client_secret"]),
-            "timeout_s": 5.0,
+            "timeout_s": 30.0,
         }
         | more
     )

@@ -112,13 +112,14 @@ def test_limits_of_memory_and_time() -> None:
 
 def test_when_its_time_is_over_the_whole_group_goes(tmp_path: Path) -> None:
     began = time.monotonic()
-    # it starts another that would outlive it, and neither heeds SIGTERM
+    # it has time to begin; it starts another that would outlive it, and neither heeds SIGTERM
     script = "trap '' TERM; (trap '' TERM; exec sleep 300) & echo $! $$; sleep 300"
-    ending = shell(script, timeout_s=0.3)
+    ending = shell(script, timeout_s=2.0)
     assert ending.timed_out
     assert ending.signal == signal.SIGKILL
-    assert time.monotonic() - began < 30
-    for pid in map(int, ending.output.split()):
+    assert time.monotonic() - began < 100, "it waited for what it started"
+    first, second = map(int, ending.output.split())
+    for pid in (first, second):
         wait_until(lambda pid=pid: not alive(pid), f"the end of {pid}")
 
 

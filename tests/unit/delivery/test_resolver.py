@@ -105,7 +105,8 @@ async def make(server: NameServer, clock: FakeClock) -> AsyncIterator[Make]:
     made: list[Resolver] = []
 
     def make_resolver(**options: object) -> Resolver:
-        limits = Limits(**{"timeout_s": 2.0, "rounds": 1} | options.pop("limits", {}))  # type: ignore[arg-type]
+        given: dict[str, object] = {"timeout_s": 30.0, "rounds": 1, "stale_after_s": 30.0}
+        limits = Limits(**given | options.pop("limits", {}))  # type: ignore[arg-type, operator]
         arguments: dict[str, object] = {
             "hostnames": ["relay.example.net"],
             "monotonic": clock,

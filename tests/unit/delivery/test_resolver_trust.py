@@ -86,7 +86,7 @@ async def make(server: NameServer) -> AsyncIterator[Make]:
             "random": random.Random(1),
             "servers": [server.address],
             "never_contact": NEVER,
-            "limits": Limits(timeout_s=2.0, rounds=1),
+            "limits": Limits(timeout_s=30.0, rounds=1, stale_after_s=30.0),
         }
         made.append(Resolver(**given | options))  # type: ignore[arg-type]
         return made[-1]

@@ -50,7 +50,7 @@ def make(server: NameServer, clock: FakeClock, **limits: object) -> Resolver:
 
 async def test_known_names_do_not_wait_for_a_tail_of_new_ones(server: NameServer) -> None:
     clock = FakeClock()
-    resolver = make(server, clock, questions=500)
+    resolver = make(server, clock, questions=500, stale_after_s=60.0)
     for number in range(KNOWN):
         await resolver.mail_hosts(f"known{number}.known.test")
     server.hold(below="tail.test")
