@@ -378,9 +378,7 @@ class Scripted:
 def test_aiosmtpd(road: Road) -> None:
     domain, port = road.port()
     handler = Scripted()
-    controller = Controller(
-        handler, hostname="127.0.0.1", port=port, enable_SMTPUTF8=True, ready_timeout=PATIENCE_S
-    )
+    controller = Controller(handler, hostname="127.0.0.1", port=port, enable_SMTPUTF8=True, ready_timeout=PATIENCE_S)
     controller.start()
     try:
         good, later, never = f"good@{domain}", f"later@{domain}", f"never@{domain}"
