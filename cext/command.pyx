@@ -303,7 +303,9 @@ cdef int parse_verb(const char *line, size_t n, size_t *arguments) noexcept nogi
         length = space
     arguments[0] = length
     if length != 4:
-        return VERB_STARTTLS if is_word(line, length, b"starttls", 8) else VERB_UNKNOWN
+        if is_word(line, length, b"starttls", 8):
+            return VERB_STARTTLS
+        return VERB_XCLIENT if is_word(line, length, b"xclient", 7) else VERB_UNKNOWN
     # the most frequent first
     if equal_fold(line, b"rcpt", 4):
         return VERB_RCPT
@@ -498,7 +500,7 @@ cdef class Command:
     cdef readonly object orcpt
     cdef readonly bint last                 # of BDAT
     cdef readonly object name               # behind HELO, EHLO, LHLO
-    cdef readonly object text               # behind NOOP, VRFY, EXPN, HELP, AUTH
+    cdef readonly object text               # behind NOOP, VRFY, EXPN, HELP, AUTH, XCLIENT
 
     def __repr__(self):
         return f"<Command {self.verb!r} mailbox={self.mailbox!r} name={self.name!r} text={self.text!r}>"
@@ -571,7 +573,7 @@ def parse_command(bytes line not None, *, offers=EVERY_OFFER, bint smtputf8=Fals
     elif verb in (VERB_HELO, VERB_EHLO, VERB_LHLO):
         reply = parse_greeting(p, n, arguments, &span)
         command.name = take(p, span)
-    elif verb in (VERB_NOOP, VERB_HELP, VERB_VRFY, VERB_EXPN, VERB_AUTH):
+    elif verb in (VERB_NOOP, VERB_HELP, VERB_VRFY, VERB_EXPN, VERB_AUTH, VERB_XCLIENT):
         reply = parse_text(p, n, arguments, verb != VERB_NOOP and verb != VERB_HELP, &span)
         command.text = take(p, span)
     else:

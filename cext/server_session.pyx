@@ -47,6 +47,7 @@ from angarium._core.command cimport (
     VERB_RSET,
     VERB_STARTTLS,
     VERB_VRFY,
+    VERB_XCLIENT,
     Path,
     RcptParameters,
     parse_bdat,
@@ -90,6 +91,7 @@ from angarium._core.record cimport (
     read_entry,
     write_accepted,
 )
+from angarium._core.xclient cimport XClient
 
 cdef extern from "<time.h>" nogil:
     ctypedef long time_t
@@ -159,7 +161,7 @@ SEQUENCE_REPLIES[SPOILT] = b"503 5.5.1 This transaction was refused; send RSET\r
 SEQUENCE_REPLIES[NOT_NOW] = b"503 5.5.1 Not within a mail transaction\r\n"
 
 # VERB_TABLE[dialogue][verb]
-cdef uint8_t VERB_TABLE[6][16]
+cdef uint8_t VERB_TABLE[6][17]
 
 
 cdef void fill_verb_table() noexcept:
@@ -177,6 +179,7 @@ cdef void fill_verb_table() noexcept:
         VERB_TABLE[dialogue][<int>VERB_MAIL] = NESTED_MAIL
         VERB_TABLE[dialogue][<int>VERB_AUTH] = NOT_NOW
         VERB_TABLE[dialogue][<int>VERB_STARTTLS] = NOT_NOW
+        VERB_TABLE[dialogue][<int>VERB_XCLIENT] = NOT_NOW
     for verb in (<int>VERB_MAIL, <int>VERB_RCPT, <int>VERB_DATA):
         VERB_TABLE[DIALOGUE_BDAT][verb] = IN_CHUNKS
         VERB_TABLE[DIALOGUE_SPOILT][verb] = SPOILT
@@ -228,6 +231,7 @@ cdef const char *R_AUTH_FAILED = b"535 5.7.8 Authentication credentials invalid\
 cdef const char *R_AUTH_CANCELLED = b"501 5.7.0 Authentication cancelled\r\n"
 cdef const char *R_AUTH_SYNTAX = b"501 5.5.2 Response cannot be decoded\r\n"
 cdef const char *R_AUTH_ARGUMENTS = b"501 5.5.4 Syntax: AUTH mechanism [initial-response]\r\n"
+cdef const char *XCLIENT_LINE = b"250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT\r\n"
 cdef const char *R_CHUNK_LOST = b"421 4.5.0 The end of the chunk cannot be known\r\n"
 
 
@@ -308,7 +312,7 @@ cdef class ListenerProfile:
                  uint32_t connections_per_client=1000,
                  double idle_timeout_s=300, double data_timeout_s=3600, bint authentication_required=False,
                  authentication=None, tuple mechanisms=(), start_tls=None, uint64_t future_release_s=0,
-                 bytes priorities=None):
+                 bytes priorities=None, identity_policy=None, client_certificate=None, xclient=None):
         self.hostname = hostname
         self.name = name
         self.client_policy = client_policy
@@ -331,7 +335,11 @@ cdef class ListenerProfile:
         self.start_tls = start_tls
         self.future_release_s = future_release_s
         self.priorities = priorities
+        self.identity_policy = identity_policy
+        self.client_certificate = client_certificate
+        self.xclient = xclient
         self._clients = {}
+        self._identities = {}
         self._greeting = b"220 " + hostname + b" ESMTP Angarium\r\n"
         limits = b"RCPTMAX=%d" % self.recipients
         if transactions:
@@ -358,8 +366,9 @@ cdef class ListenerProfile:
         return b"".join([b"250-" + line + b"\r\n" for line in lines]) + b"250 " + last + b"\r\n"
 
     def forget_clients(self):
-        """Ask client_policy again for every address (the configuration changed)."""
+        """Ask client_policy and identity_policy again for every address (the configuration changed)."""
         self._clients.clear()
+        self._identities.clear()
 
     def policy_of(self, address: str) -> ClientTerms:
         """What client_policy says of an address; remembered."""
@@ -371,6 +380,19 @@ cdef class ListenerProfile:
             if len(self._clients) >= MOST_CLIENTS:
                 self._clients.clear()
             self._clients[address] = known
+        return known
+
+    def terms_of(self, str address, str log_in, certificate) -> ClientTerms:
+        """What the policies say of a client who has proved who it is; remembered. Without a proof: policy_of."""
+        if self.identity_policy is None or (not log_in and certificate is None):
+            return self.policy_of(address)
+        key = (address, log_in, certificate)
+        known = self._identities.get(key)
+        if known is None:
+            known = self.identity_policy(address, log_in, certificate)
+            if len(self._identities) >= MOST_CLIENTS:
+                self._identities.clear()
+            self._identities[key] = known
         return known
 
 
@@ -385,9 +407,9 @@ cdef class Reception:
         self._view = memoryview(octets)          # it keeps them where they are, and so does a transport that holds it
         self._date_second = -1
 
-    def session(self, ListenerProfile profile) -> ServerSession:
-        """A protocol for a new connection."""
-        return ServerSession(self, profile)
+    def session(self, ListenerProfile profile, str client=None) -> ServerSession:
+        """A protocol for a new connection. client: the address of its client, where a proxy has said it."""
+        return ServerSession(self, profile, client)
 
     cdef double now(self) noexcept:
         return monotonic()
@@ -459,14 +481,16 @@ cdef class Reception:
 
 
 cdef class ServerSession(Receiver):
-    def __init__(self, Reception reception, ListenerProfile profile):
+    def __init__(self, Reception reception, ListenerProfile profile, str client=None):
         self.reception = reception
         self.profile = profile
+        self._address = client
         self._mode = MODE_COMMAND
         self._dialogue = DIALOGUE_NEW
         self._greeting_name = b""
         self._login = b""
         self._client = b""
+        self._client_name = b""
         self._terms = NOBODY
         self._reverse_path = b""
         self._envid = b""
@@ -483,10 +507,12 @@ cdef class ServerSession(Receiver):
         cdef uint64_t *slots = reception.counters.slots
         self.transport = transport
         self._deadline = monotonic() + self.profile.idle_timeout_s
-        peer = transport.get_extra_info("peername")
-        address = peer[0] if isinstance(peer, tuple) else ""
+        if self._address is None:
+            peer = transport.get_extra_info("peername")
+            # "" is a client of a Unix socket; of one that is gone already nothing is known
+            self._address = peer[0] if isinstance(peer, tuple) else "" if isinstance(peer, (str, bytes)) else "unknown"
         # without the zone of a link-local address, which means nothing to anybody else (RFC 5321 §4.1.3)
-        self._client = address.partition("%")[0].encode("ascii", "replace")
+        self._client = self._address.partition("%")[0].encode("ascii", "replace")
         self._client_key = key_of(self._client)
         ssl_object = transport.get_extra_info("ssl_object")
         if ssl_object is not None:
@@ -509,13 +535,25 @@ cdef class ServerSession(Receiver):
         elif reception.draining:
             self._abort(R_DRAINING)
         else:
-            self._terms = self.profile.policy_of(address)
+            self._settle_terms()
+            if self.profile.xclient is not None:
+                self._may_xclient = self.profile.xclient(self._address)
             transport.write(self.profile._greeting)
+
+    cdef int _settle_terms(self) except -1:
+        """Ask what the client is granted: at the start, and again whenever it has proved who it is."""
+        if self.profile.identity_policy is None:
+            self._terms = self.profile.policy_of(self._address)
+        else:
+            self._terms = self.profile.terms_of(self._address, self._login.decode("utf-8"), self.certificate)
+        return 0
 
     def _note_tls(self, ssl_object):
         self.tls = True
         self.tls_version = ssl_object.version().encode("ascii")
         self.tls_cipher = ssl_object.cipher()[0].encode("ascii")
+        if self.profile.client_certificate is not None:
+            self.certificate = self.profile.client_certificate(self._address, ssl_object)
         slot_add(self.reception.counters.slots, Slot.INGRESS_TLS_HANDSHAKES, 1)
 
     def get_buffer(self, hint):
@@ -847,6 +885,8 @@ cdef class ServerSession(Receiver):
             return self._do_start_tls(line, n, arguments)
         if verb == VERB_AUTH:
             return self._do_auth(line, n, arguments)
+        if verb == VERB_XCLIENT and self._may_xclient:
+            return self._do_xclient(line, n, arguments)
         return self._misspelt(R_LHLO if verb == VERB_LHLO else refuse_verb(line, n))
 
     cdef int _misspelt(self, const char *reply) except -1:
@@ -876,6 +916,8 @@ cdef class ServerSession(Receiver):
             self._say(b"250-", 4)
             self._say(PyBytes_AS_STRING(self.profile.hostname), PyBytes_GET_SIZE(self.profile.hostname))
             self._say(b"\r\n", 2)
+            if self._may_xclient:
+                self._say(XCLIENT_LINE, strlen(XCLIENT_LINE))
             if self.profile.future_release_s and (self._terms.may_relay or self.profile.mechanisms):
                 self._say_future_release()
             rest = self.profile._ehlo_tls if self.tls else self.profile._ehlo_plain
@@ -1261,7 +1303,7 @@ cdef class ServerSession(Receiver):
 
     cdef int _write_trace(self, uint64_t id, uint64_t received_us, bint headless) except -1:
         """Put the trace field in front of the mail data (RFC 5321 §4.4); `headless`: no header section follows it."""
-        cdef char field[1400]
+        cdef char field[1700]
         cdef size_t n = 0
         cdef size_t length
         cdef uint16_t path_length
@@ -1269,9 +1311,19 @@ cdef class ServerSession(Receiver):
         cdef bint v6 = memchr(PyBytes_AS_STRING(self._client), c':', PyBytes_GET_SIZE(self._client)) != NULL
         n += put(field, n, b"Received: from ", 15)
         n += put_name(field, n, PyBytes_AS_STRING(self._greeting_name), min(PyBytes_GET_SIZE(self._greeting_name), 255))
-        n += put(field, n, b" ([IPv6:" if v6 else b" ([", 8 if v6 else 3)
-        n += put(field, n, PyBytes_AS_STRING(self._client), min(PyBytes_GET_SIZE(self._client), 64))
-        n += put(field, n, b"])\r\n\tby ", 8)
+        if v6 or memchr(PyBytes_AS_STRING(self._client), c'.', PyBytes_GET_SIZE(self._client)) != NULL:
+            n += put(field, n, b" (", 2)
+            if PyBytes_GET_SIZE(self._client_name):
+                n += put_name(field, n, PyBytes_AS_STRING(self._client_name), PyBytes_GET_SIZE(self._client_name))
+                n += put(field, n, b" ", 1)
+            n += put(field, n, b"[IPv6:" if v6 else b"[", 6 if v6 else 1)
+            n += put(field, n, PyBytes_AS_STRING(self._client), min(PyBytes_GET_SIZE(self._client), 64))
+            n += put(field, n, b"])", 2)
+        elif PyBytes_GET_SIZE(self._client):
+            n += put(field, n, b" (unknown)", 10)
+        else:
+            n += put(field, n, b" (Unix socket)", 14)
+        n += put(field, n, b"\r\n\tby ", 6)
         n += put(field, n, PyBytes_AS_STRING(self.profile.hostname), min(PyBytes_GET_SIZE(self.profile.hostname), 255))
         n += put(field, n, b" with ", 6)
         n += put(field, n, protocol, strlen(protocol))
@@ -1304,7 +1356,7 @@ cdef class ServerSession(Receiver):
         n += put(field, n, b"\r\n\r\n", 4 if headless else 2)
         return self._buffer.prepend(field, n)
 
-    # ------------------------------------------------------------------ TLS and authentication
+    # ------------------------------------------------------------------ TLS
 
     cdef int _do_start_tls(self, const char *line, size_t n, size_t arguments) except -1:
         cdef const char *refusal
@@ -1336,11 +1388,19 @@ cdef class ServerSession(Receiver):
         self.transport = transport
         self._read_paused = False
         self._write_paused = False
-        self._note_tls(transport.get_extra_info("ssl_object"))
         self._reset()
         self._dialogue = DIALOGUE_NEW
+        self._extended = False
         self._greeting_name = b""
         self._login = b""
+        self._exchange = None
+        self._skipping_line = False
+        if self._spoken_for:
+            self._believe_nobody()       # who the client is was said in plaintext
+        self._note_tls(transport.get_extra_info("ssl_object"))
+        if self._mode == MODE_CLOSED:
+            return
+        self._settle_terms()
         self._deadline = monotonic() + self.profile.idle_timeout_s
         self._go_on()
 
@@ -1350,6 +1410,71 @@ cdef class ServerSession(Receiver):
         self._mode = MODE_CLOSED
         if self.transport is not None:
             self.transport.abort()
+
+    # ------------------------------------------------------------------ XCLIENT
+
+    cdef int _do_xclient(self, const char *line, size_t n, size_t arguments) except -1:
+        """The client is who the host in front says, and the session begins again, with a greeting."""
+        cdef uint64_t *slots = self.reception.counters.slots
+        cdef XClient said = XClient()
+        cdef Span text
+        cdef const char *refusal = parse_text(line, n, arguments, True, &text)
+        if refusal == NULL:
+            refusal = said.read(PyBytes_FromStringAndSize(line + text.start, text.length))
+        if refusal != NULL:
+            slot_add(slots, Slot.INGRESS_XCLIENT_REFUSED, 1)
+            return self._misspelt(refusal)
+        slot_add(slots, Slot.INGRESS_XCLIENT, 1)
+        self._reset()
+        self._dialogue = DIALOGUE_NEW
+        self._extended = False
+        self._greeting_name = b""
+        self._errors = 0
+        self._transactions = 0
+        self.certificate = None          # it is the host's in front, not the client's
+        if not self._spoken_for:
+            self._spoken_for = True
+            self._own_address = self._address
+            self._stated_login = b""
+        if said.login is not None:
+            self._stated_login = said.login
+        self._login = self._stated_login # not the one of the host in front
+        if said.name is not None:
+            self._client_name = said.name
+        if said.greeting:
+            self._greeting_name = said.greeting
+            self._extended = not said.plain
+            self._dialogue = DIALOGUE_READY
+        if said.address is not None:
+            self._take_address(said.address.decode("ascii"))
+        if self._mode == MODE_CLOSED:
+            return 0
+        self._settle_terms()
+        return self._reply(PyBytes_AS_STRING(self.profile._greeting))
+
+    cdef int _take_address(self, str address) except -1:
+        """Count the connection for another client; the session ends with 421 when that one has too many."""
+        cdef Counters counters = self.reception.counters
+        cdef bytes client = address.partition("%")[0].encode("ascii", "replace")
+        cdef uint64_t key = key_of(client)
+        self._address = address
+        self._client = client
+        if key == self._client_key:
+            return 0
+        counters.client_closed(self._client_key)
+        self._client_key = key
+        if counters.client_opened(key) > self.profile.connections_per_client:
+            slot_add(counters.slots, Slot.INGRESS_REFUSED_CLIENT, 1)
+            return self._abort(R_CLIENT_FULL)
+        return 0
+
+    cdef int _believe_nobody(self) except -1:
+        """The client is whoever is connected."""
+        self._spoken_for = False
+        self._client_name = b""
+        return self._take_address(self._own_address)
+
+    # ------------------------------------------------------------------ authentication
 
     cdef int _do_auth(self, const char *line, size_t n, size_t arguments) except -1:
         cdef bytes rest

@@ -2,7 +2,10 @@
 
 It runs no event loop and touches no mail. Each worker has its own listening sockets (SO_REUSEPORT) that the supervisor
 made and keeps: when a worker dies, connections that the kernel had given to its socket wait there until its successor
-answers them.
+answers them. Unix sockets, and those that systemd has opened, are one for all workers: who is free accepts.
+
+Started as root with node.user, it binds ports below 1024 and Unix sockets first, and becomes that user, with the groups
+that the user is in, before it touches the spool or starts anything: nothing that speaks with a client ever was root.
 
 Signals: SIGTERM and SIGINT drain and stop; SIGHUP reads the configuration again and replaces the lookup process, the
 workers and the admin process one after the other (an error keeps the old one; listeners, spool and worker count need a
@@ -30,6 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from angarium._core.counters import Slab
+from angarium.app.inherited import take_sockets
 from angarium.app.process import give_orders
 from angarium.config.address import ListenAddress
 from angarium.config.model import Config, dump
@@ -40,6 +44,8 @@ from angarium.queue.placement import describe_spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from angarium.config.model import Listener
 
 log = logging.getLogger("angarium")
 
@@ -120,6 +126,7 @@ class Supervisor:
         self._announced = False
         self._lock_fd = -1
         self._replacing: list[Child] = []
+        self._inherited: dict[str, socket.socket] = {}
 
     # -------------------------------------------------------------- life
 
@@ -146,8 +153,9 @@ class Supervisor:
         os.write(self._lock_fd, f"{os.getpid()}\n".encode())
         (self._spool / "run").mkdir(mode=0o700, exist_ok=True)
         self._slab = Slab.create(self._workers + 2)  # one for the lookup process, the last one for the supervisor
+        self._inherit()
         for number in range(self._workers):
-            sockets = [bind(listener.listen, shared=True, first=number == 0) for listener in self.config.listener]
+            sockets = [self._listening(listener, number) for listener in self.config.listener]
             self._children.append(Child("worker", number, sockets))
         if self._sink is not None:
             self._children.append(Child("sink", self._workers, [bind(self._sink)]))
@@ -155,7 +163,7 @@ class Supervisor:
         self._drop_privileges()
         # bound by the user whom the workers are; it stays open while the process behind it is replaced
         lookup = ListenAddress(path=socket_path(self._spool))
-        self._children.insert(0, Child("lookup", self._workers, [_bind_path(lookup, private=True)]))
+        self._children.insert(0, Child("lookup", self._workers, [_bind_path(lookup, mode=0o600)]))
         if self.config.events.file is not None:
             end_half_line(Path(self.config.events.file))
         self._shards = describe_spool(self._spool, shard_count(self.config), self._workers)
@@ -173,21 +181,63 @@ class Supervisor:
             else:
                 return
 
-    def _drop_privileges(self) -> None:
-        """Become the configured user; the sockets are bound already."""
+    def _inherit(self) -> None:
+        """Take the sockets that systemd has opened."""
+        try:
+            self._inherited = take_sockets(os.environ, os.getpid())
+        except ValueError as failure:
+            raise StartFailure(str(failure)) from failure
+        for name in sorted(self._inherited.keys() - {listener.listen.name for listener in self.config.listener}):
+            log.warning('systemd has opened a socket "%s" that no listener has as "systemd:%s"', name, name)
+
+    def _listening(self, listener: Listener, worker: int) -> socket.socket:
+        """The socket of a listener for one worker: its own, or one for all of them."""
+        listen = listener.listen
+        if listen.host:
+            return bind(listen, shared=True, first=worker == 0)
+        if worker > 0:
+            return self._children[0].sockets[self.config.listener.index(listener)]
+        if listen.path:
+            return self._bind_door(listener)
+        if listen.name not in self._inherited:
+            known = ", ".join(sorted(self._inherited)) or "none"
+            raise StartFailure(
+                f'listener "{listener.name}": systemd has opened no socket "{listen.name}" (there: {known})'
+            )
+        return self._inherited[listen.name]
+
+    def _bind_door(self, listener: Listener) -> socket.socket:
+        """A Unix socket that clients connect to: who may is said by its mode and its group."""
+        uid, gid = self._identity()
+        try:
+            if listener.socket_group is not None:
+                gid = grp.getgrnam(listener.socket_group).gr_gid
+        except KeyError as failure:
+            raise StartFailure(f'listener "{listener.name}": socket_group: {failure}') from failure
+        return _bind_path(listener.listen, mode=int(listener.socket_mode, 8), owner=(uid, gid))
+
+    def _identity(self) -> tuple[int, int]:
+        """User and group that the relay runs as; -1: as which it was started."""
         node = self.config.node
         if node.user is None or os.geteuid() != 0:
-            return
+            return -1, -1
         try:
             user = pwd.getpwnam(node.user)
-            gid = grp.getgrnam(node.group).gr_gid if node.group else user.pw_gid
+            return user.pw_uid, grp.getgrnam(node.group).gr_gid if node.group else user.pw_gid
         except KeyError as failure:
             raise StartFailure(f"node.user or node.group: {failure}") from failure
+
+    def _drop_privileges(self) -> None:
+        """Become the configured user, with the groups that the user is in; the sockets are bound already."""
+        uid, gid = self._identity()
+        if uid == -1:
+            return
         for path in (self._spool, self._spool / "run", self._spool / "lock"):
-            os.chown(path, user.pw_uid, gid)
-        os.setgroups([gid])
+            os.chown(path, uid, gid)
+        assert self.config.node.user is not None
+        os.initgroups(self.config.node.user, gid)  # a key that only the group ssl-cert may read, for one
         os.setgid(gid)
-        os.setuid(user.pw_uid)
+        os.setuid(uid)
 
     @contextlib.contextmanager
     def _signal_pipe(self) -> Iterator[int]:
@@ -403,14 +453,16 @@ def bind(address: ListenAddress, *, shared: bool = False, first: bool = True) ->
     return sock
 
 
-def _bind_path(address: ListenAddress, *, private: bool = False) -> socket.socket:
-    """A listening Unix socket; `private`: for the node's own user only."""
+def _bind_path(address: ListenAddress, *, mode: int | None = None, owner: tuple[int, int] = (-1, -1)) -> socket.socket:
+    """A listening Unix socket. `mode`: None: as the umask says; `owner`: user and group, -1: as they are."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177) if private else None
+    mask = None if mode is None else os.umask(0o777 & ~mode)  # there is no moment at which more may connect
     try:
         with short_path(address.path) as name:
             _make_room(address, name)
             sock.bind(name)
+            if owner != (-1, -1):
+                os.chown(name, *owner)
         sock.listen(BACKLOG)
     except OSError as failure:
         sock.close()

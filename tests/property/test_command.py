@@ -116,6 +116,7 @@ other_line = joined(
             b"STARTTLS",
             b"AUTH",
             b"auth",
+            b"XClient",
             b"MAILX",
             b"",
         ]

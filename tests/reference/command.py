@@ -418,7 +418,7 @@ def read_command(line: bytes, offers: int, smtputf8: bool) -> Attributes:
         return {"verb": verb, **read_bdat(argument)}
     if verb in ("HELO", "EHLO", "LHLO"):
         return {"verb": verb, **read_greeting(argument)}
-    if verb in ("NOOP", "HELP", "VRFY", "EXPN", "AUTH"):
+    if verb in ("NOOP", "HELP", "VRFY", "EXPN", "AUTH", "XCLIENT"):
         return {"verb": verb, **read_text(argument, required=verb not in ("NOOP", "HELP"))}
     if verb in ("DATA", "RSET", "QUIT", "STARTTLS"):
         if argument.strip(b" "):

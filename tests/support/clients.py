@@ -29,10 +29,20 @@ def stuffed(content: bytes) -> bytes:
 
 
 class Dialogue:
-    """A connection to an SMTP server, greeting read. Replies are (code, lines)."""
+    """A connection to an SMTP server, greeting read. Replies are (code, lines).
 
-    def __init__(self, host: str, port: int, *, greet: bool = True) -> None:
-        self.socket: socket.socket = socket.create_connection((host, port), timeout=PATIENCE_S)
+    `source`: the client's own address. `path`: of a Unix socket, in place of host and port.
+    """
+
+    def __init__(self, host: str, port: int, *, greet: bool = True, source: str = "", path: str = "") -> None:
+        self.socket: socket.socket
+        if path:
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.settimeout(PATIENCE_S)
+            self.socket.connect(path)
+        else:
+            own = (source, 0) if source else None
+            self.socket = socket.create_connection((host, port), timeout=PATIENCE_S, source_address=own)
         self._file = self.socket.makefile("rb")
         self.greeting = self.read() if greet else (0, [])
         self.extensions: dict[str, str] = {}
@@ -82,12 +92,16 @@ class Dialogue:
     def start_tls(self) -> None:
         """STARTTLS, whatever the certificate."""
         self.expect(220, "STARTTLS")
-        self._file.close()
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        self.socket = context.wrap_socket(self.socket)
-        self._file = self.socket.makefile("rb")
+        self.take_over(context.wrap_socket(self.socket))
+
+    def take_over(self, wrapped: socket.socket) -> None:
+        """Go on over this socket: the same connection under TLS."""
+        self._file.close()
+        self.socket = wrapped
+        self._file = wrapped.makefile("rb")
 
     def envelope(self, reverse_path: str, recipients: Sequence[str], parameters: str = "") -> None:
         """MAIL and RCPT, all of which must be accepted."""

@@ -146,7 +146,15 @@ def _value(value: Any) -> str:
 class Relay:
     """One relay. `config` may be changed between stop and start, or before reload."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any] | None = None, *, arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any] | None = None,
+        *,
+        arguments: Sequence[str] = (),
+        prefix: Sequence[str] = (),
+    ) -> None:
+        """prefix: a program that becomes the relay, and its arguments."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.spool = folder / "spool"
@@ -159,6 +167,7 @@ class Relay:
         self.process: subprocess.Popen[bytes] | None = None
         self._arguments = ["--config", str(self.config_file), *arguments]
         self._own_config = True
+        self._prefix = prefix
         self._announced = 0
 
     @classmethod
@@ -191,7 +200,7 @@ class Relay:
         self._announced = self.stderr.count("angarium is ready")
         with open(self.stderr_file, "ab") as stderr:
             self.process = subprocess.Popen(
-                command_line("serve", *self._arguments),
+                [*self._prefix, *command_line("serve", *self._arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,

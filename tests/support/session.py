@@ -180,6 +180,8 @@ class Server:
         counters: Counters | None = None,
         events: EventLog | None = None,
         terms: dict[str, Any] | None = None,
+        xclient: bool = False,
+        policy: Callable[[str], ClientTerms] | None = None,
         **profile: Any,
     ) -> None:
         self.commit = commit
@@ -194,19 +196,20 @@ class Server:
         granted = {"may_relay": may_relay, "bare_newlines": bare_newlines, "durability": profile.get("durability", 0)}
         granted |= terms or {}
 
-        def policy(address: str) -> ClientTerms:
+        def usual(address: str) -> ClientTerms:
             self.asked.append(address)
-            return ClientTerms(**granted)
+            return ClientTerms(**granted) if policy is None else policy(address)
 
         self.memory = MemoryBudget(self.counters, memory_octets)
         self.reception = Reception(self.counters, self.events, CallbackIntake(self._deliver), self.memory)
         self.profile = ListenerProfile(
             hostname=HOSTNAME,
             name=b"relay",
-            client_policy=policy,
+            client_policy=usual,
             authentication=exchange_of if auth else None,
             mechanisms=auth,
             start_tls=self.handshakes.append if tls else None,
+            xclient=(lambda _: True) if xclient else None,
             **profile,
         )
 
@@ -226,9 +229,11 @@ class Server:
         """The messages that are safe."""
         return [taken for taken in self.taken if taken.error == 0]
 
-    def connect(self, peer: object = ("192.0.2.1", 40000), *, tls: bool = False) -> ServerDialogue:
-        """A client."""
-        return ServerDialogue(self, peer, tls=tls)
+    def connect(
+        self, peer: object = ("192.0.2.1", 40000), *, tls: bool = False, client: str | None = None
+    ) -> ServerDialogue:
+        """A client; `client`: the address that a proxy has named."""
+        return ServerDialogue(self, peer, tls=tls, client=client)
 
     def value(self, slot: Slot) -> int:
         """One counter."""
@@ -238,9 +243,9 @@ class Server:
 class ServerDialogue:
     """One client of a Server."""
 
-    def __init__(self, server: Server, peer: object, *, tls: bool) -> None:
+    def __init__(self, server: Server, peer: object, *, tls: bool, client: str | None = None) -> None:
         self.server = server
-        self.session = server.reception.session(server.profile)
+        self.session = server.reception.session(server.profile, client)
         self.peer = peer
         self.transport = FakeTransport(self.session, peer, FakeSsl() if tls else None)
         self.session.connection_made(self.transport)  # type: ignore[arg-type]

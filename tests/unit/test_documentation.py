@@ -226,7 +226,7 @@ COMPOSED = {  # with values in them
 
 def replies_of_the_code() -> set[str]:
     said = {reply.decode().removesuffix("\r\n") for reply in REPLIES}
-    for file in ("server_session.pyx", "dispatch.pyx"):
+    for file in ("server_session.pyx", "dispatch.pyx", "xclient.pyx"):
         said |= set(re.findall(r'b"(\d{3} [^"]+?)\\r\\n"', text_of("cext", file)))
     said.discard("214 2.0.0 See RFC 5321")  # the second line of HELP
     return said

@@ -35,7 +35,8 @@ class Verb(IntEnum):
     VERB_HELP = 13
     VERB_STARTTLS = 14
     VERB_AUTH = 15
-    VERB_COUNT = 16
+    VERB_XCLIENT = 16
+    VERB_COUNT = 17
 
 class BodyType(IntEnum):
     BODY_UNSTATED = 0

@@ -66,6 +66,8 @@ cpdef enum Slot:
     DELIVERY_TOKEN_LEFT              # seconds until the first of the access tokens expires
     # outcome
     OUTCOME_NOTIFICATIONS_WAITING    # notifications that no journal has taken yet
+    # ingress
+    INGRESS_CERTIFICATE_LEFT         # seconds until the first of the relay's own certificates ends; first process only
 
     # ---- counters: they never go back ----
     # ingress: connections
@@ -189,6 +191,19 @@ cpdef enum Slot:
     OUTCOME_TLS_REPORTS_FAILED       # given up
     # processes
     WORKER_STARTS
+    # ingress: what proxies and hosts in front say, and certificates
+    INGRESS_PROXY_CLIENT             # headers that name a client
+    INGRESS_PROXY_OWN                # headers that name none: the proxy's own connection
+    INGRESS_PROXY_MALFORMED          # from here on: connections that were closed for want of a header
+    INGRESS_PROXY_TOO_LONG
+    INGRESS_PROXY_TIMEOUT
+    INGRESS_PROXY_LOST               # closed by the proxy before its header was whole
+    INGRESS_XCLIENT
+    INGRESS_XCLIENT_REFUSED
+    INGRESS_CERTIFICATES_LOADED      # read again after a change
+    INGRESS_CERTIFICATES_REFUSED
+    INGRESS_CERTIFICATE_RELAYS       # client certificates that relay_certificates names
+    INGRESS_CERTIFICATE_OTHER
 
     # ---- histograms of time: 32 slots each ----
     INGRESS_COMMIT_LATENCY = 512     # end of the mail data until the 250 is written

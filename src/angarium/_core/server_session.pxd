@@ -43,7 +43,11 @@ cdef class ListenerProfile:
     cdef readonly object start_tls               # session -> None; None: STARTTLS is not offered
     cdef readonly uint64_t future_release_s      # RFC 4865, the longest one may ask for; 0: not offered
     cdef readonly bytes priorities               # RFC 6710, name of the priority profile or b""; None: not offered
+    cdef readonly object identity_policy         # address text, log-in, certificate -> ClientTerms; None: as client_policy
+    cdef readonly object client_certificate      # address text, ssl object -> certificate or None; None: none is asked for
+    cdef readonly object xclient                 # address text -> bint: XCLIENT is offered to it; None: to nobody
     cdef dict _clients                           # what client_policy said, bounded
+    cdef dict _identities                        # what identity_policy said, bounded
     cdef bytes _greeting
     cdef bytes _ehlo_plain                       # rest of the EHLO reply behind its first line
     cdef bytes _ehlo_tls
@@ -77,7 +81,13 @@ cdef class ServerSession(Receiver):
     cdef readonly object transport
     cdef ServerSession _next, _previous
     # connection
-    cdef bytes _client                           # address as text
+    cdef str _address                            # the client's, as the policies are asked for it; None: not known yet
+    cdef bytes _client                           # the same in the trace field and in events
+    cdef bytes _client_name                      # of its host, b"" unless XCLIENT says it
+    cdef bint _may_xclient
+    cdef bint _spoken_for                        # XCLIENT has said who the client is
+    cdef bytes _stated_login                     # then: what it has said of a log-in
+    cdef str _own_address                        # then: whose connection it is
     cdef uint64_t _client_key
     cdef bint _counted
     cdef ClientTerms _terms                      # what policy grants this client
@@ -85,6 +95,7 @@ cdef class ServerSession(Receiver):
     cdef bint _eof
     cdef readonly bint tls
     cdef readonly object tls_version, tls_cipher
+    cdef readonly object certificate             # that the client has proved to be its own; None: none
     # dialogue
     cdef uint8_t _dialogue                       # DIALOGUE_*: what the verb table is asked with
     cdef uint8_t _mode                           # MODE_*: what the next octets are
@@ -140,6 +151,10 @@ cdef class ServerSession(Receiver):
     cdef int _do_auth(self, const char *line, size_t n, size_t arguments) except -1
     cdef int _auth_step(self, const char *line, size_t n) except -1
     cdef int _auth_answer(self, bytes response) except -1
+    cdef int _settle_terms(self) except -1
+    cdef int _do_xclient(self, const char *line, size_t n, size_t arguments) except -1
+    cdef int _take_address(self, str address) except -1
+    cdef int _believe_nobody(self) except -1
     cdef int _do_start_tls(self, const char *line, size_t n, size_t arguments) except -1
     cdef int _say_future_release(self) except -1
     cdef const char *_settle_hold(self) noexcept

@@ -61,12 +61,19 @@ class ListenerProfile:
         start_tls: Callable[[ServerSession], None] | None = None,
         future_release_s: int = 0,
         priorities: bytes | None = None,
+        identity_policy: Callable[[str, str, Any], ClientTerms] | None = None,
+        client_certificate: Callable[[str, Any], Any] | None = None,
+        xclient: Callable[[str], bool] | None = None,
     ) -> None:
         """client_policy: address -> ClientTerms, or (may relay, may send bare newlines) where nothing else is granted.
 
         authentication: mechanism -> exchange or None. message_octets, errors and transactions: 0 means no limit.
         future_release_s: the longest that FUTURERELEASE allows, 0: it is not offered. priorities: the name of the
         profile that MT-PRIORITY is offered with, b"" for none, None: it is not offered.
+
+        identity_policy: address, log-in ("": none), certificate (None: none) -> ClientTerms, asked when there is one of
+        the two. client_certificate: address, ssl object -> what the client's certificate is known as (hashable), or
+        None. xclient: address -> whether XCLIENT is offered to it.
         """
     @property
     def hostname(self) -> bytes: ...
@@ -112,10 +119,18 @@ class ListenerProfile:
     def future_release_s(self) -> int: ...
     @property
     def priorities(self) -> bytes | None: ...
+    @property
+    def identity_policy(self) -> Callable[[str, str, Any], ClientTerms] | None: ...
+    @property
+    def client_certificate(self) -> Callable[[str, Any], Any] | None: ...
+    @property
+    def xclient(self) -> Callable[[str], bool] | None: ...
     def forget_clients(self) -> None:
-        """Ask client_policy again for every address (the configuration changed)."""
+        """Ask client_policy and identity_policy again for every address (the configuration changed)."""
     def policy_of(self, address: str) -> ClientTerms:
         """What client_policy says of an address; remembered."""
+    def terms_of(self, address: str, log_in: str, certificate: Any) -> ClientTerms:
+        """What the policies say of a client who has proved who it is; remembered. Without a proof: policy_of."""
 
 @disjoint_base
 class Reception:
@@ -136,8 +151,8 @@ class Reception:
     def intake(self) -> Intake: ...
     @property
     def sessions(self) -> int: ...
-    def session(self, profile: ListenerProfile) -> ServerSession:
-        """A protocol for a new connection."""
+    def session(self, profile: ListenerProfile, client: str | None = None) -> ServerSession:
+        """A protocol for a new connection. client: the address of its client, where a proxy has said it."""
     def sweep(self) -> None:
         """End what has been silent for too long, let throttled sessions go on. Call it about once a second."""
     def pace(self) -> None:
@@ -150,7 +165,7 @@ class Reception:
 class ServerSession(Receiver, BufferedProtocol):
     """The protocol of one connection. Reception.session() makes it."""
 
-    def __init__(self, reception: Reception, profile: ListenerProfile) -> None: ...
+    def __init__(self, reception: Reception, profile: ListenerProfile, client: str | None = None) -> None: ...
     @property
     def profile(self) -> ListenerProfile: ...
     @property
@@ -165,6 +180,9 @@ class ServerSession(Receiver, BufferedProtocol):
     def tls_version(self) -> bytes | None: ...
     @property
     def tls_cipher(self) -> bytes | None: ...
+    @property
+    def certificate(self) -> Any:
+        """What the client's certificate is known as, when there is one and TLS has verified it; None: there is none."""
     def connection_made(self, transport: BaseTransport) -> None: ...
     def get_buffer(self, hint: int) -> memoryview: ...
     def buffer_updated(self, n: int) -> None: ...

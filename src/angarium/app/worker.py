@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from angarium._core.server_session import ListenerProfile
     from angarium.config.model import Config, Retry
     from angarium.config.wording import Wording
-    from angarium.ingress.implicit_tls import ImplicitTlsServer
+    from angarium.ingress.door import Door
     from angarium.queue.damaged import Damage
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class Worker:
         self.started = self._clock.monotonic()
         self.draining = False
         self._stop = asyncio.Event()
-        self._servers: list[tuple[asyncio.Server | ImplicitTlsServer, ListenerProfile]] = []
+        self._servers: list[tuple[asyncio.Server | Door, ListenerProfile]] = []
         self._flush_ticks = max(1, round(config.events.flush_interval_s / TICK_S))
         self._preparing = False
         self._spare_missed = False

@@ -20,6 +20,7 @@ __all__ = [
     "DnsServer",
     "ListenAddress",
     "Network",
+    "Peer",
     "covers_everything",
     "parse_host",
     "parse_port",
@@ -73,12 +74,19 @@ def _is_loopback(host: str) -> bool:
     return ipaddress.ip_address(host).is_loopback
 
 
+_SOCKET_NAME = re.compile(r"[!-9;-~]{1,255}")  # sd_listen_fds_with_names(3)
+
+
 class ListenAddress(Struct, frozen=True):
-    """A TCP address, or a Unix socket when `path` is set. Port 0 lets the system choose, which is for tests."""
+    """A TCP address; a Unix socket when `path` is set; a socket that systemd has opened when `name` is.
+
+    Port 0 lets the system choose, which is for tests.
+    """
 
     host: str = ""
     port: int = 0
     path: str = ""
+    name: str = ""  # FileDescriptorName= of the systemd socket unit
 
     @classmethod
     def parse(cls, text: str) -> ListenAddress:
@@ -87,6 +95,11 @@ class ListenAddress(Struct, frozen=True):
             if not path.startswith("/"):
                 raise ValueError(f'"{text}" wants an absolute path, as in "unix:/run/angarium/admin.sock"')
             return cls(path=path)
+        if text.startswith("systemd:"):
+            name = text.removeprefix("systemd:")
+            if not _SOCKET_NAME.fullmatch(name):
+                raise ValueError(f'"{text}" wants the FileDescriptorName of a socket unit, as in "systemd:smtp"')
+            return cls(name=name)
         host, port = split_host_port(text)
         if port is None or not host:
             raise ValueError(
@@ -102,12 +115,12 @@ class ListenAddress(Struct, frozen=True):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
-        return bool(self.path) or _is_loopback(self.host)
+        """Whether only this machine can reach it. Of a socket that systemd has opened that is not known."""
+        return bool(self.path) or (not self.name and _is_loopback(self.host))
 
     def __str__(self) -> str:
-        if self.path:
-            return f"unix:{self.path}"
+        if self.path or self.name:
+            return f"unix:{self.path}" if self.path else f"systemd:{self.name}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -169,6 +182,28 @@ class Network(Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{ipaddress.ip_address(self.base)}/{self.prefix_length}"
+
+
+class Peer(Struct, frozen=True):
+    """Who may say for whom it speaks: the hosts of a network, or `unix`: who may open the listener's Unix socket."""
+
+    network: Network | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Peer:
+        return cls() if text == "unix" else cls(Network.parse(text))
+
+    def __contains__(self, address: str) -> bool:
+        """`address`: as text, "" for a client of a Unix socket."""
+        if self.network is None or not address:
+            return self.network is None and not address
+        try:
+            return address in self.network
+        except ValueError:
+            return False
+
+    def __str__(self) -> str:
+        return "unix" if self.network is None else str(self.network)
 
 
 def covers_everything(networks: Sequence[Network]) -> bool:

@@ -18,6 +18,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from angarium.config.address import covers_everything, parse_host
+from angarium.config.check_doors import check_certificates, check_door
 from angarium.config.check_mta_sts import check_mta_sts, check_tls_report
 from angarium.config.check_route import check_route, check_shadows, check_stays
 from angarium.config.check_tls import check_tls, read_file
@@ -45,6 +46,7 @@ def check_all(config: Config, findings: Findings) -> None:
     _check_node(config, findings)
     _check_admin(config, findings)
     check_tls(config, findings)
+    check_certificates(config, findings)
     _check_tenants(config, findings)
     _check_listeners(config, findings)
     _check_limits(config, findings)
@@ -99,7 +101,10 @@ def _check_hostname(hostname: str, findings: Findings) -> None:
 
 def _check_admin(config: Config, findings: Findings) -> None:
     admin = config.admin
-    if admin.token_file is None:
+    if admin.listen.name and findings.sound(("admin", "listen")):
+        message = f'"{admin.listen}": the commands would not know where to ask; listen on an address or a Unix socket'
+        findings.error(("admin", "listen"), message)
+    elif admin.token_file is None:
         if not admin.listen.is_loopback and findings.sound(("admin",)):
             message = f"{admin.listen} can be reached from other machines: set admin.token_file or listen on loopback"
             findings.error(("admin", "listen"), message)
@@ -124,23 +129,22 @@ def _check_listeners(config: Config, findings: Findings) -> None:
             findings.error((*path, "name"), message)
         if names.setdefault(listener.name, index) != index:
             findings.error((*path, "name"), f'another listener is named "{listener.name}" too')
-        address = str(listener.listen)
-        if listener.listen.port and addresses.setdefault(address, f'listener "{listener.name}"') != (
-            f'listener "{listener.name}"'
-        ):
+        listen, own = listener.listen, f'listener "{listener.name}"'
+        address = str(listen)
+        if (listen.port or listen.path or listen.name) and addresses.setdefault(address, own) != own:
             findings.error((*path, "listen"), f"{address} is the address of {addresses[address]} already")
 
 
 def _check_listener(config: Config, listener: Listener, path: KeyPath, findings: Findings) -> None:
-    if listener.listen.path:
-        findings.error((*path, "listen"), "SMTP is spoken over TCP only; a Unix socket is for admin.listen")
+    check_door(config, listener, path, findings)
     _check_role(config, listener, path, findings)
     if listener.tls != "none" and config.tls is None and findings.sound(("tls",), (*path, "tls")):
         message = f'"{listener.tls}" needs a [tls] section with certificate and key'
         findings.error((*path, "tls"), message)
     if not listener.allow_open_relay and findings.sound((*path, "allow_open_relay")):
         _check_open_relay(listener, path, findings)
-    if listener.role == "relay" and not listener.relay_networks and findings.sound((*path, "relay_networks")):
+    may_relay = listener.relay_networks or listener.relay_certificates or not listener.listen.host
+    if listener.role == "relay" and not may_relay and findings.sound((*path, "relay_networks")):
         findings.warn(path, f'listener "{listener.name}" has no relay_networks, so it refuses every recipient')
     if findings.sound((*path, "bare_newline"), (*path, "repair_networks")):
         if listener.bare_newline == "repair" and not listener.repair_networks:

@@ -63,7 +63,7 @@ def _check_next_hop(config: Config, hop: NextHop, path: KeyPath, findings: Findi
         return
     for listener in config.listener:
         here = listener.listen
-        if here.path or here.port != hop.port:
+        if not here.host or here.port != hop.port:
             continue
         if hop.host == here.host or (hop.is_loopback and here.host in _WILDCARDS):
             message = (

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from angarium.config.model import Config, TlsSettings
     from angarium.config.problem import Findings
 
-__all__ = ["check_tls", "read_file"]
+__all__ = ["check_authorities", "check_pair", "check_tls", "read_file"]
 
 _WITHOUT_TLS = {"discard", "maildir", "pipe", "lmtp+unix", "bounce"}
 _SETTINGS = ("tls", "tls_name", "tls_ca", "tls_certificate", "tls_key", "tls_fingerprints")
@@ -22,7 +22,7 @@ def check_tls(config: Config, findings: Findings) -> None:
     """The node's own certificate, and the TLS of deliveries."""
     tls = config.tls
     if tls is not None and findings.sound(("tls",)):
-        _check_pair(tls.certificate, ("tls", "certificate"), tls.key, ("tls", "key"), findings)
+        check_pair(tls.certificate, ("tls", "certificate"), tls.key, ("tls", "key"), findings)
     if findings.sound(("delivery", "tls")):
         if config.delivery.tls == "fingerprint":
             message = '"fingerprint" is of single hosts: list them with a [[route]] or a [[tls_policy]]'
@@ -71,14 +71,14 @@ def _check_settings(config: Config, settings: TlsSettings, path: KeyPath, findin
         if level != "verify":
             findings.error(where, 'has no effect unless tls = "verify"')
         elif (octets := read_file(settings.tls_ca, where, findings)) is not None:
-            _check_authorities(settings.tls_ca, octets, where, findings)
+            check_authorities(settings.tls_ca, octets, where, findings)
     certificate, key = settings.tls_certificate, settings.tls_key
     if (certificate is None) != (key is None):
         missing = "tls_key" if key is None else "tls_certificate"
         written = "tls_certificate" if key is None else "tls_key"
         findings.error((*path, written), f"needs {missing} beside it")
     elif certificate is not None and key is not None:
-        _check_pair(certificate, (*path, "tls_certificate"), key, (*path, "tls_key"), findings)
+        check_pair(certificate, (*path, "tls_certificate"), key, (*path, "tls_key"), findings)
 
 
 def _check_dane(config: Config, level: str, path: KeyPath, findings: Findings) -> None:
@@ -87,14 +87,15 @@ def _check_dane(config: Config, level: str, path: KeyPath, findings: Findings) -
         findings.error(path, message)
 
 
-def _check_authorities(file: str, octets: bytes, path: KeyPath, findings: Findings) -> None:
+def check_authorities(file: str, octets: bytes, path: KeyPath, findings: Findings) -> None:
+    """There are certificates in the file."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=octets.decode("ascii", "replace"))
     except (ssl.SSLError, ValueError):
         findings.error(path, f"{file} has no certificates in PEM form that can be read")
 
 
-def _check_pair(certificate: str, at: KeyPath, key: str, key_at: KeyPath, findings: Findings) -> None:
+def check_pair(certificate: str, at: KeyPath, key: str, key_at: KeyPath, findings: Findings) -> None:
     """The certificate chain and its key can be loaded together."""
     chain = read_file(certificate, at, findings)
     private = read_file(key, key_at, findings)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, cast, get_args
 from msgspec import Meta
 from msgspec.structs import fields
 
-from angarium.config.address import DnsServer, ListenAddress, Network
-from angarium.config.fingerprint import Fingerprint
+from angarium.config.address import DnsServer, ListenAddress, Network, Peer
+from angarium.config.fingerprint import CertificateName, Fingerprint
 from angarium.config.model import Config, HeaderCondition, Hop, Section
 from angarium.config.next_hop import NextHop
 from angarium.config.problem import key_text, nearest
@@ -40,9 +40,11 @@ _PARSED = (
     ListenAddress,
     DnsServer,
     Network,
+    Peer,
     NextHop,
     AddressPattern,
     Fingerprint,
+    CertificateName,
     SenderPattern,
     TextPattern,
     Secret,
@@ -54,8 +56,10 @@ _EXPECTED = {
     ListenAddress: 'an address and a port such as "127.0.0.1:25"',
     DnsServer: 'the address of a name server such as "127.0.0.1:53"',
     Network: 'a network such as "10.0.0.0/8"',
+    Peer: 'a network such as "10.0.0.0/8", or "unix"',
     NextHop: 'a next hop such as "smtp://192.0.2.1:25" or "mx"',
     AddressPattern: 'a pattern such as "example.org", "*.example.org" or "*"',
+    CertificateName: "a name in a certificate, or its SHA-256 fingerprint",
     Fingerprint: "a SHA-256 fingerprint: 64 hexadecimal digits",
     SenderPattern: 'a pattern such as "example.org", "*.example.org", "*", or "<>" for the null reverse-path',
     TextPattern: 'a text, in which "*" stands for anything',

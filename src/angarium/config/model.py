@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from angarium.config.address import SPECIAL_PURPOSE, DnsServer, ListenAddress, Network
-from angarium.config.fingerprint import Fingerprint
+from angarium.config.address import SPECIAL_PURPOSE, DnsServer, ListenAddress, Network, Peer
+from angarium.config.fingerprint import CertificateName, Fingerprint
 from angarium.config.next_hop import NextHop, NextHopKind
 from angarium.config.secret import Secret
 from angarium.config.units import Count, Duration, FilePath, MemoryBudget, PositiveDuration, Size, Unit
@@ -24,6 +24,7 @@ __all__ = [
     "AddressFamily",
     "Admin",
     "Auth",
+    "Certificate",
     "Classes",
     "Config",
     "Delivery",
@@ -49,6 +50,7 @@ __all__ = [
     "TlsReport",
     "TlsRule",
     "TlsSettings",
+    "TlsVersion",
     "dump",
     "load_dump",
     "toml_key",
@@ -56,6 +58,7 @@ __all__ = [
 
 Durability = Literal["fsync", "async", "memory"]
 DURABILITIES: tuple[Durability, ...] = ("fsync", "async", "memory")  # the strongest first
+TlsVersion = Literal["1.0", "1.1", "1.2", "1.3"]
 TlsLevel = Literal["opportunistic", "none", "require", "verify", "dane", "fingerprint"]
 
 
@@ -90,6 +93,15 @@ class Tls(Section, frozen=True):
 
     certificate: FilePath
     key: FilePath
+    minimum: TlsVersion = "1.2"  # of the listeners; what next hops are spoken to with is another matter
+
+
+class Certificate(Section, frozen=True):
+    """A further certificate, for clients that ask for one of its names (SNI)."""
+
+    certificate: FilePath
+    key: FilePath
+    names: tuple[str, ...] = ()  # "*.example.org" is one label; empty: those of the certificate
 
 
 class Events(Section, frozen=True):
@@ -147,6 +159,13 @@ class Listener(Section, frozen=True):
     listen: ListenAddress
     role: Literal["relay", "submission", "inbound"]
     tls: Literal["none", "starttls", "implicit"] = "none"  # the loader: starttls when there is a [tls] section
+    tls_minimum: TlsVersion | None = None  # None: tls.minimum
+    client_ca: FilePath | None = None  # PEM; clients are asked for a certificate that leads here
+    relay_certificates: tuple[CertificateName, ...] = ()  # those that may relay, by name or fingerprint
+    proxy_networks: tuple[Peer, ...] = ()  # from where the header of the PROXY protocol is required
+    xclient_networks: tuple[Peer, ...] = ()  # to whom XCLIENT is offered
+    socket_mode: str = "0660"  # of a Unix socket
+    socket_group: str | None = None  # None: node.group, else that of the relay's user
     auth: Literal["none", "any"] = "none"  # any: every log-in is accepted; in the sandbox only
     relay_networks: tuple[Network, ...] = ()
     allow_open_relay: bool = False
@@ -387,6 +406,7 @@ class Config(Section, frozen=True):
     listener: tuple[Listener, ...]
     admin: Admin = field(default_factory=Admin)
     tls: Tls | None = None
+    certificate: tuple[Certificate, ...] = ()
     events: Events = field(default_factory=Events)
     dns: Dns = field(default_factory=Dns)
     limits: Limits = field(default_factory=Limits)

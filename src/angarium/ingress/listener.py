@@ -1,47 +1,47 @@
 """The listeners of one worker: what the configuration says, as profiles that the compiled sessions read, and servers on
 bound sockets.
 
-Input: the configuration and sockets that the supervisor has bound. Output: asyncio servers whose protocols are
-ServerSessions.
+Input: the configuration and sockets that the supervisor has bound. Output: servers whose protocols are ServerSessions:
+asyncio's own where SMTP begins with the connection, and a Door where something else comes first.
 
-Fails: ssl.SSLError or OSError when a certificate cannot be loaded; a TLS handshake that fails ends that connection and
-is counted."""
+Fails: ssl.SSLError, OSError or ValueError when a certificate cannot be loaded; a TLS handshake that fails ends that
+connection and is counted."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from typing import TYPE_CHECKING
 
+from angarium._core.counters import Slot
 from angarium._core.server_session import ListenerProfile
 from angarium.config.model import DURABILITIES
 from angarium.ingress.authentication import any_login
-from angarium.ingress.implicit_tls import ImplicitTlsServer
-from angarium.policy.tenancy import client_terms
+from angarium.ingress.certificates import Certificates
+from angarium.ingress.door import Door, DoorLimits
+from angarium.policy.certificate import read_certificate
+from angarium.policy.tenancy import client_terms, identity_terms
 
 if TYPE_CHECKING:
-    import socket
+    from collections.abc import Callable, Sequence
 
     from angarium._core.server_session import Reception, ServerSession
-    from angarium.config.model import Config, Limits, Listener, Tls
+    from angarium.config.address import Peer
+    from angarium.config.model import Config, Limits, Listener
+    from angarium.ingress.certificates import LiveContext
+    from angarium.policy.certificate import ClientCertificate
 
 BACKLOG = 1024
 HANDSHAKE_TIMEOUT_S = 60.0
-
-
-def server_context(tls: Tls) -> ssl.SSLContext:
-    """TLS 1.2 and up with the node's certificate."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(tls.certificate, tls.key)
-    return context
+HEADER_TIMEOUT_S = 10.0  # for a proxy's header
 
 
 class TlsUpgrade:
     """STARTTLS for the sessions of one listener."""
 
-    def __init__(self, context: ssl.SSLContext, timeout_s: float) -> None:
-        self._context = context
+    def __init__(self, live: LiveContext, timeout_s: float) -> None:
+        self._live = live
         self._timeout_s = timeout_s
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -58,7 +58,7 @@ class TlsUpgrade:
             transport = await asyncio.get_running_loop().start_tls(
                 session.transport,
                 session,
-                self._context,
+                self._live.context,
                 server_side=True,
                 ssl_handshake_timeout=self._timeout_s,
             )
@@ -73,7 +73,42 @@ def _handshake_timeout_s(limits: Limits) -> float:
     return min(HANDSHAKE_TIMEOUT_S, limits.idle_timeout_s)
 
 
-def make_profile(config: Config, listener: Listener, context: ssl.SSLContext | None) -> ListenerProfile:
+class ClientCertificates:
+    """What the certificates of a listener's clients are known as; each is counted, and told in the event log."""
+
+    def __init__(self, listener: Listener, reception: Reception) -> None:
+        self._listener = listener
+        self._reception = reception
+
+    def __call__(self, address: str, ssl_object: ssl.SSLObject) -> ClientCertificate | None:
+        shown = ssl_object.getpeercert()
+        der = ssl_object.getpeercert(binary_form=True)
+        if not shown or der is None:
+            return None  # the client has none
+        certificate = read_certificate(self._listener, shown, der)
+        slot = Slot.INGRESS_CERTIFICATE_RELAYS if certificate.relays else Slot.INGRESS_CERTIFICATE_OTHER
+        self._reception.counters.add(slot, 1)
+        self._reception.events.event(
+            "client_certificate",
+            {
+                "listener": self._listener.name,
+                "client": address,
+                "names": list(certificate.names),
+                "fingerprint": certificate.fingerprint,
+                "grants": "relaying" if certificate.relays else "nothing",
+            },
+        )
+        return certificate
+
+
+def _among(peers: Sequence[Peer]) -> Callable[[str], bool] | None:
+    """Whether an address is one of the peers'; None when there are none."""
+    if not peers:
+        return None
+    return lambda address: any(address in peer for peer in peers)
+
+
+def make_profile(config: Config, listener: Listener, live: LiveContext | None, reception: Reception) -> ListenerProfile:
     """What all sessions of listener have in common."""
     limits = config.limits_of(listener)
     any_log_in = listener.auth == "any"
@@ -97,40 +132,62 @@ def make_profile(config: Config, listener: Listener, context: ssl.SSLContext | N
         authentication_required=listener.role == "submission",
         authentication=any_login if any_log_in else None,
         mechanisms=(b"PLAIN", b"LOGIN") if any_log_in else (),
-        start_tls=TlsUpgrade(context, _handshake_timeout_s(limits))
-        if listener.tls == "starttls" and context is not None
+        start_tls=TlsUpgrade(live, _handshake_timeout_s(limits))
+        if listener.tls == "starttls" and live is not None
         else None,
         future_release_s=int(limits.future_release_s),
         priorities=(listener.priority_profile or "").encode("ascii") if listener.mt_priority else None,
+        identity_policy=identity_terms(config, listener),
+        client_certificate=ClientCertificates(listener, reception) if listener.client_ca is not None else None,
+        xclient=_among(listener.xclient_networks),
     )
 
 
 async def listen(
     config: Config, reception: Reception, sockets: list[socket.socket]
-) -> list[tuple[asyncio.Server | ImplicitTlsServer, ListenerProfile]]:
+) -> list[tuple[asyncio.Server | Door, ListenerProfile]]:
     """Serve each listener of the configuration on its socket, in the configuration's order."""
-    loop = asyncio.get_running_loop()
-    context = server_context(config.tls) if config.tls is not None else None
-    servers: list[tuple[asyncio.Server | ImplicitTlsServer, ListenerProfile]] = []
+    certificates = Certificates(config, reception.counters, reception.events) if config.tls is not None else None
+    servers: list[tuple[asyncio.Server | Door, ListenerProfile]] = []
     for listener, sock in zip(config.listener, sockets, strict=True):
-        profile = make_profile(config, listener, context)
-
-        def session(profile: ListenerProfile = profile) -> ServerSession:
-            return reception.session(profile)
-
-        if listener.tls == "implicit" and context is not None:
-            limits = config.limits_of(listener)
-            implicit = ImplicitTlsServer(
-                sock,
-                session,
-                reception.counters,
-                context,
-                backlog=BACKLOG,
-                connections=limits.connections,
-                connections_per_client=limits.connections_per_client,
-                handshake_timeout_s=_handshake_timeout_s(limits),
-            )
-            servers.append((implicit, profile))
-        else:
-            servers.append((await loop.create_server(session, sock=sock, backlog=BACKLOG), profile))
+        live = certificates.of(listener) if certificates is not None and listener.tls != "none" else None
+        profile = make_profile(config, listener, live, reception)
+        servers.append((await _serve(config, listener, sock, live, profile, reception), profile))
+    if certificates is not None:
+        certificates.watch()
     return servers
+
+
+async def _serve(
+    config: Config,
+    listener: Listener,
+    sock: socket.socket,
+    live: LiveContext | None,
+    profile: ListenerProfile,
+    reception: Reception,
+) -> asyncio.Server | Door:
+    """One listener."""
+
+    def session(client: str | None = None) -> ServerSession:
+        return reception.session(profile, client)
+
+    implicit = listener.tls == "implicit"
+    if not (implicit or listener.proxy_networks or sock.family == socket.AF_UNIX):
+        return await asyncio.get_running_loop().create_server(session, sock=sock, backlog=BACKLOG)
+    limits = config.limits_of(listener)
+    return Door(
+        sock,
+        session,
+        reception.counters,
+        reception.events,
+        DoorLimits(
+            backlog=BACKLOG,
+            connections=limits.connections,
+            connections_per_client=limits.connections_per_client,
+            handshake_timeout_s=_handshake_timeout_s(limits),
+            header_timeout_s=min(HEADER_TIMEOUT_S, limits.idle_timeout_s),
+        ),
+        name=listener.name,
+        tls=live if implicit else None,
+        is_proxy=_among(listener.proxy_networks),
+    )

@@ -94,6 +94,43 @@ METRICS: tuple[MetricSpec, ...] = (
         "result",
     ),
     _counter(
+        "ingress_proxy_headers_total",
+        {
+            "client": Slot.INGRESS_PROXY_CLIENT,
+            "own": Slot.INGRESS_PROXY_OWN,
+            "malformed": Slot.INGRESS_PROXY_MALFORMED,
+            "too_long": Slot.INGRESS_PROXY_TOO_LONG,
+            "timeout": Slot.INGRESS_PROXY_TIMEOUT,
+            "lost": Slot.INGRESS_PROXY_LOST,
+        },
+        "Connections from proxies by the header of the PROXY protocol: it names a client or the proxy itself, or there "
+        "is none that can be used and the connection was closed.",
+        "result",
+    ),
+    _counter(
+        "ingress_xclient_total",
+        {"taken": Slot.INGRESS_XCLIENT, "refused": Slot.INGRESS_XCLIENT_REFUSED},
+        "XCLIENT commands of hosts to whom it is offered.",
+        "result",
+    ),
+    _counter(
+        "ingress_client_certificates_total",
+        {"relays": Slot.INGRESS_CERTIFICATE_RELAYS, "other": Slot.INGRESS_CERTIFICATE_OTHER},
+        "Verified certificates of clients: named in relay_certificates, or not.",
+        "named",
+    ),
+    _counter(
+        "ingress_certificate_reads_total",
+        {"ok": Slot.INGRESS_CERTIFICATES_LOADED, "failed": Slot.INGRESS_CERTIFICATES_REFUSED},
+        "Times a process read its own certificates again because their files had changed.",
+        "result",
+    ),
+    _gauge(
+        "ingress_certificate_expiry_seconds",
+        Slot.INGRESS_CERTIFICATE_LEFT,
+        "Until the first of the relay's own certificates ends; 0 without [tls], and when one has ended.",
+    ),
+    _counter(
         "ingress_authentications_total",
         {"ok": Slot.INGRESS_AUTH_OK, "failed": Slot.INGRESS_AUTH_FAILED},
         "AUTH commands by result.",

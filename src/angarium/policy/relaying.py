@@ -18,10 +18,13 @@ __all__ = ["client_policy"]
 def client_policy(listener: Listener) -> Callable[[str], tuple[bool, bool]]:
     """address -> (may relay, may send bare newlines), from the listener's networks.
 
-    An address that is none may nothing.
+    An address that is none may nothing. A client of the listener's own Unix socket has the address "" and may relay:
+    the socket's permissions say who that is.
     """
 
     def policy(address: str) -> tuple[bool, bool]:
+        if not address:
+            return listener.role == "relay" and not listener.listen.host, False
         try:
             may_relay = listener.role == "relay" and any(address in network for network in listener.relay_networks)
             repair = listener.bare_newline == "repair" and any(

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from angarium.config.model import Config, Listener, Tenant
+    from angarium.policy.certificate import ClientCertificate
 
-__all__ = ["TenantIndex", "client_terms"]
+__all__ = ["TenantIndex", "client_terms", "identity_terms"]
 
 
 class TenantIndex:
@@ -63,8 +64,8 @@ class TenantIndex:
         return None if found is None else self._tenants[found]
 
 
-def client_terms(config: Config, listener: Listener) -> Callable[[str], ClientTerms]:
-    """address -> what its client is granted on this listener."""
+def client_terms(config: Config, listener: Listener, *, relays: bool = False) -> Callable[[str], ClientTerms]:
+    """address -> what its client is granted on this listener. `relays`: it may relay, whatever its address."""
     relaying = client_policy(listener)
     tenants = TenantIndex(config.tenant)
     usual = config.tenant_named(listener.tenant)
@@ -73,10 +74,22 @@ def client_terms(config: Config, listener: Listener) -> Callable[[str], ClientTe
     def terms(address: str) -> ClientTerms:
         may_relay, bare_newlines = relaying(address)
         tenant = tenants.find(address) or usual
+        may_relay = may_relay or relays
         key = (may_relay, bare_newlines, tenant.name if tenant is not None else None)
         if key not in known:
             known[key] = _terms_of(config, listener, tenant, may_relay=may_relay, bare_newlines=bare_newlines)
         return known[key]
+
+    return terms
+
+
+def identity_terms(config: Config, listener: Listener) -> Callable[[str, str, ClientCertificate | None], ClientTerms]:
+    """(address, log-in or "", certificate) -> what a client is granted that has proved who it is."""
+    usual = client_terms(config, listener)
+    relaying = client_terms(config, listener, relays=True)
+
+    def terms(address: str, log_in: str, certificate: ClientCertificate | None) -> ClientTerms:
+        return (relaying if certificate is not None and certificate.relays else usual)(address)
 
     return terms
 

@@ -28,6 +28,7 @@ VERBS = [
     (b"HELP", Verb.VERB_HELP),
     (b"StartTLS", Verb.VERB_STARTTLS),
     (b"AUTH PLAIN", Verb.VERB_AUTH),
+    (b"xclient ADDR=192.0.2.1", Verb.VERB_XCLIENT),
 ]
 
 # line, mailbox, domain

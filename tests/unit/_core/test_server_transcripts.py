@@ -3,7 +3,8 @@
 Directives:
 
     @profile KEY=VALUE ...   of ListenerProfile or tests.support.session.Server, before the first line; may_relay=no,
-                             tls=yes, auth=PLAIN,LOGIN, client=ADDRESS, implicit_tls=yes, priorities=NAME
+                             tls=yes, auth=PLAIN,LOGIN, client=ADDRESS or unix, implicit_tls=yes, priorities=NAME,
+                             xclient=yes
     @terms KEY=VALUE ...     of ClientTerms, before the first line
     @commit error=N          the next commit fails with that errno; raise=N: the intake takes nothing
     @tls                     the client's part of the TLS handshake, which succeeds
@@ -34,7 +35,8 @@ from tests.support.transcript import Dialogue, Step, dialogues_of, matches
 DIALOGUES = dialogues_of("server")
 COMMITS = ("later", "sync")
 TRUTH = {"yes": True, "no": False}
-SESSION = Path(__file__).parents[3] / "cext" / "server_session.pyx"
+CORE = Path(__file__).parents[3] / "cext"
+SOURCES = (CORE / "server_session.pyx", CORE / "xclient.pyx")
 # What a parameter's value has wrong is not looked at before its extension is offered.
 EXTENSIONS = {
     "REQUIRETLS": b"REQUIRETLS",
@@ -59,7 +61,7 @@ class Play:
     """A dialogue, ready to be played."""
 
     profile: dict[str, Any] = field(default_factory=dict)
-    peer: tuple[str, int] = ("192.0.2.1", 40000)
+    peer: object = ("192.0.2.1", 40000)
     implicit_tls: bool = False
     rounds: list[Round] = field(default_factory=list)
     messages: dict[int, tuple[dict[str, str], bytes | None]] = field(default_factory=dict)
@@ -69,7 +71,7 @@ class Play:
 def profile_of(options: dict[str, str], play: Play) -> None:
     for key, value in options.items():
         if key == "client":
-            play.peer = (value, 40000)
+            play.peer = "" if value == "unix" else (value, 40000)
         elif key == "implicit_tls":
             play.implicit_tls = TRUTH[value]
         elif key == "auth":
@@ -260,7 +262,7 @@ def test_every_reply_is_in_a_dialogue() -> None:
         if reply.endswith(b" is not offered here\r\n")
         or all(keyword.encode() not in reply or word in offered for keyword, word in EXTENSIONS.items())
     }
-    own = re.findall(r'b"(\d{3}[ -][^"]+?)\\r\\n"', SESSION.read_text())
+    own = [reply for file in SOURCES for reply in re.findall(r'b"(\d{3}[ -][^"]+?)\\r\\n"', file.read_text())]
     assert len(possible) > 80
     assert len(own) > 40
     assert (possible | {reply.encode() for reply in own}) - said == set()

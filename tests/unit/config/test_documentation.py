@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
@@ -12,6 +13,7 @@ from msgspec.structs import FieldInfo, fields
 
 from angarium.config.load import examine_text
 from angarium.config.model import Config, Limits, Retry, Section, Timeouts
+from tests.support.certificates import self_signed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +27,15 @@ BASE = {
     "route": ['recipients = ["*"]', 'next_hop = "smtp://127.0.0.1:9"'],
     "tls_policy": ['domains = ["*"]'],
 }
+
+# keys of certificates are checked with a certificate that is there
+FOLDER = tempfile.TemporaryDirectory(prefix="angarium-test-")
+PAIR = [
+    f'{key} = "{file}"'
+    for key, file in zip(
+        ("certificate", "key"), self_signed("relay.example").write(Path(FOLDER.name), "own"), strict=True
+    )
+]
 
 # what a key further down needs beside it
 BESIDE = {
@@ -69,6 +80,8 @@ def document(key: str, written: str) -> str:
     table, _, rest = key.partition(".")
     text = ""
     tables = {name: list(lines) for name, lines in BASE.items()}
+    if table in ("tls", "certificate"):
+        tables |= {"tls": list(PAIR), table: list(PAIR)}
     beside = next((lines for start, lines in BESIDE.items() if key.startswith(start)), [])
     if rest:
         if beside:
@@ -78,7 +91,7 @@ def document(key: str, written: str) -> str:
     else:
         text = f"{key} = {written}\n"
     for name, lines in tables.items():
-        header = f"[[{name}]]" if name in ("listener", "tenant", "route", "tls_policy") else f"[{name}]"
+        header = f"[[{name}]]" if name in ("listener", "certificate", "tenant", "route", "tls_policy") else f"[{name}]"
         text += "\n".join([header, *lines]) + "\n"
     return text
 

@@ -469,11 +469,6 @@ def test_positions_are_right_behind_a_listener_that_cannot_be_used() -> None:
     assert errors_of(text)[-1].startswith("11:1 listener[1].tls: ")
 
 
-def test_smtp_over_a_unix_socket() -> None:
-    (found,) = errors_of(NODE + listener(listen='"unix:/run/smtp"'))
-    assert found.startswith("6:1 listener[0].listen: SMTP is spoken over TCP only")
-
-
 @pytest.mark.parametrize("networks", ['["0.0.0.0/0"]', '["10.0.0.0/8", "::/0"]', '["0.0.0.0/1", "128.0.0.0/1"]'])
 def test_an_open_relay_must_be_meant(networks: str) -> None:
     (found,) = errors_of(NODE + listener(relay_networks=networks))
