@@ -7,8 +7,8 @@ receive buffer, so an idle session holds no buffer at all.
 What policy grants the client is asked for once a connection (ClientTerms), and looked up by no command after that.
 
 What a session may do next is looked up in VERB_TABLE (dialogue state x verb). While an answer is outstanding (a commit,
-a TLS handshake, the next second of a client that is too fast, memory that is short) input is kept aside, up to
-STASH_LIMIT octets; then reading stops.
+a TLS handshake, a decision of somebody outside, the next second of a client that is too fast, memory that is short)
+input is kept aside, up to STASH_LIMIT octets; then reading stops.
 
 Fails: what the client gets wrong is answered with the reply that command.pyx or this module names; too many errors,
 silence, or a node that drains end the session with 421. A client that is gone loses its unfinished transaction and
@@ -61,6 +61,7 @@ from angarium._core.command cimport (
 )
 from angarium._core.client_terms cimport ClientTerms
 from angarium._core.counters cimport Counters, Slot, address_key, slot_add, slot_observe, slot_sub
+from angarium._core.decision cimport Answered, Decision, decision_of
 from angarium._core.event_log cimport EventLog
 from angarium._core.header cimport HeaderFacts, cut_fields, walk_header
 from angarium._core.journal cimport Receiver
@@ -128,6 +129,7 @@ cdef enum:                       # why input is not read on
     WAIT_NOTHING
     WAIT_COMMIT
     WAIT_TLS
+    WAIT_POLICY                  # a Decision of somebody outside
     WAIT_RATE
     WAIT_MEMORY
 
@@ -227,6 +229,8 @@ cdef const char *R_NO_AUTH = b"502 5.5.1 AUTH is not offered\r\n"
 cdef const char *R_AUTH_DONE = b"503 5.5.1 Already authenticated\r\n"
 cdef const char *R_AUTH_MECHANISM = b"504 5.5.4 Unknown authentication mechanism\r\n"
 cdef const char *R_AUTH_OK = b"235 2.7.0 Authentication successful\r\n"
+cdef const char *R_AUTH_UNAVAILABLE = b"454 4.7.0 Authentication is not possible now; try again later\r\n"
+cdef const char *R_AUTH_BANNED = b"454 4.7.0 Too many failed log-ins; try again later\r\n"
 cdef const char *R_AUTH_FAILED = b"535 5.7.8 Authentication credentials invalid\r\n"
 cdef const char *R_AUTH_CANCELLED = b"501 5.7.0 Authentication cancelled\r\n"
 cdef const char *R_AUTH_SYNTAX = b"501 5.5.2 Response cannot be decoded\r\n"
@@ -249,6 +253,12 @@ cdef uint64_t key_of(bytes address) noexcept:
     if inet_pton(AF_INET6, PyBytes_AS_STRING(address), packed) == 1:
         return address_key(packed, 16)
     return address_key(packed, 0)
+
+
+cdef inline bint is_auth(const char *p, size_t n) noexcept nogil:
+    """Whether the line is an AUTH command, which may be longer than others (RFC 4954 §4)."""
+    return (n > 5 and (p[0] | 32) == c'a' and (p[1] | 32) == c'u' and (p[2] | 32) == c't' and (p[3] | 32) == c'h'
+            and p[4] == c' ')
 
 
 cdef inline uint64_t unix_us() noexcept nogil:
@@ -366,7 +376,7 @@ cdef class ListenerProfile:
         return b"".join([b"250-" + line + b"\r\n" for line in lines]) + b"250 " + last + b"\r\n"
 
     def forget_clients(self):
-        """Ask client_policy and identity_policy again for every address (the configuration changed)."""
+        """Ask client_policy and identity_policy again for everybody (the configuration changed)."""
         self._clients.clear()
         self._identities.clear()
 
@@ -500,6 +510,11 @@ cdef class ServerSession(Receiver):
         free(self._stash)
         free(self._recipients)
 
+    @property
+    def client(self) -> str:
+        """The client's address."""
+        return self._client.decode("ascii")
+
     # ------------------------------------------------------------------ asyncio's side
 
     def connection_made(self, transport):
@@ -584,7 +599,7 @@ cdef class ServerSession(Receiver):
         # connection)
         self._eof = True
         return not self.tls and (self._waiting_for == WAIT_COMMIT or self._waiting_for == WAIT_RATE
-                                 or self._waiting_for == WAIT_MEMORY)
+                                 or self._waiting_for == WAIT_POLICY or self._waiting_for == WAIT_MEMORY)
 
     def connection_lost(self, exception):
         self._mode = MODE_CLOSED
@@ -623,6 +638,7 @@ cdef class ServerSession(Receiver):
             self._next = self._previous = None
         if self._waiting_for != WAIT_COMMIT:     # else `committed` still tells the event log of the message
             self._reset()
+        self._forget_question()
         self._exchange = None
         self.transport = None
         self._stash_length = 0
@@ -657,10 +673,14 @@ cdef class ServerSession(Receiver):
             slot_add(slots, Slot.INGRESS_REPLIES_4XX, 1)
         else:
             slot_add(slots, Slot.INGRESS_REPLIES_5XX, 1)
-            self._errors += 1
-            if self.profile.errors and self._errors >= self.profile.errors and self._mode != MODE_CLOSED:
-                slot_add(slots, Slot.INGRESS_REJECTED_ERRORS, 1)
-                self._abort(R_ERRORS)
+            self._note_error()
+        return 0
+
+    cdef int _note_error(self) except -1:
+        self._errors += 1
+        if self.profile.errors and self._errors >= self.profile.errors and self._mode != MODE_CLOSED:
+            slot_add(self.reception.counters.slots, Slot.INGRESS_REJECTED_ERRORS, 1)
+            self._abort(R_ERRORS)
         return 0
 
     cdef int _reject(self, const char *reply, int slot, const char *path, size_t path_length) except -1:
@@ -758,6 +778,26 @@ cdef class ServerSession(Receiver):
                 self.transport.resume_reading()
         return 0
 
+    cdef Decision _ask(self, Answered answered):
+        """Read no further until the question is answered: `answered` is called then, and asks `_is_answer` first."""
+        self._question += 1
+        self._waiting_for = WAIT_POLICY
+        return decision_of(self, self._question, answered)
+
+    cdef bint _is_answer(self, uint32_t question) noexcept:
+        """Whether this is the question that the session waits for; if so, it waits no more."""
+        if self._waiting_for != WAIT_POLICY or question != self._question or self._mode == MODE_CLOSED:
+            return False
+        self._waiting_for = WAIT_NOTHING
+        self._deadline = monotonic() + self.profile.idle_timeout_s
+        return True
+
+    cdef void _forget_question(self) noexcept:
+        """Whatever was asked, its answer means nothing any more."""
+        self._question += 1
+        if self._waiting_for == WAIT_POLICY:
+            self._waiting_for = WAIT_NOTHING
+
     cdef int _pace(self, double seconds) except -1:
         """Memory is short: nothing more is read from this client for so long (0: there is enough of it)."""
         if seconds == 0 or self._mode == MODE_CLOSED:
@@ -800,6 +840,8 @@ cdef class ServerSession(Receiver):
                 break
             newline = <const char *>memchr(p + position, c'\n', n - position)
             limit = AUTH_LINE_OCTETS if self._mode == MODE_AUTH else self.profile.command_octets
+            if n - position > limit and self.tls and is_auth(p + position, n - position):
+                limit = AUTH_LINE_OCTETS
             if newline == NULL:
                 if n - position > limit:
                     self._skipping_line = True
@@ -1389,11 +1431,12 @@ cdef class ServerSession(Receiver):
         self._read_paused = False
         self._write_paused = False
         self._reset()
+        self._forget_question()
         self._dialogue = DIALOGUE_NEW
         self._extended = False
         self._greeting_name = b""
-        self._login = b""
         self._exchange = None
+        self._login = b""
         self._skipping_line = False
         if self._spoken_for:
             self._believe_nobody()       # who the client is was said in plaintext
@@ -1487,7 +1530,9 @@ cdef class ServerSession(Receiver):
         words = PyBytes_FromStringAndSize(line + arguments, n - arguments).split()
         if not 1 <= len(words) <= 2:
             return self._misspelt(R_AUTH_ARGUMENTS)
-        self._exchange = self.profile.authentication(words[0].upper())
+        mechanism = words[0].upper()
+        if mechanism in self.profile.mechanisms:
+            self._exchange = self.profile.authentication(mechanism, self)
         if self._exchange is None:
             return self._reply(R_AUTH_MECHANISM)
         rest = words[1] if len(words) > 1 else None
@@ -1502,28 +1547,44 @@ cdef class ServerSession(Receiver):
         return self._auth_answer(answer)
 
     cdef int _auth_answer(self, bytes response) except -1:
-        """Ask the exchange.
+        """Ask the exchange, which answers now or later."""
+        self._exchange.step(response, self._ask(auth_decided))
+        return 0
 
-        It says bytes: the next challenge; str: the log-in, proved; None: refused; ValueError: no base64.
-        """
+    cdef int _auth_decided(self, answer) except -1:
+        """bytes: the next challenge; str: the log-in, proved; else an AuthVerdict, None where nobody could be asked."""
         cdef uint64_t *slots = self.reception.counters.slots
         cdef bytes challenge
-        try:
-            answer = self._exchange.step(response)
-        except ValueError:
-            self._exchange = None
-            return self._misspelt(R_AUTH_SYNTAX)
         if isinstance(answer, bytes):
             challenge = b"334 " + answer + b"\r\n"
             self._mode = MODE_AUTH
-            return self._reply(PyBytes_AS_STRING(challenge))
+            self._reply(PyBytes_AS_STRING(challenge))
+            return self._go_on()
         self._exchange = None
-        if answer is None:
+        if isinstance(answer, str):
+            self._login = answer.encode("utf-8")
+            self._settle_terms()
+            slot_add(slots, Slot.INGRESS_AUTH_OK, 1)
+            self._reply(R_AUTH_OK)
+        elif answer == AUTH_REFUSED:
             slot_add(slots, Slot.INGRESS_AUTH_FAILED, 1)
-            return self._reply(R_AUTH_FAILED)
-        self._login = answer.encode("utf-8")
-        slot_add(slots, Slot.INGRESS_AUTH_OK, 1)
-        return self._reply(R_AUTH_OK)
+            self._reply(R_AUTH_FAILED)
+        elif answer == AUTH_SYNTAX:
+            self._misspelt(R_AUTH_SYNTAX)
+        elif answer == AUTH_BANNED:
+            # an error like any other, or a session could go on so for ever
+            slot_add(slots, Slot.INGRESS_AUTH_BANNED, 1)
+            self._reply(R_AUTH_BANNED)
+            self._note_error()
+        else:
+            slot_add(slots, Slot.INGRESS_AUTH_UNAVAILABLE, 1)
+            self._reply(R_AUTH_UNAVAILABLE)
+        return self._go_on()
+
+
+cdef int auth_decided(object session, uint32_t question, object answer) except -1:
+    cdef ServerSession asker = <ServerSession>session
+    return asker._auth_decided(answer) if asker._is_answer(question) else 0
 
 
 cdef ClientTerms NOBODY = ClientTerms()      # until policy has been asked

@@ -15,11 +15,19 @@ from angarium._core.dispatch import Delivery, Dispatcher, ReadyQueue
 from angarium._core.event_log import EventLog
 from angarium._core.memory_budget import MemoryBudget
 from angarium._core.record import Message, RecipientState, make_accepted, new_message
-from angarium._core.server_session import CallbackIntake, Committed, ListenerProfile, Reception, ServerSession
+from angarium._core.server_session import (
+    AuthVerdict,
+    CallbackIntake,
+    Committed,
+    ListenerProfile,
+    Reception,
+    ServerSession,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from angarium._core.decision import Decision
     from angarium._core.journal import Journal
 
 HOSTNAME = b"relay.example.org"
@@ -120,14 +128,16 @@ class FakeTransport:
 class PlainExchange:
     """PLAIN for one user."""
 
-    def step(self, response: bytes | None) -> bytes | str | None:
+    def step(self, response: bytes | None, decide: Decision) -> None:
         if response is None:
-            return b""
+            decide(b"")
+            return
         try:
             parts = base64.b64decode(response, validate=True).split(b"\0")
-        except binascii.Error as failure:
-            raise ValueError(str(failure)) from failure
-        return "user" if parts[1:] == [b"user", b"secret"] else None
+        except binascii.Error:
+            decide(AuthVerdict.AUTH_SYNTAX)
+        else:
+            decide("user" if parts[1:] == [b"user", b"secret"] else AuthVerdict.AUTH_REFUSED)
 
 
 class LoginExchange:
@@ -136,16 +146,18 @@ class LoginExchange:
     def __init__(self) -> None:
         self._answers: list[bytes] = []
 
-    def step(self, response: bytes | None) -> bytes | str | None:
+    def step(self, response: bytes | None, decide: Decision) -> None:
         if response is not None:
             self._answers.append(response)
         prompts = (b"Username:", b"Password:")
         if len(self._answers) < 2:
-            return base64.b64encode(prompts[len(self._answers)])
-        return "user" if self._answers == [base64.b64encode(b"user"), base64.b64encode(b"secret")] else None
+            decide(base64.b64encode(prompts[len(self._answers)]))
+            return
+        right = self._answers == [base64.b64encode(b"user"), base64.b64encode(b"secret")]
+        decide("user" if right else AuthVerdict.AUTH_REFUSED)
 
 
-def exchange_of(mechanism: bytes) -> PlainExchange | LoginExchange | None:
+def exchange_of(mechanism: bytes, _: ServerSession) -> PlainExchange | LoginExchange | None:
     """The exchange of a mechanism."""
     if mechanism == b"PLAIN":
         return PlainExchange()
@@ -206,11 +218,9 @@ class Server:
             hostname=HOSTNAME,
             name=b"relay",
             client_policy=usual,
-            authentication=exchange_of if auth else None,
-            mechanisms=auth,
             start_tls=self.handshakes.append if tls else None,
             xclient=(lambda _: True) if xclient else None,
-            **profile,
+            **{"authentication": exchange_of if auth else None, "mechanisms": auth, **profile},
         )
 
     def _deliver(self, message: Message, done: Committed) -> None:

@@ -79,6 +79,8 @@ cpdef enum Slot:
     INGRESS_TLS_FAILURES
     INGRESS_AUTH_OK
     INGRESS_AUTH_FAILED
+    INGRESS_AUTH_BANNED              # answered without a look at what was to be proved
+    INGRESS_AUTH_UNAVAILABLE         # nobody could say whether it was right
     # ingress: commands and replies
     INGRESS_COMMANDS_TOTAL
     INGRESS_REPLIES_2XX

@@ -5,11 +5,19 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from angarium._core.client_terms cimport ClientTerms
 from angarium._core.command cimport MailParameters
 from angarium._core.counters cimport Counters
+from angarium._core.decision cimport Answered, Decision
 from angarium._core.event_log cimport EventLog
 from angarium._core.journal cimport Receiver
 from angarium._core.mail_data cimport MailDataScan
 from angarium._core.memory_budget cimport MemoryBudget
 from angarium._core.record cimport MailBuffer, Message, Text
+
+
+cpdef enum AuthVerdict:          # what an AUTH exchange comes to when it is no challenge and no log-in
+    AUTH_REFUSED = 1             # what was proved is not enough: 535
+    AUTH_SYNTAX                  # the response cannot be decoded: 501
+    AUTH_UNAVAILABLE             # nobody could say: 454
+    AUTH_BANNED                  # too many have failed from there, and nobody was asked: 454
 
 
 cdef class Intake:
@@ -38,7 +46,7 @@ cdef class ListenerProfile:
     cdef readonly double data_timeout_s          # from the start of one message's data to its end
     cdef readonly bint authentication_required
     cdef readonly object client_policy           # address text -> ClientTerms
-    cdef readonly object authentication          # mechanism -> exchange or None; None: AUTH is not offered
+    cdef readonly object authentication          # mechanism, session -> exchange; None: AUTH is not offered
     cdef readonly tuple mechanisms
     cdef readonly object start_tls               # session -> None; None: STARTTLS is not offered
     cdef readonly uint64_t future_release_s      # RFC 4865, the longest one may ask for; 0: not offered
@@ -106,6 +114,7 @@ cdef class ServerSession(Receiver):
     cdef bytes _greeting_name
     cdef bytes _login
     cdef object _exchange                        # AUTH under way
+    cdef uint32_t _question                      # the number of the last Decision that was asked for
     cdef uint32_t _errors
     cdef uint32_t _transactions
     cdef int64_t _rate_second
@@ -155,6 +164,7 @@ cdef class ServerSession(Receiver):
     cdef int _do_xclient(self, const char *line, size_t n, size_t arguments) except -1
     cdef int _take_address(self, str address) except -1
     cdef int _believe_nobody(self) except -1
+    cdef int _auth_decided(self, answer) except -1
     cdef int _do_start_tls(self, const char *line, size_t n, size_t arguments) except -1
     cdef int _say_future_release(self) except -1
     cdef const char *_settle_hold(self) noexcept
@@ -177,6 +187,10 @@ cdef class ServerSession(Receiver):
     cdef int _flush(self) except -1
     cdef int _keep(self, const char *p, size_t n) except -1
     cdef int _go_on(self) except -1
+    cdef Decision _ask(self, Answered answered)
+    cdef bint _is_answer(self, uint32_t question) noexcept
+    cdef void _forget_question(self) noexcept
+    cdef int _note_error(self) except -1
     cdef int _pace(self, double seconds) except -1
     cdef int _end_pause(self, double now) except -1
     cdef int _leave_if_free(self) except -1

@@ -2,19 +2,29 @@
 
 from asyncio import BaseTransport, BufferedProtocol
 from collections.abc import Callable
+from enum import IntEnum
 from typing import Any, Never, Protocol
 
 from typing_extensions import disjoint_base
 
 from angarium._core.client_terms import ClientTerms
 from angarium._core.counters import Counters
+from angarium._core.decision import Decision
 from angarium._core.event_log import EventLog
 from angarium._core.journal import Receiver
 from angarium._core.memory_budget import MemoryBudget
 from angarium._core.record import Message
 
 class _Exchange(Protocol):
-    def step(self, response: bytes | None, /) -> bytes | str | None: ...
+    def step(self, response: bytes | None, decide: Decision, /) -> None: ...
+
+class AuthVerdict(IntEnum):
+    """What an AUTH exchange comes to when it is no challenge and no log-in."""
+
+    AUTH_REFUSED = 1
+    AUTH_SYNTAX = 2
+    AUTH_UNAVAILABLE = 3
+    AUTH_BANNED = 4
 
 @disjoint_base
 class Intake:
@@ -56,7 +66,7 @@ class ListenerProfile:
         idle_timeout_s: float = 300,
         data_timeout_s: float = 3600,
         authentication_required: bool = False,
-        authentication: Callable[[bytes], _Exchange | None] | None = None,
+        authentication: Callable[[bytes, ServerSession], _Exchange | None] | None = None,
         mechanisms: tuple[bytes, ...] = (),
         start_tls: Callable[[ServerSession], None] | None = None,
         future_release_s: int = 0,
@@ -67,9 +77,11 @@ class ListenerProfile:
     ) -> None:
         """client_policy: address -> ClientTerms, or (may relay, may send bare newlines) where nothing else is granted.
 
-        authentication: mechanism -> exchange or None. message_octets, errors and transactions: 0 means no limit.
-        future_release_s: the longest that FUTURERELEASE allows, 0: it is not offered. priorities: the name of the
-        profile that MT-PRIORITY is offered with, b"" for none, None: it is not offered.
+        authentication: mechanism, session -> exchange or None; each response is given to its `step`, which has the
+        Decision answered with the next challenge (base64 octets), the log-in that was proved (str) or an AuthVerdict.
+        message_octets, errors and transactions: 0 means no limit. future_release_s: the longest that FUTURERELEASE
+        allows, 0: it is not offered. priorities: the name of the profile that MT-PRIORITY is offered with, b"" for none,
+        None: it is not offered.
 
         identity_policy: address, log-in ("": none), certificate (None: none) -> ClientTerms, asked when there is one of
         the two. client_certificate: address, ssl object -> what the client's certificate is known as (hashable), or
@@ -110,7 +122,7 @@ class ListenerProfile:
     @property
     def client_policy(self) -> Callable[[str], ClientTerms | tuple[bool, bool]]: ...
     @property
-    def authentication(self) -> Callable[[bytes], _Exchange | None] | None: ...
+    def authentication(self) -> Callable[[bytes, ServerSession], _Exchange | None] | None: ...
     @property
     def mechanisms(self) -> tuple[bytes, ...]: ...
     @property
@@ -126,7 +138,7 @@ class ListenerProfile:
     @property
     def xclient(self) -> Callable[[str], bool] | None: ...
     def forget_clients(self) -> None:
-        """Ask client_policy and identity_policy again for every address (the configuration changed)."""
+        """Ask client_policy and identity_policy again for everybody (the configuration changed)."""
     def policy_of(self, address: str) -> ClientTerms:
         """What client_policy says of an address; remembered."""
     def terms_of(self, address: str, log_in: str, certificate: Any) -> ClientTerms:
@@ -170,6 +182,9 @@ class ServerSession(Receiver, BufferedProtocol):
     def profile(self) -> ListenerProfile: ...
     @property
     def reception(self) -> Reception: ...
+    @property
+    def client(self) -> str:
+        """The client's address."""
     @property
     def transport(self) -> Any: ...
     @property

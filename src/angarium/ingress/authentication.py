@@ -1,24 +1,30 @@
 """AUTH exchanges (RFC 4954): what the client proves, step by step.
 
-A session asks for an exchange by mechanism name and gives it each response; `step` answers with the next challenge
-(base64 octets), with the log-in's name (proved), or with None (refused). The sandbox accepts every log-in; credentials
-come from back ends elsewhere."""
+A session asks for an exchange by mechanism name and gives it each response with a Decision, which is answered with the
+next challenge (base64 octets), with the log-in's name (proved), or with an AuthVerdict. The sandbox accepts every
+log-in; credentials come from back ends elsewhere."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from angarium._core.server_session import AuthVerdict
+
+if TYPE_CHECKING:
+    from angarium._core.decision import Decision
+    from angarium._core.server_session import ServerSession
 
 
 class Exchange(Protocol):
     """One AUTH exchange under way."""
 
-    def step(self, response: bytes | None) -> bytes | str | None:
+    def step(self, response: bytes | None, decide: Decision) -> None:
         """Take the client's response (None: there was no initial one)."""
 
 
-def any_login(mechanism: bytes) -> Exchange | None:
+def any_login(mechanism: bytes, _: ServerSession) -> Exchange | None:
     """Exchanges that accept every name and password: for the sandbox, from which nothing leaves."""
     if mechanism == b"PLAIN":
         return _AnyPlain()
@@ -47,13 +53,15 @@ def _name(octets: bytes) -> str | None:
 class _AnyPlain:
     """RFC 4616: authorisation identity NUL authentication identity NUL password."""
 
-    def step(self, response: bytes | None) -> bytes | str | None:
+    def step(self, response: bytes | None, decide: Decision) -> None:
         if response is None:
-            return b""
+            decide(b"")
+            return
         octets = _decode(response)
         if octets is None or octets.count(b"\0") != 2:
-            return None
-        return _name(octets.split(b"\0")[1])
+            decide(AuthVerdict.AUTH_SYNTAX)
+            return
+        decide(_name(octets.split(b"\0")[1]) or AuthVerdict.AUTH_REFUSED)
 
 
 class _AnyLogin:
@@ -63,15 +71,17 @@ class _AnyLogin:
         self._login: str | None = None
         self._asked = False
 
-    def step(self, response: bytes | None) -> bytes | str | None:
+    def step(self, response: bytes | None, decide: Decision) -> None:
         if not self._asked:
             self._asked = True
             if response is None:
-                return base64.b64encode(b"Username:")
+                decide(base64.b64encode(b"Username:"))
+                return
         octets = _decode(response or b"")
         if octets is None:
-            return None
-        if self._login is None:
+            decide(AuthVerdict.AUTH_SYNTAX)
+        elif self._login is not None:
+            decide(self._login)
+        else:
             self._login = _name(octets)
-            return base64.b64encode(b"Password:") if self._login else None
-        return self._login
+            decide(base64.b64encode(b"Password:") if self._login else AuthVerdict.AUTH_REFUSED)

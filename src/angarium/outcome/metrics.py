@@ -132,8 +132,14 @@ METRICS: tuple[MetricSpec, ...] = (
     ),
     _counter(
         "ingress_authentications_total",
-        {"ok": Slot.INGRESS_AUTH_OK, "failed": Slot.INGRESS_AUTH_FAILED},
-        "AUTH commands by result.",
+        {
+            "ok": Slot.INGRESS_AUTH_OK,
+            "failed": Slot.INGRESS_AUTH_FAILED,
+            "banned": Slot.INGRESS_AUTH_BANNED,
+            "unavailable": Slot.INGRESS_AUTH_UNAVAILABLE,
+        },
+        "AUTH commands by result: what was proved was right or wrong, nobody looked because the client or the log-in is "
+        "banned, or nobody could say.",
         "result",
     ),
     # ingress: commands and replies
