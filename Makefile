@@ -10,7 +10,7 @@ HTTP_PORT ?= 8025
 SINK_PORT ?= 2526
 CORE_SOURCES := setup.py pyproject.toml constraints.txt $(wildcard cext/*.pyx cext/*.h src/angarium/_core/*.pxd)
 
-.PHONY: help setup run test lint format bench bench-micro bench-load bench-queue bench-domains bench-hop torture clean peers
+.PHONY: help setup run test lint format bench bench-micro bench-load bench-queue bench-domains bench-hop bench-login torture clean peers
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -70,6 +70,10 @@ bench-domains: setup peers  ## 100,000 distinct domains by MX beside Postfix, wi
 
 bench-hop: setup peers  ## routing, look-ups and policies beside none of them; TLS to the next hop beside Postfix
 	$(BIN)/python -m bench.hop run
+
+bench-login: setup   ## a storm of wrong passwords while others send; submission with TLS and AUTH beside plain SMTP
+	$(BIN)/python -m bench.login_storm storm
+	$(BIN)/python -m bench.login_storm submission
 
 torture: setup   ## hundreds of kill -9 under load: what was acknowledged, what arrived, what arrived twice
 	$(BIN)/python -m tests.faults.torture

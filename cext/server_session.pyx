@@ -363,10 +363,15 @@ cdef class ListenerProfile:
         if future_release_s:
             offers |= OFFER_FUTURERELEASE        # its line has a time in it: _do_greeting writes it
         lines.append(b"LIMITS " + limits)
-        auth = [b"AUTH " + b" ".join(mechanisms)] if mechanisms else []
+        # EXTERNAL is for those alone who have shown a certificate (RFC 4422 appendix A)
+        offered = [one for one in mechanisms if one != b"EXTERNAL"]
+        auth = [b"AUTH " + b" ".join(offered)] if offered else []
         # credentials never travel in plaintext: AUTH is offered under TLS only (RFC 4954 §4, RFC 8314)
         self._ehlo_plain = self._ehlo_lines(lines + ([b"STARTTLS"] if start_tls is not None else []))
         self._ehlo_tls = self._ehlo_lines(lines + [b"REQUIRETLS"] + auth)    # under TLS only (RFC 8689 §3)
+        self._ehlo_certified = None
+        if b"EXTERNAL" in mechanisms:
+            self._ehlo_certified = self._ehlo_lines(lines + [b"REQUIRETLS", b"AUTH " + b" ".join(mechanisms)])
         self._offers_plain = offers
         self._offers_tls = offers | OFFER_REQUIRETLS | (OFFER_AUTH if mechanisms else 0)
 
@@ -963,6 +968,8 @@ cdef class ServerSession(Receiver):
             if self.profile.future_release_s and (self._terms.may_relay or self.profile.mechanisms):
                 self._say_future_release()
             rest = self.profile._ehlo_tls if self.tls else self.profile._ehlo_plain
+            if self.tls and self.profile._ehlo_certified is not None and self.certificate is not None:
+                rest = self.profile._ehlo_certified
             self._say(PyBytes_AS_STRING(rest), PyBytes_GET_SIZE(rest))
         slot_add(self.reception.counters.slots, Slot.INGRESS_REPLIES_2XX, 1)
         return 0

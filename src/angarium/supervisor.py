@@ -8,8 +8,8 @@ Started as root with node.user, it binds ports below 1024 and Unix sockets first
 that the user is in, before it touches the spool or starts anything: nothing that speaks with a client ever was root.
 
 Signals: SIGTERM and SIGINT drain and stop; SIGHUP reads the configuration again and replaces the lookup process, the
-workers and the admin process one after the other (an error keeps the old one; listeners, spool and worker count need a
-restart, and it says so); SIGUSR1 reopens the event log.
+access process, the workers and the admin process one after the other (an error keeps the old one; listeners, spool and
+worker count need a restart, and it says so); SIGUSR1 reopens the event log.
 
 Fails: a socket that cannot be bound, a spool that is in use or cannot be written: one line, exit status 1, before
 anything starts. A child that dies is started again, after a pause that grows while it keeps dying."""
@@ -37,9 +37,10 @@ from angarium.app.inherited import take_sockets
 from angarium.app.process import give_orders
 from angarium.config.address import ListenAddress
 from angarium.config.model import Config, dump
-from angarium.config.resolve import shard_count, worker_count
+from angarium.config.resolve import needs_access, shard_count, worker_count
 from angarium.delivery.lookup_protocol import socket_path
 from angarium.delivery.short_path import short_path
+from angarium.policy.access_protocol import access_socket_path
 from angarium.queue.placement import describe_spool
 
 if TYPE_CHECKING:
@@ -152,7 +153,8 @@ class Supervisor:
         os.ftruncate(self._lock_fd, 0)
         os.write(self._lock_fd, f"{os.getpid()}\n".encode())
         (self._spool / "run").mkdir(mode=0o700, exist_ok=True)
-        self._slab = Slab.create(self._workers + 2)  # one for the lookup process, the last one for the supervisor
+        # one for the lookup process, one for the access process, the last one for the supervisor
+        self._slab = Slab.create(self._workers + 3)
         self._inherit()
         for number in range(self._workers):
             sockets = [self._listening(listener, number) for listener in self.config.listener]
@@ -164,6 +166,9 @@ class Supervisor:
         # bound by the user whom the workers are; it stays open while the process behind it is replaced
         lookup = ListenAddress(path=socket_path(self._spool))
         self._children.insert(0, Child("lookup", self._workers, [_bind_path(lookup, mode=0o600)]))
+        if needs_access(self.config):
+            access = ListenAddress(path=access_socket_path(self._spool))
+            self._children.insert(1, Child("access", self._workers + 1, [_bind_path(access, mode=0o600)]))
         if self.config.events.file is not None:
             end_half_line(Path(self.config.events.file))
         self._shards = describe_spool(self._spool, shard_count(self.config), self._workers)
@@ -359,7 +364,7 @@ class Supervisor:
             self._on_reload()
         elif number == signal.SIGUSR1:
             for child in self._children:
-                if child.role in {"worker", "lookup"} and child.process is not None and child.ready:
+                if child.role in {"worker", "lookup", "access"} and child.process is not None and child.ready:
                     child.process.send_signal(signal.SIGUSR1)
 
     def _on_reload(self) -> None:
@@ -378,6 +383,7 @@ class Supervisor:
                 ("node.spool", self.config.node.spool, config.node.spool),
                 ("node.workers", self._workers, worker_count(config)),
                 ("admin.listen", self.config.admin.listen, config.admin.listen),
+                ("whether there are [[credentials]]", needs_access(self.config), needs_access(config)),
             )
             if old != new
         ]
@@ -385,7 +391,7 @@ class Supervisor:
             log.error("reload: the old configuration stays: %s cannot change without a restart", ", ".join(fixed))
             return
         self.config = config
-        self._replacing = [child for child in self._children if child.role in ("lookup", "worker", "admin")]
+        self._replacing = [child for child in self._children if child.role in ("lookup", "access", "worker", "admin")]
         log.info("reload: replacing %d processes, one after the other", len(self._replacing))
         self._replace_next()
 
@@ -408,7 +414,7 @@ class Supervisor:
         for sock in (sock for child in self._children for sock in child.sockets):
             sock.close()
         # the sink goes last: deliveries under way still end there, and may need a name
-        for roles in (("worker",), ("lookup", "sink", "admin")):
+        for roles in (("worker",), ("lookup", "access", "sink", "admin")):
             self._terminate([child for child in self._children if child.role in roles])
         self._slab.close()
         os.close(self._lock_fd)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,18 +14,18 @@ from angarium._core.event_log import EventLog
 from angarium._core.memory_budget import MemoryBudget
 from angarium._core.record import Message, RecipientState, make_accepted, new_message
 from angarium._core.server_session import (
-    AuthVerdict,
     CallbackIntake,
     Committed,
     ListenerProfile,
     Reception,
     ServerSession,
 )
+from angarium.policy.certificate import ClientCertificate
+from tests.support.log_ins import Knows, authentication_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from angarium._core.decision import Decision
     from angarium._core.journal import Journal
 
 HOSTNAME = b"relay.example.org"
@@ -41,6 +39,19 @@ class FakeSsl:
 
     def cipher(self) -> tuple[str, str, int]:
         return "TLS_AES_256_GCM_SHA384", "TLSv1.3", 256
+
+    certificate: ClientCertificate | None = None  # that the client has shown
+
+
+class CertifiedSsl(FakeSsl):
+    """Of a client that has shown a certificate."""
+
+    certificate = ClientCertificate(("printer@example.org", "printer.example.org", "Printer 7"), "0" * 64)
+
+
+def certificate_of(_: str, ssl_object: FakeSsl) -> ClientCertificate | None:
+    """As ListenerProfile.client_certificate."""
+    return getattr(ssl_object, "certificate", None)
 
 
 class FakeTransport:
@@ -125,45 +136,6 @@ class FakeTransport:
 # ---------------------------------------------------------------- the server's side
 
 
-class PlainExchange:
-    """PLAIN for one user."""
-
-    def step(self, response: bytes | None, decide: Decision) -> None:
-        if response is None:
-            decide(b"")
-            return
-        try:
-            parts = base64.b64decode(response, validate=True).split(b"\0")
-        except binascii.Error:
-            decide(AuthVerdict.AUTH_SYNTAX)
-        else:
-            decide("user" if parts[1:] == [b"user", b"secret"] else AuthVerdict.AUTH_REFUSED)
-
-
-class LoginExchange:
-    """LOGIN for one user."""
-
-    def __init__(self) -> None:
-        self._answers: list[bytes] = []
-
-    def step(self, response: bytes | None, decide: Decision) -> None:
-        if response is not None:
-            self._answers.append(response)
-        prompts = (b"Username:", b"Password:")
-        if len(self._answers) < 2:
-            decide(base64.b64encode(prompts[len(self._answers)]))
-            return
-        right = self._answers == [base64.b64encode(b"user"), base64.b64encode(b"secret")]
-        decide("user" if right else AuthVerdict.AUTH_REFUSED)
-
-
-def exchange_of(mechanism: bytes, _: ServerSession) -> PlainExchange | LoginExchange | None:
-    """The exchange of a mechanism."""
-    if mechanism == b"PLAIN":
-        return PlainExchange()
-    return LoginExchange() if mechanism == b"LOGIN" else None
-
-
 @dataclass
 class Taken:
     """A message that the intake was given."""
@@ -204,6 +176,7 @@ class Server:
         self.pending: deque[tuple[Committed, int]] = deque()
         self.handshakes: list[ServerSession] = []
         self.asked: list[str] = []
+        self.knows = Knows()
 
         granted = {"may_relay": may_relay, "bare_newlines": bare_newlines, "durability": profile.get("durability", 0)}
         granted |= terms or {}
@@ -220,7 +193,12 @@ class Server:
             client_policy=usual,
             start_tls=self.handshakes.append if tls else None,
             xclient=(lambda _: True) if xclient else None,
-            **{"authentication": exchange_of if auth else None, "mechanisms": auth, **profile},
+            **{
+                "client_certificate": certificate_of,
+                "authentication": authentication_of(self.knows) if auth else None,
+                "mechanisms": auth,
+                **profile,
+            },
         )
 
     def _deliver(self, message: Message, done: Committed) -> None:
@@ -240,10 +218,16 @@ class Server:
         return [taken for taken in self.taken if taken.error == 0]
 
     def connect(
-        self, peer: object = ("192.0.2.1", 40000), *, tls: bool = False, client: str | None = None
+        self,
+        peer: object = ("192.0.2.1", 40000),
+        *,
+        tls: bool = False,
+        client: str | None = None,
+        certificate: bool = False,
     ) -> ServerDialogue:
-        """A client; `client`: the address that a proxy has named."""
-        return ServerDialogue(self, peer, tls=tls, client=client)
+        """A client; `client`: the address that a proxy has named; with `certificate` it has shown one."""
+        ssl_object = CertifiedSsl() if certificate else FakeSsl()
+        return ServerDialogue(self, peer, ssl_object if tls else None, client)
 
     def value(self, slot: Slot) -> int:
         """One counter."""
@@ -253,11 +237,11 @@ class Server:
 class ServerDialogue:
     """One client of a Server."""
 
-    def __init__(self, server: Server, peer: object, *, tls: bool, client: str | None = None) -> None:
+    def __init__(self, server: Server, peer: object, ssl_object: FakeSsl | None, client: str | None = None) -> None:
         self.server = server
         self.session = server.reception.session(server.profile, client)
         self.peer = peer
-        self.transport = FakeTransport(self.session, peer, FakeSsl() if tls else None)
+        self.transport = FakeTransport(self.session, peer, ssl_object)
         self.session.connection_made(self.transport)  # type: ignore[arg-type]
 
     def say(self, data: bytes, step: int = 0) -> bytes:

@@ -40,6 +40,8 @@ cpdef enum Slot:
     # ---- gauges: how much there is now ----
     # ingress
     INGRESS_CONNECTIONS = 0
+    INGRESS_BANNED_ADDRESSES         # clients that failed to log in too often
+    INGRESS_BANNED_LOG_INS
     # queue
     QUEUE_MESSAGES
     QUEUE_RECIPIENTS
@@ -81,6 +83,15 @@ cpdef enum Slot:
     INGRESS_AUTH_FAILED
     INGRESS_AUTH_BANNED              # answered without a look at what was to be proved
     INGRESS_AUTH_UNAVAILABLE         # nobody could say whether it was right
+    # ingress: the access process
+    INGRESS_VERIFIED_ACCEPTED
+    INGRESS_VERIFIED_REFUSED
+    INGRESS_VERIFIED_UNAVAILABLE     # no back end could say, or no room in line
+    INGRESS_VERIFIED_REMEMBERED      # answered from memory
+    INGRESS_DELAYED_LOG_INS          # failures whose answer was held back
+    INGRESS_BANS_ADDRESS             # that began
+    INGRESS_BANS_LOG_IN
+    INGRESS_BANS_LIFTED              # by an operator
     # ingress: commands and replies
     INGRESS_COMMANDS_TOTAL
     INGRESS_REPLIES_2XX

@@ -14,4 +14,5 @@ class Decision:
         """None: there is no answer, and there will be none."""
     def __del__(self) -> None: ...
 
+__pyx_capi__: dict[str, object]  # the C function of decision.pxd
 __test__: dict[str, str]

@@ -59,6 +59,7 @@ cdef class ListenerProfile:
     cdef bytes _greeting
     cdef bytes _ehlo_plain                       # rest of the EHLO reply behind its first line
     cdef bytes _ehlo_tls
+    cdef bytes _ehlo_certified                   # to clients with a certificate; None: nobody is offered EXTERNAL
     cdef uint32_t _offers_plain
     cdef uint32_t _offers_tls
 

@@ -80,8 +80,8 @@ class ListenerProfile:
         authentication: mechanism, session -> exchange or None; each response is given to its `step`, which has the
         Decision answered with the next challenge (base64 octets), the log-in that was proved (str) or an AuthVerdict.
         message_octets, errors and transactions: 0 means no limit. future_release_s: the longest that FUTURERELEASE
-        allows, 0: it is not offered. priorities: the name of the profile that MT-PRIORITY is offered with, b"" for none,
-        None: it is not offered.
+        allows, 0: it is not offered. priorities: the name of the profile that MT-PRIORITY is offered with, b"" for
+        none, None: it is not offered.
 
         identity_policy: address, log-in ("": none), certificate (None: none) -> ClientTerms, asked when there is one of
         the two. client_certificate: address, ssl object -> what the client's certificate is known as (hashable), or

@@ -29,9 +29,12 @@ from prometheus_client.exposition import choose_encoder
 
 import angarium
 from angarium._core.counters import Slab, Slot
+from angarium.admin.bans import HANDLERS as BAN_HANDLERS
+from angarium.admin.bans import ask_access
 from angarium.admin.explain import HANDLERS as EXPLAIN_HANDLERS
 from angarium.admin.gate import Gate
 from angarium.admin.model import (
+    AccessReport,
     Liveness,
     LookupReport,
     LookupStatus,
@@ -97,10 +100,13 @@ async def _ask_lookup(services: Services) -> LookupReport | None:
     return LookupReport(answering=True, error=None, status=status)
 
 
-def _all_reasons(answers: list[Answer[WorkerStatus]], lookup: LookupReport | None) -> list[str]:
-    """What is wrong with the node. Without names mail is accepted all the same, and waits."""
+def _all_reasons(
+    answers: list[Answer[WorkerStatus]], lookup: LookupReport | None, access: AccessReport | None
+) -> list[str]:
+    """What is wrong with the node. Without names mail is accepted all the same, and waits; without log-ins some is."""
     silent = [] if lookup is None or lookup.answering else [f"lookup: {lookup.error}"]
-    return _reasons(answers) + silent
+    shut = [] if access is None or access.answering else [f"access: {access.error}"]
+    return _reasons(answers) + silent + shut
 
 
 @get("/healthz", tags=["health"])
@@ -112,9 +118,11 @@ async def healthz() -> Liveness:
 @get("/readyz", tags=["health"])
 async def readyz(services: ServicesDependency) -> Response[Readiness]:
     """The node accepts mail: 200 when at least one worker does, else 503. Reasons name the processes that fail."""
-    answers, lookup = await asyncio.gather(_ask_status(services), _ask_lookup(services))
+    answers, lookup, access = await asyncio.gather(_ask_status(services), _ask_lookup(services), ask_access(services))
     ready = _accepting(answers)
-    return Response(Readiness(ready=ready, reasons=_all_reasons(answers, lookup)), status_code=200 if ready else 503)
+    return Response(
+        Readiness(ready=ready, reasons=_all_reasons(answers, lookup, access)), status_code=200 if ready else 503
+    )
 
 
 @get("/metrics", tags=["metrics"], media_type=MediaType.TEXT)
@@ -123,9 +131,11 @@ async def metrics(request: Request[None, None, State], services: ServicesDepende
     pids: dict[str, int | None] = {"admin": os.getpid()}
     if services.supervisor_pid is not None:
         pids["supervisor"] = services.supervisor_pid
-    answers, lookup = await asyncio.gather(_ask_status(services), _ask_lookup(services))
+    answers, lookup, access = await asyncio.gather(_ask_status(services), _ask_lookup(services), ask_access(services))
     if lookup is not None:
         pids["lookup"] = None if lookup.status is None else lookup.status.pid
+    if access is not None:
+        pids["access"] = None if access.status is None else access.status.pid
     for answer in answers:
         pids[f"worker-{answer.worker}"] = None if answer.result is None else answer.result.pid
     registry = CollectorRegistry()
@@ -138,7 +148,7 @@ async def metrics(request: Request[None, None, State], services: ServicesDepende
 @get("/api/v1/status", tags=["status"])
 async def status(services: ServicesDependency) -> NodeStatus:
     """The node at a glance: its processes, whether it accepts mail, and its counters."""
-    answers, lookup = await asyncio.gather(_ask_status(services), _ask_lookup(services))
+    answers, lookup, access = await asyncio.gather(_ask_status(services), _ask_lookup(services), ask_access(services))
     uptimes = [answer.result.uptime_s for answer in answers if answer.result is not None]
     return NodeStatus(
         version=angarium.__version__,
@@ -147,8 +157,9 @@ async def status(services: ServicesDependency) -> NodeStatus:
         time=datetime.now(UTC).isoformat(timespec="milliseconds"),
         uptime_s=round(max(uptimes, default=time.monotonic() - services.started), 3),
         accepting=_accepting(answers),
-        reasons=_all_reasons(answers, lookup),
+        reasons=_all_reasons(answers, lookup, access),
         lookup=lookup,
+        access=access,
         workers=[
             WorkerReport(worker=answer.worker, answering=answer.answered, error=answer.error, status=answer.result)
             for answer in answers
@@ -245,6 +256,7 @@ _HANDLERS: list[ControllerRouterHandler] = [
     *QUEUE_HANDLERS,
     *SUSPENSION_HANDLERS,
     *TLS_REPORT_HANDLERS,
+    *BAN_HANDLERS,
     *EXPLAIN_HANDLERS,
     sandbox_list,
     sandbox_show,

@@ -12,6 +12,8 @@ import msgspec
 from angarium.queue.suspension import Kind
 
 __all__ = [
+    "AccessReport",
+    "AccessStatus",
     "ActionName",
     "Attachment",
     "Attempt",
@@ -359,6 +361,23 @@ class LookupReport(msgspec.Struct, frozen=True):
     status: LookupStatus | None
 
 
+class AccessStatus(msgspec.Struct, frozen=True):
+    """What the access process says of itself: log-ins that are being verified, and bans that hold."""
+
+    pid: int
+    under_way: int
+    bans: int
+    uptime_s: float
+
+
+class AccessReport(msgspec.Struct, frozen=True):
+    """The access process as the admin process sees it. `error` says why it does not answer; then `status` is null."""
+
+    answering: bool
+    error: str | None
+    status: AccessStatus | None
+
+
 class NodeTotals(msgspec.Struct, frozen=True):
     """Counters since the relay started, summed over all workers, and what is open now."""
 
@@ -390,6 +409,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
     reasons: list[str]
     workers: list[WorkerReport]
     lookup: LookupReport | None
+    access: AccessReport | None
     totals: NodeTotals
 
 

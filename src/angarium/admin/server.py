@@ -31,8 +31,10 @@ from angarium.admin.sandbox_mail import SandboxMail
 from angarium.admin.services import Services
 from angarium.admin.suspensions import SuspensionBook
 from angarium.admin.workers import Workers
+from angarium.config.resolve import needs_access
 from angarium.delivery.lookup_client import LookupClient
 from angarium.delivery.lookup_protocol import socket_path
+from angarium.policy.access_protocol import access_socket_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -74,6 +76,15 @@ def run(
         lookup=LookupClient(
             socket_path(spool), monotonic=time.monotonic, random=random.Random(), away_s=LOOKUP_PATIENCE_S
         ),
+        access=LookupClient(
+            access_socket_path(spool),
+            monotonic=time.monotonic,
+            random=random.Random(),
+            away_s=LOOKUP_PATIENCE_S,
+            away="the access process does not answer",
+        )
+        if needs_access(config)
+        else None,
     )
     listener = bind(config.admin.listen) if sock_fd is None else socket.socket(fileno=sock_fd)
     serve(create_app(services), listener, ready_fd)

@@ -36,6 +36,7 @@ class Services:
     token: str | None = None
     supervisor_pid: int | None = None
     lookup: LookupClient | None = None
+    access: LookupClient | None = None  # where there are log-ins to verify
     started: float = field(default_factory=time.monotonic)
 
 

@@ -27,7 +27,7 @@ PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 class Orders(msgspec.Struct):
     """What a child is to do."""
 
-    role: str  # worker | lookup | sink | admin
+    role: str  # worker | lookup | access | sink | admin
     config: str  # base64 of config.model.dump
     number: int
     workers: int
@@ -97,6 +97,14 @@ def main() -> None:
             await Lookup(config, slab.region(orders.number), orders.worker_sockets).run(sockets[0], orders.ready_fd)
 
         uvloop.run(look_up())
+        return
+    if orders.role == "access":
+        from angarium.app.access import Access  # noqa: PLC0415  # a worker needs none of it
+
+        async def give_access() -> None:
+            await Access(config, slab.region(orders.number)).run(sockets[0], orders.ready_fd)
+
+        uvloop.run(give_access())
         return
     from angarium.app.worker import Worker  # noqa: PLC0415  # the admin process needs none of it
 

@@ -31,7 +31,7 @@ from angarium.app.collection import settle_garbage_collection
 from angarium.app.control import ControlServer
 from angarium.app.submission import Submission
 from angarium.clock import SystemClock
-from angarium.config.resolve import memory_budget_octets
+from angarium.config.resolve import memory_budget_octets, needs_access
 from angarium.config.wording import read_wordings
 from angarium.delivery.attempt import Router
 from angarium.delivery.connection import Connector
@@ -46,6 +46,7 @@ from angarium.delivery.token_client import NodeTokens
 from angarium.ingress.listener import listen
 from angarium.mail.address import folded_domain, split_mailbox
 from angarium.outcome.recorder import Recorder
+from angarium.policy.access_protocol import access_socket_path
 from angarium.queue.backoff import expires_at, next_attempt_at, warns_at
 from angarium.queue.compaction import Compactor
 from angarium.queue.damaged import keep_aside
@@ -136,7 +137,7 @@ class Worker:
         self.control.read_suspensions()
         self._requeue()
         self.ledger.publish_now()
-        self._servers = await listen(self.config, self.reception, sockets)
+        self._servers = await listen(self.config, self.reception, sockets, self.access)
         await self.control.start(self.spool / "run" / f"worker-{self.number}.sock")
         settle_garbage_collection()
         os.write(ready_fd, b"1")
@@ -262,6 +263,17 @@ class Worker:
         self.tls_account = TlsAccount(clock)
         self.lookup = LookupClient(
             socket_path(self.spool), monotonic=clock.monotonic, random=chance, on_change=self._say_lookup
+        )
+        self.access = (
+            LookupClient(
+                access_socket_path(self.spool),
+                monotonic=clock.monotonic,
+                random=chance,
+                on_change=self._say_access,
+                away="the access process does not answer",
+            )
+            if needs_access(config)
+            else None
         )
         self.connector = Connector(
             self.egress,
@@ -471,6 +483,12 @@ class Worker:
         else:
             log.info("the lookup process answers again")
 
+    def _say_access(self, away: bool) -> None:
+        if away:
+            log.error("the access process does not answer; AUTH is answered 454")
+        else:
+            log.info("the access process answers again")
+
     def _hand_over_tls_results(self) -> None:
         if self.tls_account.dropped:
             self.counters.add(Slot.OUTCOME_TLS_RESULTS_DROPPED, self.tls_account.dropped)
@@ -573,6 +591,8 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.tls_account.hand_over_last(self.lookup), LAST_RESULTS_S)
         await self.lookup.close()
+        if self.access is not None:
+            await self.access.close()
         await self.compactor.close()
         for journal in self.journals:
             self._checkpoint(journal)

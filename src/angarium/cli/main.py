@@ -38,6 +38,7 @@ COMMANDS: dict[str, Entry] = {
     "queue": Entry("angarium.cli.queue:queue", "Look at the queue; retry, hold, delete, bounce, export messages."),
     "suspend": Entry("angarium.cli.suspend:suspend", "Stop delivery by domain, site, source or tenant, for a time."),
     "resume": Entry("angarium.cli.suspend:resume", "Start it again."),
+    "user": Entry("angarium.cli.user:user", "Log-ins: add, remove, list; who is banned for guessing."),
     "tls-report": Entry("angarium.cli.tls_report:tls_report", "How TLS to mail hosts went, as it is reported to them."),
     "explain": Entry("angarium.cli.explain:explain", "Where mail to an address would go, and what would block it."),
     "send": Entry("angarium.cli.send:send", "Submit a message."),

@@ -41,14 +41,15 @@ def status(client: RelayClient, *, as_json: bool) -> None:
         state = "accepting" if said["accepting"] else "not accepting"
         shards = ", ".join(map(str, said["shards"]))
         rows.append((str(worker["worker"]), state, str(said["pid"]), shards, ago(said["uptime_s"])))
-    lookup = answer.get("lookup")
-    if lookup is not None:
-        said = lookup["status"]
-        rows.append(
-            ("lookup", "no answer", "-", "-", "-")
-            if said is None
-            else ("lookup", "answering", str(said["pid"]), "-", ago(said["uptime_s"]))
-        )
+    for name in ("lookup", "access"):
+        process = answer.get(name)
+        if process is not None:
+            said = process["status"]
+            rows.append(
+                (name, "no answer", "-", "-", "-")
+                if said is None
+                else (name, "answering", str(said["pid"]), "-", ago(said["uptime_s"]))
+            )
     click.echo()
     show_table(("worker", "state", "process", "shards", "up"), rows, right=(0, 2, 4))
     totals = [(name.replace("_", " "), f"{value:,}") for name, value in answer["totals"].items()]

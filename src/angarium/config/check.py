@@ -18,6 +18,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from angarium.config.address import covers_everything, parse_host
+from angarium.config.check_access import check_access, check_log_ins
 from angarium.config.check_doors import check_certificates, check_door
 from angarium.config.check_mta_sts import check_mta_sts, check_tls_report
 from angarium.config.check_route import check_route, check_shadows, check_stays
@@ -55,6 +56,7 @@ def check_all(config: Config, findings: Findings) -> None:
     _check_retry(config.queue.retry, ("queue", "retry"), findings)
     _check_routes(config, findings)
     _check_notification(config, findings)
+    check_access(config, findings)
     check_mta_sts(config, findings)
     check_tls_report(config, findings)
     if config.sandbox:
@@ -214,21 +216,7 @@ def _disorder(classes: Classes) -> str:
 def _check_role(config: Config, listener: Listener, path: KeyPath, findings: Findings) -> None:
     if listener.role == "inbound":
         findings.error((*path, "role"), '"inbound" is not supported in this version; "relay" is, with relay_networks')
-    elif listener.role == "submission" and not config.sandbox:
-        message = (
-            '"submission" is not supported in this version outside the sandbox, because there are no accounts to log '
-            'in to yet; let clients in by address with role "relay" and relay_networks'
-        )
-        findings.error((*path, "role"), message)
-    if not findings.sound((*path, "auth"), (*path, "role"), (*path, "tls")):
-        return
-    if listener.auth == "any":
-        if not config.sandbox:
-            findings.error((*path, "auth"), '"any" accepts every log-in, so it is for the sandbox only')
-        elif listener.tls == "none":
-            findings.error((*path, "auth"), 'a log-in is offered under TLS only, and this listener has tls = "none"')
-    elif listener.role == "submission":
-        findings.error((*path, "auth"), 'a submission listener takes authenticated mail only; write auth = "any"')
+    check_log_ins(config, listener, path, findings)
 
 
 def _check_open_relay(listener: Listener, path: KeyPath, findings: Findings) -> None:

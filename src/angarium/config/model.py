@@ -13,9 +13,11 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from angarium.config.address import SPECIAL_PURPOSE, DnsServer, ListenAddress, Network, Peer
+from angarium.config.credentials import Access, Credentials, Mechanism
 from angarium.config.fingerprint import CertificateName, Fingerprint
 from angarium.config.next_hop import NextHop, NextHopKind
 from angarium.config.secret import Secret
+from angarium.config.section import Section, toml_key
 from angarium.config.units import Count, Duration, FilePath, MemoryBudget, PositiveDuration, Size, Unit
 from angarium.mail.pattern import AddressPattern, SenderPattern, TextPattern
 
@@ -60,15 +62,6 @@ Durability = Literal["fsync", "async", "memory"]
 DURABILITIES: tuple[Durability, ...] = ("fsync", "async", "memory")  # the strongest first
 TlsVersion = Literal["1.0", "1.1", "1.2", "1.3"]
 TlsLevel = Literal["opportunistic", "none", "require", "verify", "dane", "fingerprint"]
-
-
-def toml_key(attribute: str) -> str:
-    """The key of an attribute: its name without the unit."""
-    return attribute.removesuffix("_s").removesuffix("_octets").removesuffix("_")
-
-
-class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=toml_key):
-    """A table of the configuration."""
 
 
 class Node(Section, frozen=True):
@@ -167,6 +160,7 @@ class Listener(Section, frozen=True):
     socket_mode: str = "0660"  # of a Unix socket
     socket_group: str | None = None  # None: node.group, else that of the relay's user
     auth: Literal["none", "any"] = "none"  # any: every log-in is accepted; in the sandbox only
+    mechanisms: tuple[Mechanism, ...] = ()  # AUTH; empty: on a submission listener, all that the credentials allow
     relay_networks: tuple[Network, ...] = ()
     allow_open_relay: bool = False
     tenant: str | None = None  # of the clients that are in no tenant's networks
@@ -418,6 +412,8 @@ class Config(Section, frozen=True):
     notification: Notification = field(default_factory=Notification)
     mta_sts: MtaSts = field(default_factory=MtaSts)
     tls_report: TlsReport = field(default_factory=TlsReport)
+    credentials: tuple[Credentials, ...] = ()
+    access: Access = field(default_factory=Access)
     sandbox: bool = False  # nothing may leave the machine
 
     def limits_of(self, listener: Listener) -> Limits:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from angarium.config.model import Config
 
-__all__ = ["machine_memory_octets", "memory_budget_octets", "shard_count", "worker_count"]
+__all__ = ["machine_memory_octets", "memory_budget_octets", "needs_access", "shard_count", "worker_count"]
 
 _MOST_WORKERS = 256
 _FEWEST_SHARDS = 8  # an empty shard is a folder and a sleeping thread
@@ -52,3 +52,8 @@ def machine_memory_octets(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     except OSError:  # no such limit: the root group, version 1, or no control groups at all
         return physical
     return min(physical, int(limit)) if limit.isdigit() else physical
+
+
+def needs_access(config: Config) -> bool:
+    """Whether the node has an access process: there are log-ins to verify."""
+    return bool(config.credentials)

@@ -2,7 +2,7 @@
 
 Job: `mail_hosts`, `host_addresses`, `tlsa`, `txt` ask the process, which has one cache for the node; `ask` asks
 anything else that it knows. Answers are kept until they expire, equal questions share one request. Hosts of equal
-preference come in another order each time.
+preference come in another order each time. `ask_once` asks what no cache may see: the access process is asked so.
 
 Fails with ResolutionFailure, as the process does. The process is away: it is connected to again and again, what waits
 is asked anew; after AWAY_S answers that were right once are used for STALE_S beyond their time, and what there is
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -67,7 +67,7 @@ R = TypeVar("R", bound=Perishable)
 class _Waiting:
     """A request that has no reply yet: `ended` takes the reply, or why there is none."""
 
-    octets: bytes
+    octets: bytes = field(repr=False)  # there may be a secret in it
     until: float
     ended: Callable[[Reply | ResolutionFailure], None]
 
@@ -98,10 +98,12 @@ class LookupClient:
         random: Random,
         away_s: float = AWAY_S,
         on_change: Callable[[bool], None] = lambda _: None,
+        away: str = "names cannot be looked up now: the lookup process does not answer",
     ) -> None:
         """`path` is that of the Unix socket; `away_s` how long to wait for a process that is away.
 
-        `on_change` is told True when it has been for so long, and False when it is back.
+        `on_change` is told True when it has been for so long, and False when it is back. `away` is what those who ask
+        meanwhile are told.
         """
         self.stale_answers = 0  # questions answered with what was right once
         self._path = path
@@ -109,8 +111,10 @@ class LookupClient:
         self._random = random
         self._away_s = away_s
         self._on_change = on_change
+        self._away = away
         self._cache: Cache[tuple[str, Any], Any] = Cache(ENTRIES)
         self._under_way: dict[tuple[str, Any], _Question] = {}
+        self._alone: set[asyncio.Future[Any]] = set()  # who awaits an answer that nobody shares
         self._waiting: dict[int, _Waiting] = {}
         self._number = GREETING
         self._connection: _Connection | None = None
@@ -181,6 +185,31 @@ class LookupClient:
             self._under_way[key] = question
         question.waiters.append(tell)
 
+    async def ask_once(self, kind: Kind[A, R], argument: A) -> R:
+        """The answer of now: it is not kept, nobody else's question shares it, and no old one stands in for it."""
+        waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._alone.add(waiter)
+        waiter.add_done_callback(self._alone.discard)
+        self.ask_once_then(kind, argument, partial(_settle, waiter))
+        return cast("R", await waiter)
+
+    def ask_once_then(self, kind: Kind[A, R], argument: A, tell: Callable[[R | ResolutionFailure], None]) -> None:
+        """`ask_once` without a task: `tell` is called once, later; after `close` not any more."""
+        loop = asyncio.get_running_loop()
+        if len(self._waiting) >= QUESTIONS:
+            loop.call_soon(tell, ResolutionFailure(False, 451, (4, 4, 3), "too many look-ups under way"))
+            return
+
+        def ended(reply: Reply | ResolutionFailure) -> None:
+            if isinstance(reply, ResolutionFailure):
+                loop.call_soon(tell, reply)
+            elif reply.failure is not None:
+                loop.call_soon(tell, reply.failure.raised())
+            else:
+                loop.call_soon(tell, msgspec.msgpack.decode(reply.result, type=kind.result))
+
+        self._send(kind.name, argument, ended)
+
     def _fresh(self, key: tuple[str, Any]) -> Any:
         cached = self._cache.peek(key)
         if cached is None or cached.expires <= self._monotonic():
@@ -195,6 +224,8 @@ class LookupClient:
             for tell in question.waiters:
                 if isinstance(tell, partial) and tell.func is _settle:
                     tell.args[0].cancel()
+        for waiter in tuple(self._alone):
+            waiter.cancel()
         self._under_way.clear()
         self._waiting.clear()
         if self._connecting is not None:
@@ -242,7 +273,7 @@ class LookupClient:
         loop = asyncio.get_running_loop()
         if self._connection is None:
             if self._is_away:
-                loop.call_soon(ended, _away())
+                loop.call_soon(ended, self._failure())
                 return
             if self._connecting is None:
                 self._connecting = loop.create_task(self._connect())
@@ -304,7 +335,10 @@ class LookupClient:
 
     def _fail(self, numbers: Iterable[int]) -> None:
         for number in numbers:
-            self._waiting.pop(number).ended(_away())
+            self._waiting.pop(number).ended(self._failure())
+
+    def _failure(self) -> ResolutionFailure:
+        return ResolutionFailure(False, 451, (4, 4, 3), self._away)
 
     def on_reply(self, reply: Reply) -> None:
         """A reply has come in."""
@@ -370,7 +404,3 @@ def _settle(waiter: asyncio.Future[Any], answer: Any) -> None:
 
 def _until(answer: Any, expires: float) -> Any:
     return replace(answer, expires=expires)
-
-
-def _away() -> ResolutionFailure:
-    return ResolutionFailure(False, 451, (4, 4, 3), "names cannot be looked up now: the lookup process does not answer")

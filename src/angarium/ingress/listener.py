@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 from angarium._core.counters import Slot
 from angarium._core.server_session import ListenerProfile
 from angarium.config.model import DURABILITIES
-from angarium.ingress.authentication import any_login
+from angarium.ingress.authentication import ListenerAuthentication, Verifier, any_login, mechanisms_of
 from angarium.ingress.certificates import Certificates
+from angarium.ingress.channel_binding import EndPoints
 from angarium.ingress.door import Door, DoorLimits
 from angarium.policy.certificate import read_certificate
 from angarium.policy.tenancy import client_terms, identity_terms
@@ -28,9 +29,14 @@ if TYPE_CHECKING:
 
     from angarium._core.server_session import Reception, ServerSession
     from angarium.config.address import Peer
+    from angarium.config.credentials import Mechanism
     from angarium.config.model import Config, Limits, Listener
+    from angarium.delivery.lookup_client import LookupClient
     from angarium.ingress.certificates import LiveContext
+    from angarium.ingress.exchange import Exchange
     from angarium.policy.certificate import ClientCertificate
+
+    Exchanges = Callable[[bytes, ServerSession], Exchange | None]
 
 BACKLOG = 1024
 HANDSHAKE_TIMEOUT_S = 60.0
@@ -108,10 +114,33 @@ def _among(peers: Sequence[Peer]) -> Callable[[str], bool] | None:
     return lambda address: any(address in peer for peer in peers)
 
 
-def make_profile(config: Config, listener: Listener, live: LiveContext | None, reception: Reception) -> ListenerProfile:
-    """What all sessions of listener have in common."""
+def _authentication(
+    config: Config, listener: Listener, verifier: Verifier | None
+) -> tuple[tuple[Mechanism, ...], Exchanges | None]:
+    """What a listener offers, and who makes its exchanges."""
+    offered = mechanisms_of(config, listener)
+    if not offered or listener.auth == "any":
+        return offered, any_login if offered else None
+    end_points = None
+    if "SCRAM-SHA-256-PLUS" in offered and config.tls is not None:
+        end_points = EndPoints([config.tls.certificate, *(one.certificate for one in config.certificate)])
+        if not end_points.hashes():  # nothing to bind to
+            end_points, offered = None, tuple(one for one in offered if one != "SCRAM-SHA-256-PLUS")
+    if verifier is None and set(offered) != {"EXTERNAL"}:
+        raise ValueError(f"listener {listener.name} has log-ins, and there is nobody to verify them")
+    return offered, ListenerAuthentication(listener.name, verifier, end_points)
+
+
+def make_profile(
+    config: Config,
+    listener: Listener,
+    live: LiveContext | None,
+    reception: Reception,
+    verifier: Verifier | None = None,
+) -> ListenerProfile:
+    """What all sessions of listener have in common. `verifier`: of log-ins, where there are any to verify."""
     limits = config.limits_of(listener)
-    any_log_in = listener.auth == "any"
+    offered, authentication = _authentication(config, listener, verifier)
     return ListenerProfile(
         hostname=config.node.hostname.encode("ascii"),
         name=listener.name.encode("utf-8"),
@@ -130,8 +159,8 @@ def make_profile(config: Config, listener: Listener, live: LiveContext | None, r
         idle_timeout_s=limits.idle_timeout_s,
         data_timeout_s=limits.data_timeout_s,
         authentication_required=listener.role == "submission",
-        authentication=any_login if any_log_in else None,
-        mechanisms=(b"PLAIN", b"LOGIN") if any_log_in else (),
+        authentication=authentication,
+        mechanisms=tuple(one.encode("ascii") for one in offered),
         start_tls=TlsUpgrade(live, _handshake_timeout_s(limits))
         if listener.tls == "starttls" and live is not None
         else None,
@@ -144,14 +173,18 @@ def make_profile(config: Config, listener: Listener, live: LiveContext | None, r
 
 
 async def listen(
-    config: Config, reception: Reception, sockets: list[socket.socket]
+    config: Config, reception: Reception, sockets: list[socket.socket], access: LookupClient | None = None
 ) -> list[tuple[asyncio.Server | Door, ListenerProfile]]:
-    """Serve each listener of the configuration on its socket, in the configuration's order."""
+    """Serve each listener of the configuration on its socket, in the configuration's order.
+
+    `access` is the way to the access process, where there is one.
+    """
+    verifier = Verifier(access) if access is not None else None
     certificates = Certificates(config, reception.counters, reception.events) if config.tls is not None else None
     servers: list[tuple[asyncio.Server | Door, ListenerProfile]] = []
     for listener, sock in zip(config.listener, sockets, strict=True):
         live = certificates.of(listener) if certificates is not None and listener.tls != "none" else None
-        profile = make_profile(config, listener, live, reception)
+        profile = make_profile(config, listener, live, reception, verifier)
         servers.append((await _serve(config, listener, sock, live, profile, reception), profile))
     if certificates is not None:
         certificates.watch()

@@ -138,10 +138,37 @@ METRICS: tuple[MetricSpec, ...] = (
             "banned": Slot.INGRESS_AUTH_BANNED,
             "unavailable": Slot.INGRESS_AUTH_UNAVAILABLE,
         },
-        "AUTH commands by result: what was proved was right or wrong, nobody looked because the client or the log-in is "
-        "banned, or nobody could say.",
+        "AUTH commands by result: right, wrong, not looked at because the client or the log-in is banned, or nobody "
+        "could say.",
         "result",
     ),
+    _counter(
+        "ingress_verifications_total",
+        {
+            "accepted": Slot.INGRESS_VERIFIED_ACCEPTED,
+            "refused": Slot.INGRESS_VERIFIED_REFUSED,
+            "unavailable": Slot.INGRESS_VERIFIED_UNAVAILABLE,
+            "remembered": Slot.INGRESS_VERIFIED_REMEMBERED,
+        },
+        "Log-ins by what back ends said of them; nobody could look at them, or they were answered from memory.",
+        "result",
+    ),
+    _counter(
+        "ingress_delayed_log_ins_total", Slot.INGRESS_DELAYED_LOG_INS, "Failed log-ins whose answer was held back."
+    ),
+    _gauge(
+        "ingress_banned",
+        {"address": Slot.INGRESS_BANNED_ADDRESSES, "log_in": Slot.INGRESS_BANNED_LOG_INS},
+        "Clients and log-ins whose AUTH is not looked at for a time, because too many have failed.",
+        "of",
+    ),
+    _counter(
+        "ingress_bans_total",
+        {"address": Slot.INGRESS_BANS_ADDRESS, "log_in": Slot.INGRESS_BANS_LOG_IN},
+        "Bans that began, of clients and of log-ins.",
+        "of",
+    ),
+    _counter("ingress_lifted_bans_total", Slot.INGRESS_BANS_LIFTED, "Bans that an operator lifted."),
     # ingress: commands and replies
     _counter("ingress_commands_total", Slot.INGRESS_COMMANDS_TOTAL, "SMTP commands received."),
     _counter(
@@ -469,7 +496,7 @@ METRICS: tuple[MetricSpec, ...] = (
     _histogram("worker_loop_lag_seconds", Slot.LOOP_LAG, "How late a worker's event loop ran what was due."),
 )
 
-_PROCESSES = ("supervisor", "admin", "lookup", "worker-N")
+_PROCESSES = ("supervisor", "admin", "lookup", "access", "worker-N")
 
 
 def _of_process(kind: Kind, name: str, text: str) -> MetricSpec:

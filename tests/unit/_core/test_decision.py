@@ -129,8 +129,8 @@ def test_banned_answers_are_errors_of_the_session() -> None:
 def test_a_proved_identity_has_its_own_terms() -> None:
     asked, seen = Asked(), []
 
-    def identity_policy(address: str, identity: str) -> ClientTerms:
-        seen.append((address, identity))
+    def identity_policy(address: str, log_in: str, certificate: object) -> ClientTerms:
+        seen.append((address, log_in, certificate))
         return ClientTerms(may_relay=True, tenant=b"shop")
 
     client = greeted(server_of(asked, may_relay=False, identity_policy=identity_policy))
@@ -139,8 +139,8 @@ def test_a_proved_identity_has_its_own_terms() -> None:
     client.run()
     client.transport.take()
     client.say(b"MAIL FROM:<a@client.example>\r\nRCPT TO:<b@far.example>\r\nDATA\r\nSubject: hi\r\n\r\nhi\r\n.\r\n")
-    assert client.server.taken[0].envelope["tenant"] == "shop"
-    assert seen == [("192.0.2.1", "user")]
+    assert client.server.taken[0].envelope["tenant"] == b"shop"
+    assert seen == [("192.0.2.1", "user", None)]
 
 
 @pytest.mark.parametrize(("octets", "taken"), [(12000, True), (12400, False)])

@@ -3,13 +3,14 @@
 Directives:
 
     @profile KEY=VALUE ...   of ListenerProfile or tests.support.session.Server, before the first line; may_relay=no,
-                             tls=yes, auth=PLAIN,LOGIN, client=ADDRESS or unix, implicit_tls=yes, priorities=NAME,
-                             xclient=yes
+                             tls=yes, auth=PLAIN,LOGIN, client=ADDRESS or unix, implicit_tls=yes, certificate=yes,
+                             priorities=NAME, xclient=yes
     @terms KEY=VALUE ...     of ClientTerms, before the first line
     @commit error=N          the next commit fails with that errno; raise=N: the intake takes nothing
     @tls                     the client's part of the TLS handshake, which succeeds
     @tls_failed              ... which fails
     @sweep, @drain           Reception.sweep, Reception.drain
+    @verdict OUTCOME         what every log-in comes to from now on
     @memory N                the memory budget from now on
     @disconnect, @eof        the client is gone, or has said all it will
     @message N KEY=VALUE ... at the end: the N-th message that the intake was given; M lines behind it are its mail data
@@ -29,6 +30,7 @@ import pytest
 from angarium._core.command import REPLIES
 from angarium._core.counters import Slot
 from angarium._core.record import memory_octets
+from angarium.policy.access_protocol import Verdict
 from tests.support.session import Server, ServerDialogue
 from tests.support.transcript import Dialogue, Step, dialogues_of, matches
 
@@ -63,6 +65,7 @@ class Play:
     profile: dict[str, Any] = field(default_factory=dict)
     peer: object = ("192.0.2.1", 40000)
     implicit_tls: bool = False
+    certificate: bool = False
     rounds: list[Round] = field(default_factory=list)
     messages: dict[int, tuple[dict[str, str], bytes | None]] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
@@ -72,8 +75,8 @@ def profile_of(options: dict[str, str], play: Play) -> None:
     for key, value in options.items():
         if key == "client":
             play.peer = "" if value == "unix" else (value, 40000)
-        elif key == "implicit_tls":
-            play.implicit_tls = TRUTH[value]
+        elif key in {"implicit_tls", "certificate"}:
+            setattr(play, key, TRUTH[value])
         elif key == "auth":
             play.profile[key] = tuple(value.encode().split(b","))
         elif key == "priorities":
@@ -134,6 +137,8 @@ def act(step: Step, server: Server, client: ServerDialogue) -> None:
             client.handshake()
         case "tls_failed":
             server.handshakes.pop().tls_failed()
+        case "verdict":
+            server.knows.verdict = Verdict(step.words[1])  # type: ignore[arg-type]
         case "sweep":
             server.reception.sweep()
         case "drain":
@@ -159,7 +164,7 @@ def expect(dialogue: Dialogue, line: int, expected: bytes, got: bytes) -> None:
 def play_it(dialogue: Dialogue, commit: str, *, step: int = 0, split: int = 0, together: bool = False) -> None:
     play = prepare(dialogue)
     server = Server(commit=commit, **play.profile)
-    client = server.connect(play.peer, tls=play.implicit_tls)
+    client = server.connect(play.peer, tls=play.implicit_tls, certificate=play.certificate)
     client.run()
     last = b""
     for one in merged(play.rounds) if together else play.rounds:

@@ -112,6 +112,11 @@ STATUS = {
         "error": None,
         "status": {"pid": 4712, "entries": 3, "under_way": 0, "uptime_s": 62.0},
     },
+    "access": {
+        "answering": True,
+        "error": None,
+        "status": {"pid": 4713, "under_way": 0, "bans": 1, "uptime_s": 62.0},
+    },
     "totals": dict.fromkeys(NodeTotals.__struct_fields__, 7),
 }
 
@@ -307,6 +312,7 @@ def test_status_for_people(admin: str) -> None:
     assert ["0", "accepting", "4711", "0,", "2", "1m", "1s"] in lines
     assert ["1", "no", "answer", "-", "-", "-"] in lines
     assert ["lookup", "answering", "4712", "-", "1m", "2s"] in lines
+    assert ["access", "answering", "4713", "-", "1m", "2s"] in lines
     assert ["accepted", "messages", "7"] in lines
 
 

@@ -26,6 +26,7 @@ BASE = {
     "tenant": ['name = "shop"', 'networks = ["10.0.0.0/8"]'],
     "route": ['recipients = ["*"]', 'next_hop = "smtp://127.0.0.1:9"'],
     "tls_policy": ['domains = ["*"]'],
+    "credentials": ['kind = "dovecot"', 'socket = "/run/dovecot/auth"'],
 }
 
 # keys of certificates are checked with a certificate that is there
@@ -91,7 +92,8 @@ def document(key: str, written: str) -> str:
     else:
         text = f"{key} = {written}\n"
     for name, lines in tables.items():
-        header = f"[[{name}]]" if name in ("listener", "certificate", "tenant", "route", "tls_policy") else f"[{name}]"
+        several = ("listener", "certificate", "tenant", "route", "tls_policy", "credentials")
+        header = f"[[{name}]]" if name in several else f"[{name}]"
         text += "\n".join([header, *lines]) + "\n"
     return text
 

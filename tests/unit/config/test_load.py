@@ -491,8 +491,9 @@ def test_bare_newlines_are_repaired_for_named_clients_only() -> None:
 def test_roles_of_later_versions_say_so() -> None:
     (found,) = errors_of(NODE + listener(role='"inbound"'))
     assert "not supported in this version" in found
-    (found,) = errors_of(NODE + listener(role='"submission"'))
-    assert "not supported in this version outside the sandbox" in found
+    plaintext, nobody = errors_of(NODE + listener(role='"submission"', tls='"none"'))
+    assert "listener[0].role: a log-in is offered under TLS only" in plaintext
+    assert "listener[0].role: there is nobody to verify log-ins" in nobody
     (found,) = errors_of(NODE + listener(auth='"any"'))
     assert found.startswith("9:1 listener[0].auth: ")
 

@@ -1,0 +1,138 @@
+"""The access process: who may log in, for all workers of a node.
+
+Hashing, and asking others whether a password is right, is slow; so it is on no worker's loop. Input: the
+configuration, the listening Unix socket that the supervisor keeps, so that questions wait in it while this process is
+replaced. It answers the kinds of policy.access_protocol, keeps the table of failures and bans for the whole node, and
+runs at a lower priority (NICE) than those who carry mail. It runs until SIGTERM; SIGUSR1 reopens the event log.
+
+Fails: an exception here ends the process; the supervisor starts another. Meanwhile AUTH is answered 454, and what
+was under way is asked again. The table is in memory: a new process knows of no failures and no bans."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from angarium._core.counters import Slot
+from angarium._core.event_log import EventLog
+from angarium.app.collection import settle_garbage_collection
+from angarium.clock import SystemClock
+from angarium.delivery.lookup_server import LookupServer
+from angarium.policy.access_protocol import (
+    ACCESS_STATUS,
+    BANS,
+    PASSWORD,
+    SCRAM_FINAL,
+    SCRAM_FIRST,
+    TOKEN_LOG_IN,
+    UNBAN,
+    AccessStatus,
+    Ban,
+    BanList,
+    Lifted,
+)
+from angarium.policy.back_end import VerifierPool
+from angarium.policy.back_ends import make_back_ends
+from angarium.policy.failure_table import FailureTable
+from angarium.policy.verification import Verification
+
+if TYPE_CHECKING:
+    import socket
+
+    from angarium._core.counters import Counters
+    from angarium.config.model import Config
+
+__all__ = ["Access"]
+
+log = logging.getLogger(__name__)
+
+NICE = 5
+PUBLISH_S = 0.25
+GRACE_S = 1.0
+
+
+class Access:
+    """One access process."""
+
+    def __init__(self, config: Config, counters: Counters) -> None:
+        counters.reset_gauges()
+        clock = self._clock = SystemClock()
+        self._started = clock.monotonic()
+        self._counters = counters
+        self._stop = asyncio.Event()
+        self.events = EventLog(config.events.file, counters)
+        self._pool = VerifierPool(config.access.verifiers, config.access.waiting)
+        self._table = FailureTable(config.access, clock.monotonic)
+        self._back_ends = make_back_ends(config.credentials, self._pool, clock.monotonic, self._forget)
+        self._verification = Verification(
+            config.access,
+            self._back_ends,
+            self._table,
+            monotonic=clock.monotonic,
+            count=lambda slot: counters.add(slot, 1),
+            events=self.events,
+        )
+        self.server = server = LookupServer()
+        server.answer(PASSWORD, self._verification.password)
+        server.answer(TOKEN_LOG_IN, self._verification.token)
+        server.answer(SCRAM_FIRST, self._verification.scram_first)
+        server.answer(SCRAM_FINAL, self._verification.scram_final)
+        server.answer(BANS, self._bans)
+        server.answer(UNBAN, self._unban)
+        server.answer(ACCESS_STATUS, self._status)
+
+    async def run(self, sock: socket.socket, ready_fd: int) -> None:
+        """Serve until SIGTERM. One octet on ready_fd says that questions are answered."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGUSR1, self._reopen_events)
+        os.nice(NICE)
+        await self.server.start(sock)
+        settle_garbage_collection()
+        os.write(ready_fd, b"1")
+        os.close(ready_fd)
+        while not self._stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), PUBLISH_S)
+            self._publish()
+        await self.server.close(GRACE_S)
+        for back_end in self._back_ends:
+            await back_end.close()
+        self._pool.close()
+        self._publish()
+        self.events.close()
+
+    def _forget(self) -> None:
+        self._verification.forget()
+
+    async def _bans(self, _: None) -> BanList:
+        return BanList(tuple(Ban(ban.kind, ban.of, ban.failures, ban.left_s) for ban in self._table.bans()))
+
+    async def _unban(self, subject: str) -> Lifted:
+        lifted = self._table.lift(subject)
+        for ban in lifted:
+            self._counters.add(Slot.INGRESS_BANS_LIFTED, 1)
+            self.events.event("unban", {"of": ban.kind, "subject": ban.of, "left_s": round(ban.left_s, 3)})
+        self._publish()
+        return Lifted(len(lifted))
+
+    async def _status(self, _: None) -> AccessStatus:
+        uptime_s = round(self._clock.monotonic() - self._started, 3)
+        return AccessStatus(os.getpid(), uptime_s, self._verification.under_way, len(self._table.bans()))
+
+    def _publish(self) -> None:
+        kinds = [ban.kind for ban in self._table.bans()]
+        self._counters.set(Slot.INGRESS_BANNED_ADDRESSES, kinds.count("address"))
+        self._counters.set(Slot.INGRESS_BANNED_LOG_INS, kinds.count("log_in"))
+        self.events.flush()
+
+    def _reopen_events(self) -> None:
+        try:
+            self.events.reopen()
+        except OSError as failure:
+            log.error("the event log cannot be reopened: %s", failure)
