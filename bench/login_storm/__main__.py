@@ -24,10 +24,11 @@ from typing import Any
 import trustme
 import uvloop
 
-from angarium.cli.measured_relay import MeasuredRelay, free_port
+from angarium.cli.measured_relay import MeasuredRelay, RelayNotReady, free_port
 from angarium.policy.credentials_file import editing, make_entry
 from bench.load.machine import first_match, git
-from bench.load.stage import RESULTS, alone, now, say, undisturbed, write
+from bench.load.relays import RelayFailure
+from bench.load.stage import RESULTS, alone, carry_out, now, say, undisturbed, write
 
 from .clients import Others, plain
 from .report import render
@@ -156,6 +157,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         one.add_argument("--durability", choices=("fsync", "async", "memory"), default="fsync", help="(default fsync)")
         one.add_argument("--spool", type=Path, default=Path("/var/tmp"), help="folder of the relay's files")
         one.add_argument("--out", type=Path, help="JSON result (default bench/results/login-NAME-DATE.json)")
+        one.add_argument("--nice", type=int, default=-10, help="priority of relay and clients, where allowed")
         one.add_argument("--seconds", type=float, default=seconds, help=f"of a run (default {seconds:g})")
     storms, sends = verbs.choices["storm"], verbs.choices["submission"]
     storms.add_argument("--rate", type=float, default=1000.0, help="attempts a second (default 1000)")
@@ -169,11 +171,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main() -> int:
-    options = parse_arguments()
-    if options.verb == "report":
-        sys.stdout.write(render(json.loads(options.file.read_text(encoding="utf-8"))))
-        return 0
+def run(options: argparse.Namespace) -> int:
     out: Path = options.out or RESULTS / f"login-{options.verb}-{time.strftime('%Y%m%d-%H%M%S')}.json"
     given = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
     result: dict[str, Any] = {
@@ -190,13 +188,20 @@ def main() -> int:
         },
         "runs": [],
     }
-    with alone(), undisturbed(0):
-        ok = SCENARIOS[options.verb](options, result)
+    with alone(), undisturbed(options.nice):
+        try:
+            ok = SCENARIOS[options.verb](options, result)
+        except RelayNotReady as failure:
+            raise RelayFailure(str(failure)) from failure
     result["finished"] = now()
     write(result, out)
     out.with_suffix(".md").write_text(render(result), encoding="utf-8")
     say(f"result: {out}")
     return 0 if ok else 1
+
+
+def main() -> int:
+    return carry_out(parse_arguments(), run, render)
 
 
 if __name__ == "__main__":

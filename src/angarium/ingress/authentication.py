@@ -37,8 +37,7 @@ def mechanisms_of(config: Config, listener: Listener) -> tuple[Mechanism, ...]:
     """What a listener offers under TLS, the strongest first; nothing where nobody logs in.
 
     What it names itself, or else what the credentials allow. EXTERNAL needs a client's certificate and is offered where
-    it is named. So is SCRAM-SHA-256-PLUS: clients exist that choose it and then want a binding that is not to be had
-    here.
+    it is named. So is SCRAM-SHA-256-PLUS: a client that can bind by tls-exporter alone would choose it, and fail.
     """
     if listener.auth == "any":
         return ANY_LOG_IN
