@@ -68,6 +68,7 @@ from angarium._core.journal cimport Receiver
 from angarium._core.mail_data cimport mail_data_ends_in_bare_cr, scan_chunk, scan_mail_data
 from angarium._core.memory_budget cimport MEMORY_HARD, MemoryBudget
 from angarium._core.octets cimport Span, is_alpha, is_digit, put_decimal
+from angarium._core.recipient_policy cimport RECIPIENT_FOREIGN, RECIPIENT_ROUTED, RecipientPolicy
 from angarium._core.record cimport (
     DURABILITY_ASYNC,
     DURABILITY_FSYNC,
@@ -162,6 +163,10 @@ SEQUENCE_REPLIES[IN_CHUNKS] = b"503 5.5.1 Mail data has begun with BDAT; go on w
 SEQUENCE_REPLIES[SPOILT] = b"503 5.5.1 This transaction was refused; send RSET\r\n"
 SEQUENCE_REPLIES[NOT_NOW] = b"503 5.5.1 Not within a mail transaction\r\n"
 
+cdef const char *PROTOCOLS[16]   # of LMTP 8, SMTPUTF8 4, TLS 2, a log-in 1
+PROTOCOLS[:] = [b"ESMTP", b"ESMTPA", b"ESMTPS", b"ESMTPSA", b"UTF8SMTP", b"UTF8SMTPA", b"UTF8SMTPS", b"UTF8SMTPSA",
+                b"LMTP", b"LMTPA", b"LMTPS", b"LMTPSA", b"UTF8LMTP", b"UTF8LMTPA", b"UTF8LMTPS", b"UTF8LMTPSA"]
+
 # VERB_TABLE[dialogue][verb]
 cdef uint8_t VERB_TABLE[6][17]
 
@@ -201,9 +206,16 @@ cdef const char *R_EXPN = b"502 5.5.1 EXPN is not offered\r\n"
 cdef const char *R_HELP = (
     b"214-2.0.0 Commands: HELO EHLO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS AUTH\r\n"
     b"214 2.0.0 See RFC 5321\r\n")
+cdef const char *R_HELP_LMTP = (
+    b"214-2.0.0 Commands: LHLO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS AUTH\r\n"
+    b"214 2.0.0 See RFC 2033\r\n")
 cdef const char *R_LHLO = b"500 5.5.1 LHLO is for LMTP; send EHLO\r\n"
+cdef const char *R_LMTP = b"500 5.5.1 This is LMTP; send LHLO\r\n"
+cdef const char *R_LHLO_FIRST = b"503 5.5.1 Send LHLO first\r\n"
 cdef const char *R_LINE_TOO_LONG = b"500 5.5.2 Command line too long\r\n"
 cdef const char *R_NO_RELAY = b"550 5.7.1 Relaying denied\r\n"
+cdef const char *R_ROUTED = b"550 5.7.1 Relaying denied: the local part names another destination\r\n"
+cdef const char *R_UNVERIFIED = b"451 4.4.3 The recipient cannot be verified now; try again later\r\n"
 cdef const char *R_AUTH_REQUIRED = b"530 5.7.0 Authentication required\r\n"
 cdef const char *R_TLS_FIRST = b"530 5.7.0 Send STARTTLS first\r\n"
 cdef const char *R_TOO_MANY_RECIPIENTS = b"452 4.5.3 Too many recipients; send the rest in another transaction\r\n"
@@ -259,6 +271,17 @@ cdef inline bint is_auth(const char *p, size_t n) noexcept nogil:
     """Whether the line is an AUTH command, which may be longer than others (RFC 4954 §4)."""
     return (n > 5 and (p[0] | 32) == c'a' and (p[1] | 32) == c'u' and (p[2] | 32) == c't' and (p[3] | 32) == c'h'
             and p[4] == c' ')
+
+
+cdef inline void count_reply(uint64_t *slots, const char *reply, uint64_t times) noexcept nogil:
+    if reply[0] == c'2':
+        slot_add(slots, Slot.INGRESS_REPLIES_2XX, times)
+    elif reply[0] == c'3':
+        slot_add(slots, Slot.INGRESS_REPLIES_3XX, times)
+    elif reply[0] == c'4':
+        slot_add(slots, Slot.INGRESS_REPLIES_4XX, times)
+    else:
+        slot_add(slots, Slot.INGRESS_REPLIES_5XX, times)
 
 
 cdef inline uint64_t unix_us() noexcept nogil:
@@ -322,7 +345,8 @@ cdef class ListenerProfile:
                  uint32_t connections_per_client=1000,
                  double idle_timeout_s=300, double data_timeout_s=3600, bint authentication_required=False,
                  authentication=None, tuple mechanisms=(), start_tls=None, uint64_t future_release_s=0,
-                 bytes priorities=None, identity_policy=None, client_certificate=None, xclient=None):
+                 bytes priorities=None, identity_policy=None, client_certificate=None, xclient=None,
+                 RecipientPolicy recipient_policy=None, bint lmtp=False):
         self.hostname = hostname
         self.name = name
         self.client_policy = client_policy
@@ -348,9 +372,11 @@ cdef class ListenerProfile:
         self.identity_policy = identity_policy
         self.client_certificate = client_certificate
         self.xclient = xclient
+        self.recipient_policy = recipient_policy
+        self.lmtp = lmtp
         self._clients = {}
         self._identities = {}
-        self._greeting = b"220 " + hostname + b" ESMTP Angarium\r\n"
+        self._greeting = b"220 " + hostname + (b" LMTP Angarium\r\n" if lmtp else b" ESMTP Angarium\r\n")
         limits = b"RCPTMAX=%d" % self.recipients
         if transactions:
             limits += b" MAILMAX=%d" % transactions
@@ -667,18 +693,18 @@ cdef class ServerSession(Receiver):
         return 0
 
     cdef int _reply(self, const char *reply) except -1:
-        cdef uint64_t *slots = self.reception.counters.slots
-        cdef char first = reply[0]
         self._say(reply, strlen(reply))
-        if first == c'2':
-            slot_add(slots, Slot.INGRESS_REPLIES_2XX, 1)
-        elif first == c'3':
-            slot_add(slots, Slot.INGRESS_REPLIES_3XX, 1)
-        elif first == c'4':
-            slot_add(slots, Slot.INGRESS_REPLIES_4XX, 1)
-        else:
-            slot_add(slots, Slot.INGRESS_REPLIES_5XX, 1)
-            self._note_error()
+        count_reply(self.reception.counters.slots, reply, 1)
+        return self._note_error() if reply[0] == c'5' else 0
+
+    cdef int _repeat(self, const char *reply, uint32_t recipients) except -1:
+        """In LMTP, the reply to the end of the mail data again for every further recipient (RFC 2033 §4.2)."""
+        cdef uint32_t _i
+        if not self.profile.lmtp or recipients < 2 or self._mode == MODE_CLOSED:
+            return 0
+        for _i in range(recipients - 1):
+            self._say(reply, strlen(reply))
+        count_reply(self.reception.counters.slots, reply, recipients - 1)
         return 0
 
     cdef int _note_error(self) except -1:
@@ -891,7 +917,7 @@ cdef class ServerSession(Receiver):
             slot_add(slots, Slot.INGRESS_THROTTLED, 1)
             self._waiting_for = WAIT_RATE        # after this command, until the next sweep
         verb = parse_verb(line, n, &arguments)
-        refusal = SEQUENCE_REPLIES[VERB_TABLE[self._dialogue][verb]]
+        refusal = self._out_of_order(verb)
         if refusal != NULL and not (verb == VERB_BDAT):
             return self._reply(refusal)
         if verb == VERB_MAIL:
@@ -907,7 +933,9 @@ cdef class ServerSession(Receiver):
             self._start_data()
             self._mode = MODE_DATA
             return self._reply(R_START_DATA)
-        if verb == VERB_EHLO or verb == VERB_HELO:
+        if verb == VERB_EHLO or verb == VERB_HELO or verb == VERB_LHLO:
+            if self.profile.lmtp != (verb == VERB_LHLO):
+                return self._misspelt(R_LMTP if self.profile.lmtp else R_LHLO)      # RFC 2033 §4.1
             return self._do_greeting(verb, line, n, arguments)
         if verb == VERB_RSET or verb == VERB_QUIT:
             refusal = parse_nothing(line, n, arguments)
@@ -926,7 +954,7 @@ cdef class ServerSession(Receiver):
             if verb == VERB_NOOP:
                 return self._reply(R_OK)
             if verb == VERB_HELP:
-                return self._reply(R_HELP)
+                return self._reply(R_HELP_LMTP if self.profile.lmtp else R_HELP)
             return self._reply(R_VRFY if verb == VERB_VRFY else R_EXPN)
         if verb == VERB_STARTTLS:
             return self._do_start_tls(line, n, arguments)
@@ -934,7 +962,13 @@ cdef class ServerSession(Receiver):
             return self._do_auth(line, n, arguments)
         if verb == VERB_XCLIENT and self._may_xclient:
             return self._do_xclient(line, n, arguments)
-        return self._misspelt(R_LHLO if verb == VERB_LHLO else refuse_verb(line, n))
+        return self._misspelt(refuse_verb(line, n))
+
+    cdef const char *_out_of_order(self, int verb) noexcept:
+        """NULL when the verb may come now, else the reply that refuses it."""
+        if self._dialogue == DIALOGUE_NEW and self.profile.lmtp and VERB_TABLE[DIALOGUE_NEW][verb] != ALLOW:
+            return R_LHLO_FIRST
+        return SEQUENCE_REPLIES[VERB_TABLE[self._dialogue][verb]]
 
     cdef int _misspelt(self, const char *reply) except -1:
         """Refuse a command that is none, or is not written as it should be."""
@@ -942,7 +976,13 @@ cdef class ServerSession(Receiver):
         return self._reply(reply)
 
     cdef uint32_t _offers(self) noexcept:
-        return self.profile._offers_tls if self.tls else self.profile._offers_plain
+        cdef uint32_t offers = self.profile._offers_tls if self.tls else self.profile._offers_plain
+        if self.profile.recipient_policy is not None and not self._may_relay():
+            offers &= ~<uint32_t>OFFER_FUTURERELEASE     # a stranger's mail is not kept for him
+        return offers
+
+    cdef bint _may_relay(self) noexcept:
+        return self._terms.may_relay or PyBytes_GET_SIZE(self._login) > 0
 
     cdef int _do_greeting(self, int verb, const char *line, size_t n, size_t arguments) except -1:
         cdef Span name
@@ -954,7 +994,7 @@ cdef class ServerSession(Receiver):
         self._reset()
         self._dialogue = DIALOGUE_READY
         self._greeting_name = PyBytes_FromStringAndSize(line + name.start, name.length)
-        self._extended = verb == VERB_EHLO
+        self._extended = verb != VERB_HELO
         if not self._extended:
             self._say(b"250 ", 4)
             self._say(PyBytes_AS_STRING(self.profile.hostname), PyBytes_GET_SIZE(self.profile.hostname))
@@ -1044,6 +1084,10 @@ cdef class ServerSession(Receiver):
     cdef int _do_rcpt(self, const char *line, size_t n, size_t arguments) except -1:
         cdef Path path
         cdef RcptParameters parameters
+        cdef RecipientPolicy policy = self.profile.recipient_policy
+        cdef int judgement = RECIPIENT_FOREIGN
+        cdef bint may_relay
+        cdef bytes domain
         cdef const char *refusal
         cdef const char *mailbox
         cdef uint16_t length
@@ -1056,15 +1100,27 @@ cdef class ServerSession(Receiver):
             return self._misspelt(refusal)
         mailbox = line + path.mailbox.start
         mailbox_length = path.mailbox.length
-        if not self._terms.may_relay and not PyBytes_GET_SIZE(self._login):
-            return self._reject(R_NO_RELAY, Slot.INGRESS_REJECTED_RELAY, mailbox, mailbox_length)
-        if self._recipient_count >= self.profile.recipients:
-            return self._reject(R_TOO_MANY_RECIPIENTS, Slot.INGRESS_REJECTED_RECIPIENTS, mailbox, mailbox_length)
+        may_relay = self._may_relay()
+        if policy is None:
+            if not may_relay:
+                return self._reject(R_NO_RELAY, Slot.INGRESS_REJECTED_RELAY, mailbox, mailbox_length)
+            domain = self.profile.hostname
+        else:
+            domain = policy.postmaster_domain or self.profile.hostname
         if path.domain.length == 0:
-            # <Postmaster> is ours (RFC 5321 §4.5.1): qualified with our own name, it is routed like any other
-            qualified = PyBytes_FromStringAndSize(mailbox, mailbox_length) + b"@" + self.profile.hostname
+            # <Postmaster> is ours (RFC 5321 §4.5.1): qualified with a name of ours, it is routed like any other
+            qualified = PyBytes_FromStringAndSize(mailbox, mailbox_length) + b"@" + domain
             mailbox = PyBytes_AS_STRING(qualified)
             mailbox_length = PyBytes_GET_SIZE(qualified)
+            path.domain.length = <uint32_t>PyBytes_GET_SIZE(domain)
+        if policy is not None:
+            judgement = policy.judge(mailbox, mailbox_length, path.domain.length)
+            if judgement == RECIPIENT_FOREIGN and not may_relay:
+                return self._reject(R_NO_RELAY, Slot.INGRESS_REJECTED_RELAY, mailbox, mailbox_length)
+            if judgement == RECIPIENT_ROUTED and not may_relay:
+                return self._reject(R_ROUTED, Slot.INGRESS_REJECTED_RELAY, mailbox, mailbox_length)
+        if self._recipient_count >= self.profile.recipients:
+            return self._reject(R_TOO_MANY_RECIPIENTS, Slot.INGRESS_REJECTED_RECIPIENTS, mailbox, mailbox_length)
         wanted = self._recipients_length + 2 + mailbox_length + 1 + 2 + parameters.orcpt.length
         if wanted > self._recipients_capacity:
             moved = <char *>realloc(self._recipients, wanted * 2)
@@ -1081,10 +1137,32 @@ cdef class ServerSession(Receiver):
         length = <uint16_t>parameters.orcpt.length
         memcpy(p + 1, &length, 2)
         memcpy(p + 3, line + parameters.orcpt.start, length)
-        self._recipients_length = wanted
+        self._next_recipient = wanted
+        if policy is not None and judgement != RECIPIENT_FOREIGN and policy.verify is not None:
+            return self._verify_recipient(policy.verify(PyBytes_FromStringAndSize(mailbox, mailbox_length)))
+        return self._take_recipient()
+
+    cdef int _take_recipient(self) except -1:
+        """What stands behind the recipients is one of them."""
+        self._recipients_length = self._next_recipient
         self._recipient_count += 1
         self._dialogue = DIALOGUE_RCPT
         return self._reply(R_RECIPIENT_OK)
+
+    cdef int _verify_recipient(self, answer) except -1:
+        """Empty: take the recipient; the reply that refuses it; None: nobody knows; else who is to be asked."""
+        cdef uint16_t length
+        cdef const char *reply = R_UNVERIFIED
+        if isinstance(answer, bytes):
+            if PyBytes_GET_SIZE(answer) == 0:
+                return self._take_recipient()
+            reply = PyBytes_AS_STRING(answer)
+        elif answer is not None:
+            answer(self._ask(recipient_decided))
+            return 0
+        memcpy(&length, self._recipients + self._recipients_length, 2)
+        slot = Slot.INGRESS_REJECTED_UNKNOWN if reply[0] == c'5' else Slot.INGRESS_REJECTED_UNVERIFIED
+        return self._reject(reply, slot, self._recipients + self._recipients_length + 2, length)
 
     # ------------------------------------------------------------------ mail data
 
@@ -1141,7 +1219,7 @@ cdef class ServerSession(Receiver):
             # without a size the end of the chunk cannot be known (RFC 3030 §2)
             self._misspelt(refusal)
             return self._abort(R_CHUNK_LOST)
-        refusal = SEQUENCE_REPLIES[VERB_TABLE[self._dialogue][<int>VERB_BDAT]]
+        refusal = self._out_of_order(VERB_BDAT)
         self._chunk_ignored = refusal != NULL
         self._chunk_reply = refusal
         if self._chunk_ignored:
@@ -1230,9 +1308,7 @@ cdef class ServerSession(Receiver):
             else:
                 refusal = self.reception.intake.refusal()
         if refusal != NULL:
-            self._reset()
-            self._dialogue = DIALOGUE_READY
-            return self._reject(refusal, self._slot_of(refusal), NULL, 0)
+            return self._refuse_message(refusal, self._slot_of(refusal))
         memset(&meta, 0, sizeof(meta))
         memset(&texts, 0, sizeof(texts))
         meta.received_us = unix_us()
@@ -1282,11 +1358,17 @@ cdef class ServerSession(Receiver):
             if self._waiting_for != WAIT_COMMIT:
                 raise            # not of storing the message: it is answered already
             self._waiting_for = WAIT_NOTHING
-            self._reset()
-            self._dialogue = DIALOGUE_READY
             refusal = R_STORAGE_FULL if failure.errno in (ENOSPC, EDQUOT) else R_STORAGE_FAILED
-            return self._reject(refusal, Slot.INGRESS_REJECTED_STORAGE, NULL, 0)
+            return self._refuse_message(refusal, Slot.INGRESS_REJECTED_STORAGE)
         return 0
+
+    cdef int _refuse_message(self, const char *reply, int slot) except -1:
+        """The transaction is over, and the message went nowhere."""
+        cdef uint32_t recipients = self._recipient_count
+        self._reset()
+        self._dialogue = DIALOGUE_READY
+        self._reject(reply, slot, NULL, 0)
+        return self._repeat(reply, recipients)
 
     cdef int committed(self, Message message, int error) except -1:
         """The intake says that the message is safe (error 0), or that it could not be kept."""
@@ -1296,14 +1378,14 @@ cdef class ServerSession(Receiver):
         cdef double seconds = monotonic() - self._end_of_data_at
         cdef const char *durability
         cdef int slot
+        cdef uint32_t recipients
         if error:
-            self._reset()
-            self._dialogue = DIALOGUE_READY
-            if not self.closed:
-                self._reject(R_STORAGE_FULL if error in (ENOSPC, EDQUOT) else R_STORAGE_FAILED,
-                             Slot.INGRESS_REJECTED_STORAGE, NULL, 0)
-                return self._go_on()
-            return 0
+            if self.closed:
+                self._reset()
+                return 0
+            self._refuse_message(R_STORAGE_FULL if error in (ENOSPC, EDQUOT) else R_STORAGE_FAILED,
+                                 Slot.INGRESS_REJECTED_STORAGE)
+            return self._go_on()
         if message.durability == DURABILITY_FSYNC:
             durability = b" durability=fsync\r\n"
             slot = Slot.INGRESS_MESSAGES_FSYNC
@@ -1317,6 +1399,7 @@ cdef class ServerSession(Receiver):
         slot_add(slots, Slot.INGRESS_OCTETS, message.buffer.end - message.buffer.data_begin)
         slot_observe(slots, Slot.INGRESS_COMMIT_LATENCY, <uint64_t>(seconds * 1e6))
         reception.events.accepted(message, message.buffer, self._protocol(), seconds)
+        recipients = self._recipient_count
         self._reset()
         self._dialogue = DIALOGUE_READY
         if self.closed:
@@ -1325,6 +1408,7 @@ cdef class ServerSession(Receiver):
         id_text(message.id, reply + 20)
         memcpy(reply + 33, durability, strlen(durability) + 1)
         self._reply(reply)
+        self._repeat(reply, recipients)
         return self._go_on()
 
     cdef void _reset(self) noexcept:
@@ -1340,15 +1424,15 @@ cdef class ServerSession(Receiver):
 
     cdef const char *_protocol(self) noexcept:
         """The keyword of RFC 3848 and RFC 6531 §4.3."""
-        if self._mail.smtputf8:
-            if self.tls:
-                return b"UTF8SMTPSA" if PyBytes_GET_SIZE(self._login) else b"UTF8SMTPS"
-            return b"UTF8SMTPA" if PyBytes_GET_SIZE(self._login) else b"UTF8SMTP"
+        cdef int index
         if not self._extended:
             return b"SMTP"
+        index = 8 if self.profile.lmtp else 0
+        if self._mail.smtputf8:
+            index += 4
         if self.tls:
-            return b"ESMTPSA" if PyBytes_GET_SIZE(self._login) else b"ESMTPS"
-        return b"ESMTPA" if PyBytes_GET_SIZE(self._login) else b"ESMTP"
+            index += 2
+        return PROTOCOLS[index + (1 if PyBytes_GET_SIZE(self._login) else 0)]
 
     cdef int _write_trace(self, uint64_t id, uint64_t received_us, bint headless) except -1:
         """Put the trace field in front of the mail data (RFC 5321 §4.4); `headless`: no header section follows it."""
@@ -1592,6 +1676,14 @@ cdef class ServerSession(Receiver):
 cdef int auth_decided(object session, uint32_t question, object answer) except -1:
     cdef ServerSession asker = <ServerSession>session
     return asker._auth_decided(answer) if asker._is_answer(question) else 0
+
+
+cdef int recipient_decided(object session, uint32_t question, object answer) except -1:
+    cdef ServerSession asker = <ServerSession>session
+    if asker._is_answer(question):
+        asker._verify_recipient(answer if isinstance(answer, bytes) else None)
+        asker._go_on()
+    return 0
 
 
 cdef ClientTerms NOBODY = ClientTerms()      # until policy has been asked

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import re
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -65,8 +65,22 @@ def counters() -> Counters:
     return counters
 
 
-def start(commit: str, counters: Counters, *, tls: bool = False) -> tuple[Server, ServerDialogue]:
+# by SMTP for those who may relay; by LMTP for strangers to domains of ours, with recipients that are verified
+ROLES: dict[str, dict[str, Any]] = {
+    "relay": {},
+    "inbound": {"may_relay": False, "lmtp": True, "domains": (b"d.example", b"f.example"), "known": (b"c@d.example",)},
+}
+roles = st.sampled_from(sorted(ROLES))
+
+
+def greeted(stream: bytes, role: str) -> bytes:
+    """The stream, with the greeting of the role's protocol."""
+    return stream.replace(b"EHLO", b"LHLO") if role == "inbound" else stream
+
+
+def start(commit: str, counters: Counters, *, tls: bool = False, role: str = "relay") -> tuple[Server, ServerDialogue]:
     server = Server(
+        **ROLES[role],
         commit=commit,
         counters=counters,
         auth=(b"PLAIN", b"LOGIN"),
@@ -97,14 +111,15 @@ def without_ids(replies: bytes) -> bytes:
 
 
 @settings(max_examples=400, deadline=None)
-@given(stream=streams, cuts=cuts, commit=st.sampled_from(["later", "sync"]), tls=st.booleans())
+@given(stream=streams, cuts=cuts, commit=st.sampled_from(["later", "sync"]), tls=st.booleans(), role=roles)
 def test_the_split_of_the_input_does_not_matter(
-    stream: bytes, cuts: list[int], commit: str, tls: bool, counters: Counters
+    stream: bytes, cuts: list[int], commit: str, tls: bool, role: str, counters: Counters
 ) -> None:
     heard = []
     stored = []
+    stream = greeted(stream, role)
     for parts in (pieces(stream, cuts), [stream]):
-        server, client = start(commit, counters, tls=tls)
+        server, client = start(commit, counters, tls=tls, role=role)
         heard.append(without_ids(b"".join([client.transport.take(), *(client.say(part) for part in parts)])))
         stored.append(
             [(taken.envelope["recipients"], taken.mail_data.partition(b"; ")[2][31:]) for taken in server.accepted]
@@ -116,15 +131,18 @@ def test_the_split_of_the_input_does_not_matter(
     seen = codes(heard[0])
     assert seen[0] == 220
     assert ended == (421 in seen or 221 in seen)
-    assert heard[0].count(b"queued as ID") == len(stored[0])
+    told = sum(len(recipients) for recipients, _ in stored[0]) if role == "inbound" else len(stored[0])
+    assert heard[0].count(b"queued as ID") == told
 
 
 @settings(max_examples=200, deadline=None)
-@given(stream=streams, cuts=cuts, commit=st.sampled_from(["later", "sync", "held"]), tls=st.booleans())
-def test_nothing_is_left_behind(stream: bytes, cuts: list[int], commit: str, tls: bool, counters: Counters) -> None:
+@given(stream=streams, cuts=cuts, commit=st.sampled_from(["later", "sync", "held"]), tls=st.booleans(), role=roles)
+def test_nothing_is_left_behind(
+    stream: bytes, cuts: list[int], commit: str, tls: bool, role: str, counters: Counters
+) -> None:
     before = memory_octets()
-    server, client = start(commit, counters, tls=tls)
-    for part in pieces(stream, cuts):
+    server, client = start(commit, counters, tls=tls, role=role)
+    for part in pieces(greeted(stream, role), cuts):
         client.transport.deliver(part)
         client.run()
     client.transport.lose()

@@ -12,6 +12,7 @@ from angarium._core.counters import Counters, Slab, Slot, client_key
 from angarium._core.dispatch import Delivery, Dispatcher, ReadyQueue
 from angarium._core.event_log import EventLog
 from angarium._core.memory_budget import MemoryBudget
+from angarium._core.recipient_policy import RecipientPolicy
 from angarium._core.record import Message, RecipientState, make_accepted, new_message
 from angarium._core.server_session import (
     CallbackIntake,
@@ -20,12 +21,14 @@ from angarium._core.server_session import (
     Reception,
     ServerSession,
 )
+from angarium.mail.pattern import folded_domain
 from angarium.policy.certificate import ClientCertificate
 from tests.support.log_ins import Knows, authentication_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from angarium._core.decision import Decision
     from angarium._core.journal import Journal
 
 HOSTNAME = b"relay.example.org"
@@ -149,7 +152,9 @@ class Taken:
 class Server:
     """A Reception whose commits the test owns. `commit`: "later" (`run` does it), "sync" (within accept), "held".
 
-    `terms`: of ClientTerms, what they are beside may_relay, bare_newlines and durability.
+    `terms`: of ClientTerms, what they are beside may_relay, bare_newlines and durability. `domains`: whose mail is
+    taken from everybody; of these `known` are the recipients that there are (None: all), and of who@ nobody can say.
+    They are asked about as commits come back: within the question ("sync"), or by `run`.
     """
 
     def __init__(
@@ -166,14 +171,18 @@ class Server:
         terms: dict[str, Any] | None = None,
         xclient: bool = False,
         policy: Callable[[str], ClientTerms] | None = None,
+        domains: tuple[bytes, ...] = (),
+        known: tuple[bytes, ...] | None = None,
         **profile: Any,
     ) -> None:
         self.commit = commit
+        self.known = known
+        self.verified: list[bytes] = []
         self.counters = counters if counters is not None else Slab.create(1).region(0)
         self.events = events if events is not None else EventLog(None, self.counters)
         self.taken: list[Taken] = []
         self.errors: deque[int] = deque()  # of the next commits; below 0: accept raises
-        self.pending: deque[tuple[Committed, int]] = deque()
+        self.pending: deque[tuple[Committed, int] | tuple[Decision, object]] = deque()
         self.handshakes: list[ServerSession] = []
         self.asked: list[str] = []
         self.knows = Knows()
@@ -193,6 +202,11 @@ class Server:
             client_policy=usual,
             start_tls=self.handshakes.append if tls else None,
             xclient=(lambda _: True) if xclient else None,
+            recipient_policy=RecipientPolicy(
+                domains, verify=None if known is None else self._verify, fold=folded_domain
+            )
+            if domains
+            else None,
             **{
                 "client_certificate": certificate_of,
                 "authentication": authentication_of(self.knows) if auth else None,
@@ -200,6 +214,23 @@ class Server:
                 **profile,
             },
         )
+
+    def _verify(self, mailbox: bytes) -> bytes | Callable[[Decision], None]:
+        self.verified.append(mailbox)
+        if mailbox.startswith(b"who@"):
+            answer = None
+        else:
+            answer = b"" if self.known and mailbox in self.known else b"550 5.1.1 There is no such recipient here\r\n"
+        if self.commit == "sync" and answer is not None:
+            return answer
+
+        def ask(decision: Decision) -> None:
+            if self.commit == "sync":
+                decision(answer)
+            else:
+                self.pending.append((decision, answer))
+
+        return ask
 
     def _deliver(self, message: Message, done: Committed) -> None:
         error = self.errors.popleft() if self.errors else 0
@@ -253,8 +284,8 @@ class ServerDialogue:
     def run(self, step: int = 0) -> None:
         """Until nothing more happens: commits come back, what waited is read, a closed connection is gone."""
         while self.server.pending and self.server.commit != "held":
-            done, error = self.server.pending.popleft()
-            done(error)
+            done, answer = self.server.pending.popleft()
+            done(answer)  # type: ignore[arg-type]  # whom it is for is who asked
         self.transport.pump(step)
         if self.server.pending and self.server.commit != "held":
             self.run(step)

@@ -219,6 +219,8 @@ def test_what_the_index_names_exists(row: list[str]) -> None:
 SMTP = text_of("docs", "smtp.md")
 COMPOSED = {  # with values in them
     "220 NAME ESMTP Angarium",
+    "220 NAME LMTP Angarium",
+    "550 5.X.Y The mailbox host refuses the recipient: WORDS",
     "250 2.0.0 queued as ID durability=CLASS",
     "250 2.3.6 N is the highest priority here, and this message has it",
 }
@@ -226,9 +228,10 @@ COMPOSED = {  # with values in them
 
 def replies_of_the_code() -> set[str]:
     said = {reply.decode().removesuffix("\r\n") for reply in REPLIES}
-    for file in ("server_session.pyx", "dispatch.pyx", "xclient.pyx"):
-        said |= set(re.findall(r'b"(\d{3} [^"]+?)\\r\\n"', text_of("cext", file)))
-    said.discard("214 2.0.0 See RFC 5321")  # the second line of HELP
+    policy = ("src/angarium/policy/recipient_list.py", "src/angarium/policy/recipient_query.py")
+    for file in ("cext/server_session.pyx", "cext/dispatch.pyx", "cext/xclient.pyx", *policy):
+        said |= set(re.findall(r'b"(\d{3} [^"]+?)\\r\\n"', text_of(file)))
+    said -= {"214 2.0.0 See RFC 5321", "214 2.0.0 See RFC 2033"}  # the second line of HELP
     return said
 
 

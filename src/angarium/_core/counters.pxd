@@ -116,6 +116,20 @@ cpdef enum Slot:
     INGRESS_REJECTED_IDLE
     INGRESS_REJECTED_STORAGE
     INGRESS_REJECTED_MEMORY_FULL
+    INGRESS_REJECTED_UNKNOWN         # recipients that do not exist
+    INGRESS_REJECTED_UNVERIFIED      # recipients of whom nobody could say
+    # ingress: recipients verified, and the files and probes behind that
+    INGRESS_CHECKED_KNOWN
+    INGRESS_CHECKED_UNKNOWN
+    INGRESS_CHECKED_DEFERRED
+    INGRESS_CHECKED_UNCHECKED        # accepted, since nobody could say
+    INGRESS_LISTS_READ
+    INGRESS_LISTS_FAILED
+    INGRESS_PROBES_KNOWN             # sessions up to RCPT with a mailbox host
+    INGRESS_PROBES_UNKNOWN
+    INGRESS_PROBES_FAILED
+    INGRESS_PROBES_SPARED            # answered by what was known
+    INGRESS_PROBES_STALE             # answered with what was right once
     # queue: journal
     QUEUE_COMMITS_TOTAL              # groups of records written
     QUEUE_COMMIT_RECORDS             # records in those groups

@@ -10,6 +10,7 @@ from angarium._core.event_log cimport EventLog
 from angarium._core.journal cimport Receiver
 from angarium._core.mail_data cimport MailDataScan
 from angarium._core.memory_budget cimport MemoryBudget
+from angarium._core.recipient_policy cimport RecipientPolicy
 from angarium._core.record cimport MailBuffer, Message, Text
 
 
@@ -54,6 +55,8 @@ cdef class ListenerProfile:
     cdef readonly object identity_policy         # address text, log-in, certificate -> ClientTerms; None: as client_policy
     cdef readonly object client_certificate      # address text, ssl object -> certificate or None; None: none is asked for
     cdef readonly object xclient                 # address text -> bint: XCLIENT is offered to it; None: to nobody
+    cdef readonly RecipientPolicy recipient_policy  # of mail to domains of ours; None: there are none
+    cdef readonly bint lmtp                      # RFC 2033
     cdef dict _clients                           # what client_policy said, bounded
     cdef dict _identities                        # what identity_policy said, bounded
     cdef bytes _greeting
@@ -141,6 +144,7 @@ cdef class ServerSession(Receiver):
     cdef char *_recipients                       # as the journal's record wants them
     cdef size_t _recipients_length, _recipients_capacity
     cdef uint16_t _recipient_count
+    cdef size_t _next_recipient                  # the length with the one that is being verified
     cdef MailBuffer _buffer
     cdef MailDataScan _scan
     cdef bint _discarding                        # the message is refused; its octets are read and dropped
@@ -156,6 +160,8 @@ cdef class ServerSession(Receiver):
     cdef int _command(self, const char *line, size_t n) except -1
     cdef int _do_mail(self, const char *line, size_t n, size_t arguments) except -1
     cdef int _do_rcpt(self, const char *line, size_t n, size_t arguments) except -1
+    cdef int _take_recipient(self) except -1
+    cdef int _verify_recipient(self, answer) except -1
     cdef int _do_bdat(self, const char *line, size_t n, size_t arguments) except -1
     cdef int _do_greeting(self, int verb, const char *line, size_t n, size_t arguments) except -1
     cdef int _do_auth(self, const char *line, size_t n, size_t arguments) except -1
@@ -170,12 +176,15 @@ cdef class ServerSession(Receiver):
     cdef int _say_future_release(self) except -1
     cdef const char *_settle_hold(self) noexcept
     cdef int _grant_priority(self) except -1
+    cdef const char *_out_of_order(self, int verb) noexcept
     cdef int _misspelt(self, const char *reply) except -1
     cdef int _start_data(self) except -1
     cdef size_t _take_data(self, const char *p, size_t n) except? 0
     cdef size_t _take_chunk(self, const char *p, size_t n) except? 0
     cdef int _end_of_chunk(self) except -1
     cdef int _end_of_data(self) except -1
+    cdef int _refuse_message(self, const char *reply, int slot) except -1
+    cdef int _repeat(self, const char *reply, uint32_t recipients) except -1
     cdef bint _in_data(self) noexcept
     cdef int _check_bounds(self) except -1
     cdef int _slot_of(self, const char *reply) noexcept
@@ -199,3 +208,4 @@ cdef class ServerSession(Receiver):
     cdef int _finish(self) except -1
     cdef void _reset(self) noexcept
     cdef uint32_t _offers(self) noexcept
+    cdef bint _may_relay(self) noexcept

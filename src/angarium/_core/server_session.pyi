@@ -13,6 +13,7 @@ from angarium._core.decision import Decision
 from angarium._core.event_log import EventLog
 from angarium._core.journal import Receiver
 from angarium._core.memory_budget import MemoryBudget
+from angarium._core.recipient_policy import RecipientPolicy
 from angarium._core.record import Message
 
 class _Exchange(Protocol):
@@ -74,6 +75,8 @@ class ListenerProfile:
         identity_policy: Callable[[str, str, Any], ClientTerms] | None = None,
         client_certificate: Callable[[str, Any], Any] | None = None,
         xclient: Callable[[str], bool] | None = None,
+        recipient_policy: RecipientPolicy | None = None,
+        lmtp: bool = False,
     ) -> None:
         """client_policy: address -> ClientTerms, or (may relay, may send bare newlines) where nothing else is granted.
 
@@ -85,7 +88,8 @@ class ListenerProfile:
 
         identity_policy: address, log-in ("": none), certificate (None: none) -> ClientTerms, asked when there is one of
         the two. client_certificate: address, ssl object -> what the client's certificate is known as (hashable), or
-        None. xclient: address -> whether XCLIENT is offered to it.
+        None. xclient: address -> whether XCLIENT is offered to it. recipient_policy: which recipients are taken from
+        clients that may not relay; None: none. lmtp: RFC 2033.
         """
     @property
     def hostname(self) -> bytes: ...
@@ -137,6 +141,10 @@ class ListenerProfile:
     def client_certificate(self) -> Callable[[str, Any], Any] | None: ...
     @property
     def xclient(self) -> Callable[[str], bool] | None: ...
+    @property
+    def recipient_policy(self) -> RecipientPolicy | None: ...
+    @property
+    def lmtp(self) -> bool: ...
     def forget_clients(self) -> None:
         """Ask client_policy and identity_policy again for everybody (the configuration changed)."""
     def policy_of(self, address: str) -> ClientTerms:

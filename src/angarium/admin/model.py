@@ -579,6 +579,13 @@ class ExplainedTrial(msgspec.Struct, frozen=True):
     failure: str | None
 
 
+class ExplainedInbound(msgspec.Struct, frozen=True):
+    """What a client that may not relay is answered to RCPT by a listener of the role inbound."""
+
+    listener: str
+    reply: str
+
+
 class Explanation(msgspec.Struct, frozen=True):
     """Where mail to an address would go, and why.
 
@@ -598,3 +605,4 @@ class Explanation(msgspec.Struct, frozen=True):
     workers: list[ExplainedWorker]
     blocks: list[str]
     trial: ExplainedTrial | None
+    inbound: list[ExplainedInbound] = []

@@ -78,6 +78,7 @@ class ControlServer:
             router=worker.router,
             connector=worker.connector,
             mail_hosts=worker.lookup.mail_hosts,
+            inbound=worker.inbound.explain,
             suspended=lambda: self._steering.suspended,
             draining=lambda: worker.draining,
             clock=SystemClock(),

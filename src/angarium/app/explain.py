@@ -3,8 +3,9 @@
 Input: an Inquiry: a recipient, and what routes may ask of the mail. Output: plain values in the shape of the API
 (angarium.admin.model.Explanation): the route and its place in the configuration, the routes that would come first if
 their conditions held, what DNS says, the hosts in the order in which the next connection would try them, TLS policy,
-limits, this worker's connections and ready queue, what would keep a message waiting now, and on demand a session up to
-RCPT. Names are looked up as for mail; nothing else is changed, and no mail is sent.
+limits, this worker's connections and ready queue, what would keep a message waiting now, what inbound listeners say to
+a stranger, and on demand a session up to RCPT. Names are looked up and recipients verified as for mail; nothing else is
+changed, and no mail is sent.
 
 Fails: ValueError for an address that is none.
 """
@@ -65,6 +66,7 @@ class Explainer:
     router: Router
     connector: Connector
     mail_hosts: Callable[[str], Awaitable[MailHosts]]
+    inbound: Callable[[bytes], Awaitable[list[tuple[str, str]]]]
     suspended: Callable[[], Mapping[tuple[str, str], Suspension]]
     draining: Callable[[], bool]
     clock: Clock
@@ -112,6 +114,9 @@ class Explainer:
             "workers": [self._worker(destination)],
             "blocks": blocks,
             "trial": None,
+            "inbound": [
+                {"listener": name, "reply": reply} for name, reply in await self.inbound(address.encode("utf-8"))
+            ],
         }
         if inquiry.trial and target is not None:
             answer["trial"] = _trial(await try_out(self.connector, target, sender, address))

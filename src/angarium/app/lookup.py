@@ -1,7 +1,8 @@
 """The lookup process: what the workers of a node ask about the world outside, with one cache for all of them.
 
 Nothing slow or foreign is on a worker's loop: DNS is here, what concerns TLS policies and reports
-(angarium.app.tls_desk), and the access tokens of log-ins (angarium.app.tokens). Input: the configuration, the listening
+(angarium.app.tls_desk), the access tokens of log-ins (angarium.app.tokens), and what mailbox hosts say of recipients
+(angarium.app.recipients). Input: the configuration, the listening
 Unix socket that the supervisor keeps, so that requests wait in it while this process is replaced. It runs until
 SIGTERM, then answers what it can within GRACE_S; the rest is asked again of its successor. SIGUSR1 reopens the event
 log.
@@ -21,12 +22,14 @@ from typing import TYPE_CHECKING
 
 from angarium._core.counters import Slot
 from angarium.app.collection import settle_garbage_collection
+from angarium.app.recipients import RecipientDesk
 from angarium.app.tls_desk import TlsDesk
 from angarium.app.tokens import TokenDesk
 from angarium.clock import SystemClock
 from angarium.delivery.lookup_protocol import (
     HOST_ADDRESSES,
     MAIL_HOSTS,
+    RECIPIENT,
     STATUS,
     TLS_REPORTS,
     TLS_RESULTS,
@@ -86,6 +89,8 @@ class Lookup:
         server.answer(TXT, self._resolver.txt)
         self._tokens = TokenDesk(config, counters, clock)
         server.answer(TOKEN, self._tokens.token)
+        self._recipients = RecipientDesk(config, counters, clock, random.Random())
+        server.answer(RECIPIENT, self._recipients.recipient)
         server.answer(STATUS, self._status)
         server.answer(TLS_RESULTS, self._tls.gather)
         server.answer(TLS_REPORTS, self._tls.reports)
@@ -96,7 +101,7 @@ class Lookup:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         await self._tls.start()
-        loop.add_signal_handler(signal.SIGUSR1, self._tokens.reopen_events)
+        loop.add_signal_handler(signal.SIGUSR1, self._reopen_events)
         await self.server.start(sock)
         settle_garbage_collection()
         os.write(ready_fd, b"1")
@@ -110,6 +115,11 @@ class Lookup:
         await self._resolver.close()
         self._publish()
         await self._tokens.close()
+        await self._recipients.close()
+
+    def _reopen_events(self) -> None:
+        self._tokens.reopen_events()
+        self._recipients.reopen_events()
 
     async def _status(self, _: None) -> LookupStatus:
         resolver = self._resolver
@@ -119,6 +129,7 @@ class Lookup:
     def _publish(self) -> None:
         self._tls.publish()
         self._tokens.publish()
+        self._recipients.publish()
         resolver = self._resolver
         counted = (resolver.queries, resolver.cache_hits, resolver.failures, resolver.stale_answers)
         slots = (

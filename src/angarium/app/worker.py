@@ -47,6 +47,7 @@ from angarium.ingress.listener import listen
 from angarium.mail.address import folded_domain, split_mailbox
 from angarium.outcome.recorder import Recorder
 from angarium.policy.access_protocol import access_socket_path
+from angarium.policy.inbound import InboundPolicies
 from angarium.queue.backoff import expires_at, next_attempt_at, warns_at
 from angarium.queue.compaction import Compactor
 from angarium.queue.damaged import keep_aside
@@ -137,7 +138,9 @@ class Worker:
         self.control.read_suspensions()
         self._requeue()
         self.ledger.publish_now()
-        self._servers = await listen(self.config, self.reception, sockets, self.access)
+        self._servers = await listen(
+            self.config, self.reception, sockets, self.access, recipient_policy=self.inbound.policy_of
+        )
         await self.control.start(self.spool / "run" / f"worker-{self.number}.sock")
         settle_garbage_collection()
         os.write(ready_fd, b"1")
@@ -275,6 +278,7 @@ class Worker:
             if needs_access(config)
             else None
         )
+        self.inbound = InboundPolicies(self.lookup, self.counters, self.events, clock)
         self.connector = Connector(
             self.egress,
             self.counters,
@@ -421,6 +425,7 @@ class Worker:
         if count % SWEEP_TICKS == 0:
             self.indexer.step(self._clock.monotonic())
             self.reception.sweep()
+            self.inbound.refresh()
             self.egress.sweep()
             self.counters.set(Slot.QUEUE_JOURNAL_OCTETS, sum(journal.octets_on_disk for journal in self.journals))
             for journal in self.journals:
@@ -586,6 +591,7 @@ class Worker:
             self.events.flush()
             for journal in self.journals:
                 journal.flush()
+        await self.inbound.close()
         await self.connector.close()
         await self.router.close()
         with contextlib.suppress(TimeoutError):

@@ -70,6 +70,7 @@ def _show(answer: dict[str, Any]) -> None:
         facts.append(("site", answer["site"]))
     if answer["tls"]:
         facts.append(("TLS", f"{answer['tls']['level']}, from {answer['tls']['source']}"))
+    facts += [("listener", f"{each['listener']} answers a stranger {each['reply']}") for each in answer["inbound"]]
     facts += [("limits", ", ".join(_limits(answer["limits"])))]
     facts += [("blocked", block) for block in answer["blocks"]] or [("blocked", "by nothing")]
     show_table(None, facts)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from angarium.config.address import covers_everything, parse_host
 from angarium.config.check_access import check_access, check_log_ins
 from angarium.config.check_doors import check_certificates, check_door
+from angarium.config.check_inbound import check_inbound
 from angarium.config.check_mta_sts import check_mta_sts, check_tls_report
 from angarium.config.check_route import check_route, check_shadows, check_stays
 from angarium.config.check_tls import check_tls, read_file
@@ -140,6 +141,7 @@ def _check_listeners(config: Config, findings: Findings) -> None:
 def _check_listener(config: Config, listener: Listener, path: KeyPath, findings: Findings) -> None:
     check_door(config, listener, path, findings)
     _check_role(config, listener, path, findings)
+    check_inbound(config, listener, path, findings)
     if listener.tls != "none" and config.tls is None and findings.sound(("tls",), (*path, "tls")):
         message = f'"{listener.tls}" needs a [tls] section with certificate and key'
         findings.error((*path, "tls"), message)
@@ -214,8 +216,6 @@ def _disorder(classes: Classes) -> str:
 
 
 def _check_role(config: Config, listener: Listener, path: KeyPath, findings: Findings) -> None:
-    if listener.role == "inbound":
-        findings.error((*path, "role"), '"inbound" is not supported in this version; "relay" is, with relay_networks')
     check_log_ins(config, listener, path, findings)
 
 

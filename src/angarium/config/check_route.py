@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from angarium.config.locate import KeyPath
-    from angarium.config.model import Config, Route
+    from angarium.config.model import Config, Listener, Route
     from angarium.config.next_hop import NextHop
     from angarium.config.problem import Findings
 
-__all__ = ["check_route", "check_shadows", "check_stays"]
+__all__ = ["check_route", "check_shadows", "check_stays", "leads_to"]
 
 _WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104  (compared with, not bound)
 
@@ -59,17 +59,20 @@ def _check_names(wanted: Collection[str], known: list[str], path: KeyPath, what:
 
 
 def _check_next_hop(config: Config, hop: NextHop, path: KeyPath, findings: Findings) -> None:
-    if hop.kind not in {"smtp", "smtps"}:
-        return
     for listener in config.listener:
-        here = listener.listen
-        if not here.host or here.port != hop.port:
-            continue
-        if hop.host == here.host or (hop.is_loopback and here.host in _WILDCARDS):
+        if hop.kind in SESSION_KINDS and leads_to(hop, listener):
             message = (
                 f'leads back to listener "{listener.name}": the mail would go round until its hops are counted out'
             )
             findings.error(path, message)
+
+
+def leads_to(hop: NextHop, listener: Listener) -> bool:
+    """Whether a listener of this relay is who would answer there."""
+    here = listener.listen
+    if here.path or hop.path:
+        return bool(here.path) and here.path == hop.path
+    return here.port == hop.port and (hop.host == here.host or (hop.is_loopback and here.host in _WILDCARDS))
 
 
 def _check_alternatives(route: Route, path: KeyPath, findings: Findings) -> None:

@@ -53,6 +53,7 @@ __all__ = [
     "TlsRule",
     "TlsSettings",
     "TlsVersion",
+    "Verification",
     "dump",
     "load_dump",
     "toml_key",
@@ -145,8 +146,19 @@ class Tenant(Section, frozen=True):
     highest_priority: Priority | None = None
 
 
+class Verification(Section, frozen=True):
+    """How the mailbox host is asked whether it takes mail for a recipient, and how long its answers are kept."""
+
+    keep_known_s: Duration = 2 * 3600.0
+    keep_unknown_s: Duration = 300.0
+    entries: Annotated[int, Meta(ge=1, le=10_000_000)] = 50_000  # answers kept
+    timeout_s: PositiveDuration = 10.0  # for one question
+    connections: Annotated[int, Meta(ge=1, le=1000)] = 5  # of the node to the mailbox host, for questions
+    unreachable: Literal["defer", "accept"] = "defer"  # a recipient of whom it cannot be asked: 451 4.4.3, or 250
+
+
 class Listener(Section, frozen=True):
-    """One address on which SMTP is spoken."""
+    """One address on which SMTP or LMTP is spoken."""
 
     name: str
     listen: ListenAddress
@@ -159,6 +171,13 @@ class Listener(Section, frozen=True):
     xclient_networks: tuple[Peer, ...] = ()  # to whom XCLIENT is offered
     socket_mode: str = "0660"  # of a Unix socket
     socket_group: str | None = None  # None: node.group, else that of the relay's user
+    protocol: Literal["smtp", "lmtp"] = "smtp"  # lmtp: RFC 2033, a reply for each recipient
+    domains: tuple[AddressPattern, ...] = ()  # inbound: whose mail is taken from everybody
+    verify_recipients: Literal["none", "list", "call-ahead"] = "none"  # of these domains
+    recipient_file: FilePath | None = None  # list: who there is
+    recipient_delimiter: str | None = None  # list: behind any of these characters a local part has only a detail
+    call_ahead: NextHop | None = None  # call-ahead: the mailbox host
+    verification: Verification = field(default_factory=Verification)
     auth: Literal["none", "any"] = "none"  # any: every log-in is accepted; in the sandbox only
     mechanisms: tuple[Mechanism, ...] = ()  # AUTH; empty: on a submission listener, all that the credentials allow
     relay_networks: tuple[Network, ...] = ()

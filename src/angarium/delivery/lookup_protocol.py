@@ -14,7 +14,7 @@ import asyncio
 import os
 from dataclasses import dataclass
 from datetime import date  # noqa: TC003  # msgspec reads the types
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -32,6 +32,7 @@ __all__ = [
     "HOST_ADDRESSES",
     "MAIL_HOSTS",
     "MOST_RESULTS",
+    "RECIPIENT",
     "STATUS",
     "TLSA",
     "TLS_REPORTS",
@@ -46,6 +47,7 @@ __all__ = [
     "Kind",
     "LookupStatus",
     "Perishable",
+    "RecipientAnswer",
     "Reply",
     "ReportQuestion",
     "Request",
@@ -157,6 +159,19 @@ class GatheredReports:
     expires: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class RecipientAnswer:
+    """What the mailbox host behind a listener says of a recipient, in whose words, and for how many seconds it holds.
+
+    Who asks keeps it: it is about one listener.
+    """
+
+    result: Literal["known", "unknown", "failed"]
+    reply: str
+    keep_s: float
+    expires: float = 0.0
+
+
 MAIL_HOSTS = Kind("mail_hosts", str, MailHosts)
 HOST_ADDRESSES: Kind[tuple[str, int], MailHosts] = Kind("host_addresses", tuple[str, int], MailHosts)
 TLSA = Kind("tlsa", str, TlsaRecords)
@@ -164,6 +179,9 @@ TXT = Kind("txt", str, TextRecords)
 TLS_RESULTS = Kind("tls_results", TlsBatch, Gathered)
 TLS_REPORTS = Kind("tls_reports", ReportQuestion, GatheredReports)
 TOKEN: Kind[tuple[str, str], AccessToken] = Kind("token", tuple[str, str], AccessToken)  # key_of; a refused token or ""
+RECIPIENT: Kind[tuple[str, str], RecipientAnswer] = Kind(
+    "recipient", tuple[str, str], RecipientAnswer
+)  # listener, mailbox
 STATUS: Kind[None, LookupStatus] = Kind("status", type(None), LookupStatus)
 
 

@@ -27,6 +27,7 @@ from angarium.policy.tenancy import client_terms, identity_terms
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from angarium._core.recipient_policy import RecipientPolicy
     from angarium._core.server_session import Reception, ServerSession
     from angarium.config.address import Peer
     from angarium.config.credentials import Mechanism
@@ -137,6 +138,7 @@ def make_profile(
     live: LiveContext | None,
     reception: Reception,
     verifier: Verifier | None = None,
+    recipient_policy: RecipientPolicy | None = None,
 ) -> ListenerProfile:
     """What all sessions of listener have in common. `verifier`: of log-ins, where there are any to verify."""
     limits = config.limits_of(listener)
@@ -169,22 +171,30 @@ def make_profile(
         identity_policy=identity_terms(config, listener),
         client_certificate=ClientCertificates(listener, reception) if listener.client_ca is not None else None,
         xclient=_among(listener.xclient_networks),
+        recipient_policy=recipient_policy,
+        lmtp=listener.protocol == "lmtp",
     )
 
 
 async def listen(
-    config: Config, reception: Reception, sockets: list[socket.socket], access: LookupClient | None = None
+    config: Config,
+    reception: Reception,
+    sockets: list[socket.socket],
+    access: LookupClient | None = None,
+    *,
+    recipient_policy: Callable[[Listener], RecipientPolicy | None] = lambda _: None,
 ) -> list[tuple[asyncio.Server | Door, ListenerProfile]]:
     """Serve each listener of the configuration on its socket, in the configuration's order.
 
-    `access` is the way to the access process, where there is one.
+    `access` is the way to the access process, where there is one. recipient_policy: which recipients a listener takes
+    from clients that may not relay.
     """
     verifier = Verifier(access) if access is not None else None
     certificates = Certificates(config, reception.counters, reception.events) if config.tls is not None else None
     servers: list[tuple[asyncio.Server | Door, ListenerProfile]] = []
     for listener, sock in zip(config.listener, sockets, strict=True):
         live = certificates.of(listener) if certificates is not None and listener.tls != "none" else None
-        profile = make_profile(config, listener, live, reception, verifier)
+        profile = make_profile(config, listener, live, reception, verifier, recipient_policy(listener))
         servers.append((await _serve(config, listener, sock, live, profile, reception), profile))
     if certificates is not None:
         certificates.watch()

@@ -213,9 +213,42 @@ METRICS: tuple[MetricSpec, ...] = (
             "idle": Slot.INGRESS_REJECTED_IDLE,
             "storage": Slot.INGRESS_REJECTED_STORAGE,
             "memory_full": Slot.INGRESS_REJECTED_MEMORY_FULL,
+            "unknown_recipient": Slot.INGRESS_REJECTED_UNKNOWN,
+            "unverified_recipient": Slot.INGRESS_REJECTED_UNVERIFIED,
         },
         "Commands, messages and sessions turned away, by reason.",
         "reason",
+    ),
+    _counter(
+        "ingress_recipients_checked_total",
+        {
+            "known": Slot.INGRESS_CHECKED_KNOWN,
+            "unknown": Slot.INGRESS_CHECKED_UNKNOWN,
+            "deferred": Slot.INGRESS_CHECKED_DEFERRED,
+            "unchecked": Slot.INGRESS_CHECKED_UNCHECKED,
+        },
+        "Recipients of the relay's own domains by what their verification came to; unchecked: accepted because the "
+        "mailbox host could not be asked.",
+        "result",
+    ),
+    _counter(
+        "ingress_recipient_lists_total",
+        {"read": Slot.INGRESS_LISTS_READ, "failed": Slot.INGRESS_LISTS_FAILED},
+        "Files of recipients read, by worker and change; failed: the recipients stay as they were.",
+        "result",
+    ),
+    _counter(
+        "ingress_recipient_probes_total",
+        {
+            "known": Slot.INGRESS_PROBES_KNOWN,
+            "unknown": Slot.INGRESS_PROBES_UNKNOWN,
+            "failed": Slot.INGRESS_PROBES_FAILED,
+            "spared": Slot.INGRESS_PROBES_SPARED,
+            "stale": Slot.INGRESS_PROBES_STALE,
+        },
+        "Questions about recipients to mailbox hosts by what they said; spared: answered by what was known; stale: by "
+        "what was right once, since the host could not be asked.",
+        "result",
     ),
     _histogram(
         "ingress_commit_latency_seconds",

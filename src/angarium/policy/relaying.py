@@ -26,7 +26,9 @@ def client_policy(listener: Listener) -> Callable[[str], tuple[bool, bool]]:
         if not address:
             return listener.role == "relay" and not listener.listen.host, False
         try:
-            may_relay = listener.role == "relay" and any(address in network for network in listener.relay_networks)
+            may_relay = listener.role in {"relay", "inbound"} and any(
+                address in network for network in listener.relay_networks
+            )
             repair = listener.bare_newline == "repair" and any(
                 address in network for network in listener.repair_networks
             )

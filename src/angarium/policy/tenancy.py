@@ -6,6 +6,9 @@ asks for them once a connection, and ListenerProfile remembers the answer by add
 A client is of the first tenant, in the order of the file, that has the address in its networks; else of the listener's
 tenant; else of none, which is transactional mail with the listener's own classes.
 
+A client that may not relay and is taken mail from all the same (role `inbound`) has no choice: its mail has priority 0
+at most, and the class of the listener.
+
 An address that is none has no tenant but the listener's, and may not relay. A look-up takes one step for each prefix
 length that the configuration has networks of, however many tenants there are; clients with the same terms share them.
 """
@@ -101,13 +104,18 @@ def _terms_of(
     highest = listener.highest_priority
     if tenant is not None and tenant.highest_priority is not None:
         highest = min(highest, tenant.highest_priority)
+    floor, ceiling = classes.floor, classes.ceiling
+    if listener.role == "inbound" and not may_relay:
+        # a stranger's mail goes as all such mail goes, whatever it asks for
+        highest = min(highest, 0)
+        floor = ceiling = classes.own
     return ClientTerms(
         may_relay=may_relay,
         bare_newlines=bare_newlines,
         tenant=tenant.name.encode("ascii") if tenant is not None else b"",
         bulk=tenant is not None and tenant.class_ == "bulk",
         durability=DURABILITIES.index(classes.own),
-        durability_floor=DURABILITIES.index(classes.floor),
-        durability_ceiling=DURABILITIES.index(classes.ceiling),
+        durability_floor=DURABILITIES.index(floor),
+        durability_ceiling=DURABILITIES.index(ceiling),
         highest_priority=highest,
     )

@@ -83,6 +83,7 @@ ANSWER: dict[str, Any] = {
     ],
     "blocks": ["domain there.test is suspended until 2026-01-02T03:04:05.000Z: works"],
     "trial": None,
+    "inbound": [{"listener": "mx", "reply": "550 5.1.1 no \x1b[31msuch"}],
 }
 TRIAL: dict[str, Any] = {
     "hosts": [
@@ -185,6 +186,7 @@ def test_for_people(relay: FakeRelay) -> None:
     assert any(line.startswith("TLS") and line.endswith("verify, from mta-sts") for line in lines)
     assert "20 connections (10 of a worker), 50 messages per connection, 2.0 MiB a message, idle for 30s" in output
     assert "blocked     domain there.test is suspended" in output
+    assert "listener    mx answers a stranger 550 5.1.1 no " in output
     assert "not taken   route[0] of /etc/angarium/angarium.toml" in output
     assert "DNS for there.test, asked again in 1h 0m\nDNSSEC vouches for it; MTA-STS: enforce\n" in output
     assert "dane, from the TLSA records of mx1.there.test" in output

@@ -268,9 +268,9 @@ def test_a_value_that_cannot_be_used(line: str, message: str) -> None:
 
 
 def test_a_key_of_another_table_says_where_it_belongs() -> None:
-    assert errors_of(NODE + "recipients = 5\n" + LISTENER + "[events]\nprotocol = 1\n") == [
+    assert errors_of(NODE + "recipients = 5\n" + LISTENER + "[events]\nrotation = 1\n") == [
         "4:1 node.recipients: unknown key in [node]; it belongs in [listener.limits]",
-        "11:1 events.protocol: unknown key in [events]; its keys are file, flush_interval",
+        "11:1 events.rotation: unknown key in [events]; its keys are file, flush_interval",
     ]
 
 
@@ -489,8 +489,6 @@ def test_bare_newlines_are_repaired_for_named_clients_only() -> None:
 
 
 def test_roles_of_later_versions_say_so() -> None:
-    (found,) = errors_of(NODE + listener(role='"inbound"'))
-    assert "not supported in this version" in found
     plaintext, nobody = errors_of(NODE + listener(role='"submission"', tls='"none"'))
     assert "listener[0].role: a log-in is offered under TLS only" in plaintext
     assert "listener[0].role: there is nobody to verify log-ins" in nobody

@@ -163,3 +163,21 @@ def test_the_index_finds_what_a_walk_would(tenants: list[list[str]], address: st
             return False
 
     assert TenantIndex(made).find(address) == next(filter(has, made), None)
+
+
+def test_a_stranger_on_an_inbound_listener_has_no_choice() -> None:
+    relay = 'role = "relay"\nrelay_networks = ["10.0.0.0/8"]\ntenant'
+    assert relay in TEXT
+    config = examine_text(
+        TEXT.replace(relay, 'domains = ["a.example"]\n' + relay.replace("relay", "inbound", 1))
+    ).config
+    assert config is not None
+    terms = client_terms(config, config.listener[1])
+    stranger, client = terms("192.0.2.1"), terms("10.9.9.9")
+    assert (stranger.may_relay, client.may_relay) == (False, True)
+    assert (stranger.highest_priority, client.highest_priority) == (0, 9)
+    assert stranger.tenant == client.tenant == b"shop"
+    assert (
+        stranger.durability == stranger.durability_floor == stranger.durability_ceiling == Durability.DURABILITY_FSYNC
+    )
+    assert client.durability_floor == Durability.DURABILITY_MEMORY
