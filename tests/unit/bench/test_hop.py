@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ TOOLS = ("smtp-sink", "smtp-source", "nsd", "unbound", "stunnel4", "openssl")
 PLACES = ((command.HOST, 25), (command.RESOLVER, 53))
 
 
+@pytest.mark.timeout(400)  # of many processes, on a machine that may be busy
 @pytest.mark.skipif(
     os.geteuid() != 0
     or not all(shutil.which(tool, path=PATH) for tool in TOOLS)
@@ -23,6 +25,7 @@ PLACES = ((command.HOST, 25), (command.RESOLVER, 53))
 )
 def test_both_scenarios_run_and_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "tls", _without_postfix(command.tls))
+    monkeypatch.setattr(command, "Ground", partial(command.Ground, quiet_limit_s=0))
     state = tmp_path / "state"
     options = command.parse_arguments(
         [
