@@ -6,7 +6,8 @@ an old password that tries now and then reaches no ban, and one that guesses doe
 log-in is banned for `ban_s`.
 
 A ban of a log-in must not lock its owner out: it does not hold for a client from which the log-in has succeeded within
-KNOWN_S. Trusted networks are neither delayed nor banned, and their failures do not count against the log-in.
+KNOWN_S. Trusted networks are neither delayed nor banned, and their failures do not count against the log-in. Who comes
+through a Unix socket has no address to be banned by.
 
 Input: addresses and log-ins as text, a monotonic clock. Output: delays in seconds, bans. It fails never.
 
@@ -90,7 +91,7 @@ class FailureTable:
         if self.trusts(address):
             return False
         now, client = self._monotonic(), client_of(address)
-        if self._holds("address", client, now):
+        if client and self._holds("address", client, now):
             return True
         return (
             bool(log_in) and self._holds("log_in", self._key(log_in), now) and not self._is_known(client, log_in, now)
@@ -106,7 +107,9 @@ class FailureTable:
         access, begun = self._access, []
         level = 0.0
         client, now = client_of(address), self._monotonic()
-        subjects: list[tuple[Subject, str, int]] = [("address", client, access.address_failures)]
+        subjects: list[tuple[Subject, str, int]] = []
+        if client:  # else it came through a Unix socket, as others may
+            subjects.append(("address", client, access.address_failures))
         if log_in and not self._is_known(client, log_in, now):
             # who knows the password may mistype it; what he does from there is counted there
             subjects.append(("log_in", self._key(log_in), access.log_in_failures))
@@ -122,7 +125,7 @@ class FailureTable:
                 entry.banned_until = now + access.ban_s
                 entry.level = 0.0
                 begun.append(BanEntry(kind, self._shown(kind, key, entry), entry.failures, access.ban_s))
-        return self._delay_s(level), begun
+        return self._delay_s(level or 1.0), begun
 
     def delay_s(self, address: str) -> float:
         """How long a failure is held back that is no news: the same wrong password once more."""

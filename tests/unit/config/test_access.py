@@ -10,7 +10,6 @@ import pytest
 from angarium.config.credentials import Access, Credentials
 from angarium.config.load import examine_text
 from angarium.config.model import dump, load_dump
-
 from tests.support.certificates import Authority
 
 if TYPE_CHECKING:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from scramp import ScramClient  # type: ignore[import-untyped]
 
-from angarium._core.server_session import AuthVerdict
+from angarium._core.counters import Slab
+from angarium._core.event_log import EventLog
+from angarium._core.server_session import AuthVerdict, CallbackIntake, ListenerProfile, Reception
 from angarium.config.address import ListenAddress
 from angarium.config.credentials import Credentials
 from angarium.config.model import Config, Listener, Node, Tls
@@ -38,6 +40,13 @@ def config_of(listener: Listener, *kinds: str, **rest: Any) -> Config:
     return Config(node=Node(hostname="a.example", spool="/s"), listener=(listener,), credentials=credentials, **rest)
 
 
+def profile_of(config: Config, listener: Listener, verifier: Verifier | None = None) -> ListenerProfile:
+    """Without a certificate of its own; what it would count and tell is no matter."""
+    counters = Slab.create(1).region(0)
+    reception = Reception(counters, EventLog(None, counters), CallbackIntake(lambda message, done: done(0)))
+    return make_profile(config, listener, None, reception, verifier)
+
+
 @pytest.mark.parametrize(
     ("kinds", "settings", "offered"),
     [
@@ -63,13 +72,13 @@ def test_no_binding_is_offered_without_a_certificate_that_has_a_hash(tmp_path: P
         listener = listener_of(mechanisms=("SCRAM-SHA-256-PLUS", "PLAIN"))
         tls = Tls(certificate=str(tmp_path / "chain.pem"), key="unused")
         verifier = Verifier(None)  # type: ignore[arg-type]  # nobody is asked
-        assert make_profile(config_of(listener, "file", tls=tls), listener, None, verifier).mechanisms == offered
+        assert profile_of(config_of(listener, "file", tls=tls), listener, verifier).mechanisms == offered
 
 
 def test_a_listener_with_log_ins_needs_somebody_who_verifies_them() -> None:
     listener = listener_of()
     with pytest.raises(ValueError, match="nobody to verify them"):
-        make_profile(config_of(listener, "file"), listener, None)
+        profile_of(config_of(listener, "file"), listener)
 
 
 class Client:

@@ -61,6 +61,14 @@ def test_a_ban_begins_at_the_limit_and_ends_with_its_time() -> None:
     assert table.bans() == []
 
 
+def test_who_has_no_address_is_banned_by_log_in_alone() -> None:
+    table = table_of(address_failures=2, log_in_failures=3)
+    delays = [table.failed("", "boss", exists=True)[0] for _ in range(3)]
+    assert delays == [1, 2, 4]
+    assert table.banned("", "boss")
+    assert not table.banned("", "somebody else")
+
+
 def test_a_slash_64_is_one_client() -> None:
     table = table_of(address_failures=2)
     table.failed("2001:db8::1", "a", exists=True)
