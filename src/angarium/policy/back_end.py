@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import heapq
+import itertools
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,9 +23,10 @@ if TYPE_CHECKING:
 
     from angarium.policy.access_protocol import PasswordAttempt, TokenAttempt
 
-__all__ = ["MOST_AT_ONCE", "BackEnd", "Finding", "Found", "VerifierBusy", "VerifierPool"]
+__all__ = ["MOST_AT_ONCE", "RANK", "BackEnd", "Finding", "Found", "VerifierBusy", "VerifierPool"]
 
 MOST_AT_ONCE = 64
+RANK: ContextVar[float] = ContextVar("rank", default=1.0)  # of the question at hand: the lower goes first
 
 R = TypeVar("R")
 
@@ -67,10 +71,13 @@ class BackEnd:
 
 
 class VerifierPool:
-    """Threads for what blocks: hashing, and libraries that know no event loop."""
+    """Threads for what blocks: hashing, libraries that know no event loop. Of those in line the lowest RANK is next."""
 
     def __init__(self, threads: int, waiting: int) -> None:
         self._most = threads + waiting
+        self._free = threads
+        self._line: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._numbers = itertools.count()
         self._executor = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="verifier")
         self.under_way = 0
 
@@ -80,10 +87,35 @@ class VerifierPool:
             raise VerifierBusy
         self.under_way += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, function)
+            await self._turn()
+            try:
+                return await asyncio.get_running_loop().run_in_executor(self._executor, function)
+            finally:
+                self._give_turn()
         finally:
             self.under_way -= 1
 
     def close(self) -> None:
         """Those in line are not served any more."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _turn(self) -> None:
+        if self._free:
+            self._free -= 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._line, (RANK.get(), next(self._numbers), turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._give_turn()
+            raise
+
+    def _give_turn(self) -> None:
+        while self._line:
+            _, _, turn = heapq.heappop(self._line)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1

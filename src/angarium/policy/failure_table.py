@@ -134,6 +134,14 @@ class FailureTable:
         entry = self._tables["address"].get(client_of(address))
         return self._delay_s(entry.level if entry is not None else 1.0)
 
+    def rank(self, address: str, log_in: str) -> float:
+        """Who goes first where many wait: who has shown that he knows the log-in, then who has failed least."""
+        client, now = client_of(address), self._monotonic()
+        if self.trusts(address) or self._is_known(client, log_in, now):
+            return 0.0
+        entry = self._tables["address"].get(client)
+        return 1.0 if entry is None else 1.0 + entry.level
+
     def succeeded(self, address: str, log_in: str) -> None:
         """Remember that this log-in comes from there. It does not clear the client's failures at other log-ins."""
         self._known[client_of(address), log_in] = self._monotonic()

@@ -7,6 +7,8 @@ back ends, of which the first that knows the log-in decides.
 
 A failure is answered `delay` after the question came, however long it took to find out, so that the time tells nothing;
 the delay grows with each failure of the client or of the log-in, until one of them is banned (policy.failure_table).
+Where many wait for a thread, those go first who have logged in from there before, then those who have failed least: a
+storm of wrong passwords delays itself.
 
 What is remembered is a hash with a key that only this process has; nothing keeps a password.
 
@@ -28,7 +30,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from angarium._core.counters import Slot
 from angarium.policy.access_protocol import Verdict
-from angarium.policy.back_end import Finding, Found, VerifierBusy
+from angarium.policy.back_end import RANK, Finding, Found, VerifierBusy
 from angarium.policy.credentials_file import LONGEST_LOG_IN
 from angarium.policy.failure_table import client_of
 from angarium.policy.file_back_end import FileBackEnd
@@ -203,6 +205,7 @@ class Verification:
             self._count(Slot.INGRESS_VERIFIED_UNAVAILABLE)
             return UNAVAILABLE
         self.under_way += 1
+        RANK.set(self._table.rank(attempt.address, log_in))  # this task is of this question alone
         try:
             async with self._turn(attempt.address):
                 # while it waited its client may have been banned, or just this password been verified

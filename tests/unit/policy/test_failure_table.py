@@ -69,6 +69,15 @@ def test_who_has_no_address_is_banned_by_log_in_alone() -> None:
     assert not table.banned("", "somebody else")
 
 
+def test_who_goes_first() -> None:
+    table = table_of(trusted_networks=(Network.parse("203.0.113.0/24"),))
+    table.succeeded(ADDRESS, "boss")
+    table.failed(ADDRESS, "other", exists=True)
+    assert table.rank(ADDRESS, "boss") == table.rank("203.0.113.7", "boss") == 0
+    assert table.rank(OTHER, "boss") == 1
+    assert table.rank(ADDRESS, "other") == 2
+
+
 def test_a_slash_64_is_one_client() -> None:
     table = table_of(address_failures=2)
     table.failed("2001:db8::1", "a", exists=True)
