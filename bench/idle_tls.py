@@ -105,8 +105,8 @@ class Stand:
         return pss_of(pid)
 
 
-def measure(way: str, sessions: int) -> dict[str, Any]:
-    """One way in, with a relay that has done nothing else."""
+def measure(way: str, sessions: int, *, use: bool = True) -> dict[str, Any]:
+    """One way in, with a relay that has done nothing else. `use`: what they cost after a message, too."""
     with tempfile.TemporaryDirectory(prefix="angarium-idle-") as folder:
         stand = Stand(Path(folder), sessions)
         with stand.relay:
@@ -116,10 +116,12 @@ def measure(way: str, sessions: int) -> dict[str, Any]:
             before = stand.look(0)
             with stand.sessions(way, sessions) as idle:
                 after = stand.look(sessions)
-                for session in idle:
-                    session.send("a@client.test", ["b@example.com"], MESSAGE)
-                used = stand.look(sessions)
-            left = stand.look(0)
+                used = after
+                if use:
+                    for session in idle:
+                        session.send("a@client.test", ["b@example.com"], MESSAGE)
+                    used = stand.look(sessions)
+            left = stand.look(0) if use else before
     return {
         "way": way,
         "sessions": sessions,

@@ -1572,7 +1572,7 @@ cdef class ServerSession(Receiver):
             self._stated_login = b""
         if said.login is not None:
             self._stated_login = said.login
-        self._login = self._stated_login # not the one of the host in front
+        self._login = self._stated_login      # not the one of the host in front
         if said.name is not None:
             self._client_name = said.name
         if said.greeting:

@@ -7,8 +7,8 @@ keeps what an earlier XCLIENT of the session said; one that is [UNAVAILABLE] or 
 PORT, DESTADDR and DESTPORT are checked and kept nowhere: nothing here depends on them. An address that is not known is
 "unknown", which is in no network: it may do nothing that an address is needed for, on a Unix socket neither.
 
-Fails: with the reply that refuses the command; then nothing of it holds. Bounds: those of a command line; a value has at
-most 255 octets.
+Fails: with the reply that refuses the command; then nothing of it holds. Bounds: those of a command line; a value has
+at most 255 octets.
 """
 
 cimport cython
@@ -29,7 +29,8 @@ cdef enum:
 
 cdef const char *R_SYNTAX = b"501 5.5.4 Syntax: XCLIENT attribute=value [attribute=value]\r\n"
 cdef const char *R_ATTRIBUTE = b"501 5.5.4 XCLIENT attribute not recognized\r\n"
-cdef const char *R_ADDRESS = b"501 5.5.4 XCLIENT: ADDR and DESTADDR need an IPv4 address, or IPV6: and an IPv6 address\r\n"
+cdef const char *R_ADDRESS = \
+    b"501 5.5.4 XCLIENT: ADDR and DESTADDR need an IPv4 address, or IPV6: and an IPv6 address\r\n"
 cdef const char *R_PORT = b"501 5.5.4 XCLIENT: PORT and DESTPORT need a number from 0 to 65535\r\n"
 cdef const char *R_PROTOCOL = b"501 5.5.4 XCLIENT: PROTO needs SMTP or ESMTP\r\n"
 cdef const char *R_VALUE = b"501 5.5.4 XCLIENT value is empty, too long, or has octets that it may not have\r\n"

@@ -100,7 +100,8 @@ cdef const char *parse_greeting(const char *line, size_t n, size_t arguments, Sp
 
 # DATA, RSET, QUIT, STARTTLS: nothing may follow the verb
 cdef const char *parse_nothing(const char *line, size_t n, size_t arguments) noexcept nogil
-# NOOP, HELP, VRFY, EXPN, AUTH, XCLIENT: what follows the verb, without the spaces around it; `required`: 501 if that is nothing
+# NOOP, HELP, VRFY, EXPN, AUTH, XCLIENT: what follows the verb, without the spaces around it; `required`: 501 if that is
+# nothing
 cdef const char *parse_text(const char *line, size_t n, size_t arguments, bint required, Span *text) noexcept nogil
 # for VERB_UNKNOWN: 500 5.5.2, or 501 5.5.2 when the line holds control characters
 cdef const char *refuse_verb(const char *line, size_t n) noexcept nogil

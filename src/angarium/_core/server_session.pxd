@@ -52,8 +52,8 @@ cdef class ListenerProfile:
     cdef readonly object start_tls               # session -> None; None: STARTTLS is not offered
     cdef readonly uint64_t future_release_s      # RFC 4865, the longest one may ask for; 0: not offered
     cdef readonly bytes priorities               # RFC 6710, name of the priority profile or b""; None: not offered
-    cdef readonly object identity_policy         # address text, log-in, certificate -> ClientTerms; None: as client_policy
-    cdef readonly object client_certificate      # address text, ssl object -> certificate or None; None: none is asked for
+    cdef readonly object identity_policy         # address, log-in, certificate -> ClientTerms; None: as client_policy
+    cdef readonly object client_certificate      # address, ssl object -> certificate or None; None: none is asked for
     cdef readonly object xclient                 # address text -> bint: XCLIENT is offered to it; None: to nobody
     cdef readonly RecipientPolicy recipient_policy  # of mail to domains of ours; None: there are none
     cdef readonly bint lmtp                      # RFC 2033

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 
 from angarium._core.counters import Slot, client_key
 from angarium._core.proxy_header import ProxyHeader
+from angarium.ingress.own_pages import OwnPages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -217,11 +218,13 @@ class Door:
             place.leave()  # the session counts itself
             await self._loop.connect_accepted_socket(session, connection)
             return
-        await self._loop.connect_accepted_socket(
-            lambda: _Entry(place, session),
-            connection,
-            ssl=self._tls.context,
-            ssl_handshake_timeout=self._limits.handshake_timeout_s,
+        await OwnPages(
+            self._loop.connect_accepted_socket(
+                lambda: _Entry(place, session),
+                connection,
+                ssl=self._tls.context,
+                ssl_handshake_timeout=self._limits.handshake_timeout_s,
+            )
         )
 
     # -------------------------------------------------------------- a proxy's header

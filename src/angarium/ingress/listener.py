@@ -21,6 +21,7 @@ from angarium.ingress.authentication import ListenerAuthentication, Verifier, an
 from angarium.ingress.certificates import Certificates
 from angarium.ingress.channel_binding import EndPoints
 from angarium.ingress.door import Door, DoorLimits
+from angarium.ingress.own_pages import OwnPages
 from angarium.policy.certificate import read_certificate
 from angarium.policy.tenancy import client_terms, identity_terms
 
@@ -62,12 +63,14 @@ class TlsUpgrade:
         if session.closed or session.transport is None:
             return
         try:
-            transport = await asyncio.get_running_loop().start_tls(
-                session.transport,
-                session,
-                self._live.context,
-                server_side=True,
-                ssl_handshake_timeout=self._timeout_s,
+            transport = await OwnPages(
+                asyncio.get_running_loop().start_tls(
+                    session.transport,
+                    session,
+                    self._live.context,
+                    server_side=True,
+                    ssl_handshake_timeout=self._timeout_s,
+                )
             )
         except (OSError, ssl.SSLError):  # ConnectionError and TimeoutError are OSErrors
             session.tls_failed()
