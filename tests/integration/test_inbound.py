@@ -15,6 +15,7 @@ from tests.support.peers import SinkServer, Step
 from tests.support.ports import free_port
 from tests.support.relay import Relay, run_command
 from tests.support.relay_tricks import OURS, TRICKS
+from tests.support.submission import Submission
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ REJECTED = 'angarium_ingress_rejections_total{reason="%s"}'
 
 
 class Inbound(Relay):
-    """A relay with one listener of the role inbound by SMTP and one by LMTP."""
+    """A relay with listeners of the role inbound: by SMTP, and by LMTP on TCP and on a Unix socket."""
 
     def __init__(self, folder: Path, listener: dict[str, Any], next_hop: str, domain: str = "box.test") -> None:
         self.lmtp_port = free_port()
@@ -36,14 +37,23 @@ class Inbound(Relay):
         self.config["listener"] = [
             {"name": "mx", "listen": f"127.0.0.1:{self.smtp_port}", **common},
             {"name": "lmtp", "listen": f"127.0.0.1:{self.lmtp_port}", "protocol": "lmtp", **common},
+            {"name": "local", "listen": f"unix:{folder / 'lmtp'}", "protocol": "lmtp", **common},
         ]
         self.config["route"] = [{"recipients": ["*"], "next_hop": next_hop}]
 
+    def greeted(self, way: str) -> Dialogue:
+        """A stranger, by "smtp", by "lmtp", or by "unix", which is LMTP as well."""
+        if way == "unix":
+            client = Dialogue("", 0, path=str(self.folder / "lmtp"))
+        else:
+            client = self.client(self.smtp_port if way == "smtp" else self.lmtp_port)
+        client.expect(250, "EHLO client.test" if way == "smtp" else "LHLO client.test")
+        return client
+
     @contextmanager
-    def transaction(self, *, lmtp: bool = False) -> Iterator[Dialogue]:
+    def transaction(self, *, lmtp: bool = False, way: str = "") -> Iterator[Dialogue]:
         """A stranger behind MAIL."""
-        with self.client(self.lmtp_port if lmtp else None) as client:
-            client.expect(250, "LHLO client.test" if lmtp else "EHLO client.test")
+        with self.greeted(way or ("lmtp" if lmtp else "smtp")) as client:
             client.expect(250, "MAIL FROM:<me@origin.test>")
             yield client
 
@@ -74,16 +84,16 @@ def in_front(
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize("lmtp", [False, True], ids=["smtp", "lmtp"])
-def test_mail_from_a_stranger_arrives_in_a_mailbox(dovecot: Dovecot, in_front: Inbound, lmtp: bool) -> None:
-    mark = f"X-Mark: {in_front.folder.name}.{lmtp}\r\n".encode()
-    with in_front.transaction(lmtp=lmtp) as client:
+@pytest.mark.parametrize("way", ["smtp", "lmtp", "unix"])
+def test_mail_from_a_stranger_arrives_in_a_mailbox(dovecot: Dovecot, in_front: Inbound, way: str) -> None:
+    mark = f"X-Mark: {in_front.folder.name}.{way}\r\n".encode()
+    with in_front.transaction(way=way) as client:
         client.expect(250, "RCPT TO:<ada@box.test>")
         client.expect(550, "RCPT TO:<nobody@box.test>")
         client.expect(250, "RCPT TO:<bob@box.test>")
         client.expect(354, "DATA")
         client.write(stuffed(mark + CONTENT))
-        ids = {client.queued() for _ in range(2 if lmtp else 1)}
+        ids = {client.queued() for _ in range(1 if way == "smtp" else 2)}
     assert len(ids) == 1
     in_front.wait_event("delivery", id=ids.pop(), count=2)
     for user in ("ada@box.test", "bob@box.test"):
@@ -91,7 +101,9 @@ def test_mail_from_a_stranger_arrives_in_a_mailbox(dovecot: Dovecot, in_front: I
             lambda user=user: [octets for octets in dovecot.messages(user) if mark in octets], f"mail for {user}"
         )
         assert octets.endswith(mark + CONTENT)
-        assert (b" with LMTP id " if lmtp else b" with ESMTP id ") in octets.partition(b"by relay.test")[2][:100]
+        assert (b" with ESMTP id " if way == "smtp" else b" with LMTP id ") in octets.partition(b"by relay.test")[2][
+            :100
+        ]
 
 
 @pytest.mark.peer
@@ -121,7 +133,7 @@ def test_explain_says_what_a_stranger_is_answered(in_front: Inbound) -> None:
         ("a%elsewhere.test@box.test", "550 5.7.1 Relaying denied: the local part names another destination"),
     ):
         answer = in_front.api(f"explain?address={quote(address)}")["inbound"]
-        assert answer == [{"listener": "mx", "reply": reply}, {"listener": "lmtp", "reply": reply}]
+        assert answer == [{"listener": name, "reply": reply} for name in ("mx", "lmtp", "local")]
     text = run_command("explain", "nobody@box.test", "--admin", f"127.0.0.1:{in_front.admin_port}").stdout
     assert "mx answers a stranger 550 5.1.1 The mailbox host refuses" in text
 
@@ -281,28 +293,52 @@ def test_an_unverified_message_by_lmtp_is_answered_for_each_recipient(tmp_path: 
         relay.wait_empty()
 
 
+def try_everything(client: Dialogue, *, anonymous: bool = True) -> None:
+    """Every trick from one who has greeted. `anonymous`: MAIL needs no log-in."""
+    for _, trick in TRICKS:
+        code, lines = client.command("MAIL FROM:<a@scanner.test>" + ("" if trick.isascii() else " SMTPUTF8"))
+        assert code == (250 if anonymous else 530), lines
+        client.write(b"RCPT TO:" + trick.encode() + b"\r\n")
+        replies = [client.read()[0] for _ in range(1 + trick.count("\n"))]
+        assert all(code // 100 == 5 for code in replies), trick
+        client.expect(503, "DATA")
+        client.expect(250, "RSET")
+
+
 def test_strangers_get_nowhere_on_a_running_relay(tmp_path: Path) -> None:
-    relay = Inbound(tmp_path, {"limits": {"errors": 1_000_000}}, "discard:", OURS)
+    limits = {"limits": {"errors": 1_000_000}}
+    relay = Inbound(tmp_path, limits, "discard:", OURS)
     closed_port = free_port()
     relay.config["listener"].append(
-        {"name": "relay", "listen": f"127.0.0.1:{closed_port}", "role": "relay", "relay_networks": ["192.0.2.0/24"]}
+        {
+            "name": "relay",
+            "listen": f"127.0.0.1:{closed_port}",
+            "role": "relay",
+            "relay_networks": ["192.0.2.0/24"],
+            **limits,
+        }
     )
-    relay.config["listener"][-1]["limits"] = {"errors": 1_000_000}
     with relay:
-        for port, greeting in (
-            (relay.smtp_port, "EHLO scanner.test"),
-            (relay.lmtp_port, "LHLO scanner.test"),
-            (closed_port, "EHLO scanner.test"),
-        ):
-            with relay.client(port) as client:
-                client.expect(250, greeting)
-                for _, trick in TRICKS:
-                    client.expect(250, "MAIL FROM:<a@scanner.test>" + ("" if trick.isascii() else " SMTPUTF8"))
-                    client.write(b"RCPT TO:" + trick.encode() + b"\r\n")
-                    replies = [client.read()[0] for _ in range(1 + trick.count("\n"))]
-                    assert all(code // 100 == 5 for code in replies), trick
-                    client.expect(503, "DATA")
-                    client.expect(250, "RSET")
+        for way in ("smtp", "lmtp", "unix"):
+            with relay.greeted(way) as client:
+                try_everything(client)
+        with relay.client(closed_port) as client:
+            client.ehlo()
+            try_everything(client)
         assert relay.summary()["messages"] == 0
         assert relay.events("reception") == []
         assert relay.metrics()[REJECTED % "relay"] > 100
+
+
+def test_strangers_get_nowhere_on_a_submission_listener(tmp_path: Path) -> None:
+    config = {"route": [{"recipients": ["*"], "next_hop": "discard:"}], "limits": {"errors": 1_000_000}}
+    with Submission(tmp_path, config) as relay:
+        assert isinstance(relay, Submission)
+        with relay.client(relay.submission_port) as client:
+            client.ehlo()
+            try_everything(client, anonymous=False)
+            client.start_tls()
+            client.ehlo()
+            try_everything(client, anonymous=False)
+        assert relay.summary()["messages"] == 0
+        assert relay.events("reception") == []
