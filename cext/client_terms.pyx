@@ -2,7 +2,7 @@
 
 Job: hold the answers that a session needs for each message (may the client relay, whose mail is it, which durability
 class, which priority at most), so that nothing is looked up per command. policy.tenancy makes them, ListenerProfile
-remembers them by address.
+remembers them by address, and by log-in. What concerns single messages is the terms' Permission, where there is one.
 
 A message may ask for a durability class by a header field (header.pyx finds it). What it gets is never weaker than
 `durability_floor` and never stronger than `durability_ceiling`; a value that names no class counts as none.
@@ -14,13 +14,14 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
 
 from angarium._core.octets cimport is_word
+from angarium._core.permission cimport Permission
 from angarium._core.record cimport DURABILITY_ASYNC, DURABILITY_FSYNC, DURABILITY_MEMORY, MESSAGE_BULK
 
 
 cdef class ClientTerms:
     def __init__(self, *, bint may_relay=False, bint bare_newlines=False, bytes tenant=b"", bint bulk=False,
                  uint8_t durability=DURABILITY_FSYNC, durability_floor=None, durability_ceiling=None,
-                 int highest_priority=9):
+                 int highest_priority=9, Permission permission=None):
         self.may_relay = may_relay
         self.bare_newlines = bare_newlines
         self.tenant = tenant
@@ -29,6 +30,7 @@ cdef class ClientTerms:
         self.durability_floor = durability if durability_floor is None else durability_floor
         self.durability_ceiling = DURABILITY_FSYNC if durability_ceiling is None else durability_ceiling
         self.highest_priority = highest_priority
+        self.permission = permission
         if not self.durability_ceiling <= durability <= self.durability_floor <= DURABILITY_MEMORY:
             raise ValueError(
                 f"durability {durability} is not between {self.durability_ceiling} and {self.durability_floor}"

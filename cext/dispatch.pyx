@@ -43,10 +43,12 @@ from angarium._core.record cimport (
     MESSAGE_COMMITTING,
     MESSAGE_GONE,
     MESSAGE_HELD,
+    MESSAGE_OVER_QUOTA,
     MESSAGE_READY,
     MESSAGE_REQUIRETLS,
     MESSAGE_SCHEDULED,
     MESSAGE_TLS_REQUIRED_NO,
+    MESSAGE_UNUSUAL,
     RECIPIENT_DELIVERED,
     MailBuffer,
     Message,
@@ -515,6 +517,9 @@ cdef class Dispatcher(Taker):
         if message.state != MESSAGE_COMMITTING:
             return 0
         self.table.add(message)
+        if message.flags & MESSAGE_UNUSUAL:
+            message.marks |= MARK_HOLD
+            return self._keep(message, 0, False)
         if message.buffer is not None:
             hold_until = message.buffer.meta().hold_until
             if hold_until and hold_until > unix_s():         # RFC 4865
@@ -767,10 +772,15 @@ cdef class Dispatcher(Taker):
 
     def release(self, Message message):
         """Let a held message go, at once."""
+        cdef double at = unix_s()
+        cdef bint waits = message.flags & (MESSAGE_OVER_QUOTA | MESSAGE_UNUSUAL) != 0 and message.attempts == 0
         message.marks &= ~MARK_HOLD
+        message.flags &= ~MESSAGE_UNUSUAL
         if message.state == MESSAGE_HELD:
             message.state = MESSAGE_SCHEDULED
-            self.schedule.add(message, unix_s(), message.attempts == 0)
+            if waits:
+                at = max(at, message.received_us * 1e-6)     # its sender's limit, or wish, holds all the same
+            self.schedule.add(message, at, message.attempts == 0 and at <= unix_s())
 
     def retry_now(self, Message message) -> bool:
         """Have a waiting message tried at once, whatever its next hop did before; False when it does not wait."""

@@ -24,6 +24,8 @@ from angarium._core.record cimport (
     DURABILITY_ASYNC,
     DURABILITY_FSYNC,
     MESSAGE_BULK,
+    MESSAGE_OVER_QUOTA,
+    MESSAGE_UNUSUAL,
     TEXT_CLIENT,
     TEXT_GREETING,
     TEXT_LISTENER,
@@ -283,12 +285,16 @@ cdef class EventLog:
             self._decimal(buffer.meta().priority)
         if buffer.meta().hold_until:
             self._hold(buffer.meta().hold_until)
+        if message.flags & MESSAGE_UNUSUAL:
+            self._put(b',"held":"unusual"', 17)
+        elif message.flags & MESSAGE_OVER_QUOTA:
+            self._put(b',"held":"quota"', 15)
         self._put(b',"commit_s":', 12)
         self._seconds(seconds)
         return self._end()
 
     cdef int _hold(self, uint64_t until) except -1:
-        """The release that the client asked for, as a time of RFC 3339."""
+        """The release that the client asked for, or its limit allows, as a time of RFC 3339."""
         cdef char stamp[40]
         cdef tm parts
         cdef time_t second = until

@@ -117,10 +117,15 @@ cdef inline void _note(const char *data, const HeaderField *field, HeaderFacts *
             if not facts.has_from:
                 facts.from_ = _value_span(data, field)
             facts.has_from = True
+            facts.from_fields += 1
         else:
             facts.has_date |= equal_fold(name, b"date", 4)
     elif field.name_length == 6:
-        facts.has_sender |= equal_fold(name, b"sender", 6)
+        if equal_fold(name, b"sender", 6):
+            if not facts.has_sender:
+                facts.sender = _value_span(data, field)
+            facts.has_sender = True
+            facts.sender_fields += 1
     elif field.name_length == 7:
         if facts.subject.start == 0 and equal_fold(name, b"subject", 7):
             facts.subject = _value_span(data, field)
@@ -128,6 +133,8 @@ cdef inline void _note(const char *data, const HeaderField *field, HeaderFacts *
         if not facts.has_message_id and equal_fold(name, b"message-id", 10):
             facts.has_message_id = True
             facts.message_id = _value_span(data, field)
+        else:
+            facts.has_resent_bcc |= equal_fold(name, b"resent-bcc", 10)
     elif field.name_length == 12:
         if equal_fold(name, b"tls-required", 12):
             span = _value_span(data, field)
@@ -191,6 +198,7 @@ cdef class HeaderWalk:
     cdef HeaderFacts _facts
     cdef readonly bytes message_id
     cdef readonly bytes from_
+    cdef readonly bytes sender
     cdef readonly bytes subject
     cdef readonly bytes durability
 
@@ -199,6 +207,7 @@ cdef class HeaderWalk:
         walk_header(octets, PyBytes_GET_SIZE(data), &self._facts)
         self.message_id = _slice(octets, self._facts.message_id)
         self.from_ = _slice(octets, self._facts.from_)
+        self.sender = _slice(octets, self._facts.sender)
         self.subject = _slice(octets, self._facts.subject)
         self.durability = _slice(octets, self._facts.durability)
 
@@ -253,6 +262,18 @@ cdef class HeaderWalk:
     @property
     def has_bcc(self):
         return bool(self._facts.has_bcc)
+
+    @property
+    def has_resent_bcc(self):
+        return bool(self._facts.has_resent_bcc)
+
+    @property
+    def from_fields(self):
+        return self._facts.from_fields
+
+    @property
+    def sender_fields(self):
+        return self._facts.sender_fields
 
     @property
     def tls_required_no(self):

@@ -37,6 +37,7 @@ from angarium._core.record cimport (
     MARK_WARNED,
     MESSAGE_COMMITTING,
     MESSAGE_HELD,
+    MESSAGE_UNUSUAL,
     RECIPIENT_IN_DOUBT,
     RECORD_ACCEPTED,
     RECORD_DONE,
@@ -250,6 +251,8 @@ cdef class SegmentScan:
             if message is None:
                 message = Message()
                 read_entry(message, p)
+                if message.flags & MESSAGE_UNUSUAL:
+                    message.state = MESSAGE_HELD
                 self._table.add(message)
                 self._table.schedule.join(message, p)
             else:
@@ -260,6 +263,8 @@ cdef class SegmentScan:
                 self._ledger.counted -= counted_of(message)
                 self._ledger.chain_units -= message.outcome_units
                 read_moved(message, p)
+                if message.state != MESSAGE_HELD:
+                    message.flags &= ~MESSAGE_UNUSUAL
                 self._ledger.counted += counted_of(message)
                 self._ledger.chain_units += message.outcome_units
             message.segment = self._segment
@@ -281,6 +286,7 @@ cdef class SegmentScan:
             message.state = MESSAGE_HELD
         elif header.type == RECORD_RELEASE:
             message.state = MESSAGE_COMMITTING
+            message.flags &= ~MESSAGE_UNUSUAL
         elif header.type == RECORD_WARNED:
             message.marks |= MARK_WARNED
         return 0

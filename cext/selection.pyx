@@ -38,6 +38,7 @@ from angarium._core.record cimport (
     MESSAGE_GONE,
     MESSAGE_HELD,
     MESSAGE_SCHEDULED,
+    TEXT_LOGIN,
     TEXT_REVERSE_PATH,
     TEXT_TENANT,
     AcceptedMeta,
@@ -188,6 +189,9 @@ cdef bint fits(Conditions *wanted, const char *record, size_t length, const uint
         elif i == TEXT_TENANT and wanted.tenant != NULL:
             if n != wanted.tenant_length or memcmp(text, wanted.tenant, n) != 0:
                 return False
+        elif i == TEXT_LOGIN and wanted.log_in != NULL:
+            if n != wanted.log_in_length or not equal_fold(text, wanted.log_in, n):
+                return False
     if wanted.domain == NULL:
         return True
     for index in range(recipients):          # somebody in the domain, for whom something is left to do
@@ -244,7 +248,7 @@ cdef int examine_look(Conditions *wanted, Look *look) noexcept nogil:
 
 cdef class Selection:
     def __init__(self, MessageTable table, *, to_domain=None, to_domain_unicode=None, reverse_path=None, tenant=None,
-                 str state=None, uint64_t before_us=0, uint64_t after=0, size_t most=0):
+                 log_in=None, str state=None, uint64_t before_us=0, uint64_t after=0, size_t most=0):
         """What is None or 0 does not restrict.
 
         The texts are octets. to_domain is in A-labels, to_domain_unicode the same in U-labels. reverse_path `@domain`
@@ -255,8 +259,9 @@ cdef class Selection:
         cdef bytes other = to_domain_unicode
         cdef bytes path = None if reverse_path is None else reverse_path.lower()
         cdef bytes whose = tenant
+        cdef bytes who = None if log_in is None else log_in.lower()
         self._table = table
-        self._kept = (domain, other, path, whose)
+        self._kept = (domain, other, path, whose, who)
         if other is not None:
             self._conditions.other_domain = PyBytes_AS_STRING(other)
             self._conditions.other_length = PyBytes_GET_SIZE(other)
@@ -271,7 +276,10 @@ cdef class Selection:
         if whose is not None:
             self._conditions.tenant = PyBytes_AS_STRING(whose)
             self._conditions.tenant_length = PyBytes_GET_SIZE(whose)
-        self._unsure = domain is not None or path is not None or whose is not None
+        if who is not None:
+            self._conditions.log_in = PyBytes_AS_STRING(who)
+            self._conditions.log_in_length = PyBytes_GET_SIZE(who)
+        self._unsure = domain is not None or path is not None or whose is not None or who is not None
         self._state = -1 if state is None else STATES.index(state)
         self._before_us = before_us
         self._after = after
@@ -344,7 +352,9 @@ cdef class Selection:
         ):
             return VERDICT_NO
         verdict = self._by_queue(message)
-        if verdict == VERDICT_NO or (verdict == VERDICT_YES and self._conditions.reverse_path == NULL):
+        if verdict == VERDICT_NO or (
+            verdict == VERDICT_YES and self._conditions.reverse_path == NULL and self._conditions.log_in == NULL
+        ):
             return verdict
         buffer = message.buffer
         if buffer is None:

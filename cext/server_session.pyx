@@ -68,15 +68,19 @@ from angarium._core.journal cimport Receiver
 from angarium._core.mail_data cimport mail_data_ends_in_bare_cr, scan_chunk, scan_mail_data
 from angarium._core.memory_budget cimport MEMORY_HARD, MemoryBudget
 from angarium._core.octets cimport Span, is_alpha, is_digit, put_decimal
+from angarium._core.permission cimport R_NOT_YOUR_PATH, Handling, Permission
+from angarium._core.quota cimport QUOTA_LATER, QUOTA_OK, QUOTA_STEP_S
 from angarium._core.recipient_policy cimport RECIPIENT_FOREIGN, RECIPIENT_ROUTED, RecipientPolicy
 from angarium._core.record cimport (
     DURABILITY_ASYNC,
     DURABILITY_FSYNC,
     DURABILITY_MEMORY,
     MESSAGE_EIGHT_BIT,
+    MESSAGE_OVER_QUOTA,
     MESSAGE_REQUIRETLS,
     MESSAGE_SMTPUTF8,
     MESSAGE_TLS_REQUIRED_NO,
+    MESSAGE_UNUSUAL,
     TEXT_CLIENT,
     TEXT_ENVID,
     TEXT_GREETING,
@@ -1069,7 +1073,9 @@ cdef class ServerSession(Receiver):
             if refusal != NULL:
                 return self._misspelt(refusal)
         self._reverse_path = PyBytes_FromStringAndSize(line + path.mailbox.start, path.mailbox.length)
-        if self._mail.has_size and self.profile.message_octets and self._mail.size > self.profile.message_octets:
+        if self._terms.permission is not None and not self._may_begin():
+            return 0
+        if self._mail.has_size and self._most_octets() and self._mail.size > self._most_octets():
             return self._reject(R_TOO_LARGE, Slot.INGRESS_REJECTED_SIZE, NULL, 0)
         refusal = self.reception.intake.refusal()
         if refusal != NULL:
@@ -1080,6 +1086,30 @@ cdef class ServerSession(Receiver):
         self._dialogue = DIALOGUE_MAIL
         self._grant_priority()
         return self._pace(self.reception.memory.pause_s())
+
+    cdef bint _may_begin(self) except -1:
+        """Whether the permission lets a message begin; else it has been refused."""
+        cdef Permission permission = self._terms.permission
+        cdef const char *refusal = permission.refuse_mail(unix_us() // 1000000)
+        cdef bytes path
+        if refusal != NULL:
+            self._reject(refusal, Slot.INGRESS_REJECTED_QUOTA, NULL, 0)
+            return False
+        path = permission.path_of(self._reverse_path)
+        if path is None:
+            self._reject(R_NOT_YOUR_PATH, Slot.INGRESS_REJECTED_SENDER, NULL, 0)
+            return False
+        self._reverse_path = path
+        return True
+
+    cdef uint64_t _most_octets(self) noexcept:
+        """Of one message; 0: no limit."""
+        cdef Permission permission = self._terms.permission
+        if permission is None or not permission.message_octets:
+            return self.profile.message_octets
+        if not self.profile.message_octets:
+            return permission.message_octets
+        return min(permission.message_octets, self.profile.message_octets)
 
     cdef int _do_rcpt(self, const char *line, size_t n, size_t arguments) except -1:
         cdef Path path
@@ -1094,6 +1124,7 @@ cdef class ServerSession(Receiver):
         cdef size_t wanted, mailbox_length
         cdef char *p
         cdef char *moved
+        cdef Permission permission
         refusal = parse_rcpt(line, n, arguments, self._offers() if self._extended else 0, self._mail.smtputf8,
                              &path, &parameters)
         if refusal != NULL:
@@ -1121,6 +1152,13 @@ cdef class ServerSession(Receiver):
                 return self._reject(R_ROUTED, Slot.INGRESS_REJECTED_RELAY, mailbox, mailbox_length)
         if self._recipient_count >= self.profile.recipients:
             return self._reject(R_TOO_MANY_RECIPIENTS, Slot.INGRESS_REJECTED_RECIPIENTS, mailbox, mailbox_length)
+        if self._terms.permission is not None:
+            permission = self._terms.permission
+            if permission.recipients and self._recipient_count >= permission.recipients:
+                return self._reject(R_TOO_MANY_RECIPIENTS, Slot.INGRESS_REJECTED_RECIPIENTS, mailbox, mailbox_length)
+            refusal = permission.refuse_recipient(self._recipient_count + 1, unix_us() // 1000000)
+            if refusal != NULL:
+                return self._reject(refusal, Slot.INGRESS_REJECTED_QUOTA, mailbox, mailbox_length)
         wanted = self._recipients_length + 2 + mailbox_length + 1 + 2 + parameters.orcpt.length
         if wanted > self._recipients_capacity:
             moved = <char *>realloc(self._recipients, wanted * 2)
@@ -1185,7 +1223,7 @@ cdef class ServerSession(Receiver):
         """Refuse what grows too large while it comes in: the rest is read and dropped."""
         if self._discarding:
             return 0
-        if self.profile.message_octets and self._scan.octets > self.profile.message_octets:
+        if self._most_octets() and self._scan.octets > self._most_octets():
             self._refusal = R_TOO_LARGE
         elif self.reception.memory.full():
             self._refusal = R_MEMORY_FULL
@@ -1290,6 +1328,7 @@ cdef class ServerSession(Receiver):
         cdef MailBuffer buffer = self._buffer
         cdef Message message
         cdef uint64_t id
+        cdef int slot
         self._end_of_data_at = monotonic()
         self._transactions += 1
         if self._dialogue == DIALOGUE_BDAT and mail_data_ends_in_bare_cr(&self._scan):
@@ -1322,14 +1361,20 @@ cdef class ServerSession(Receiver):
             buffer.cut(cut_fields(buffer.octets + buffer.data_begin, buffer.end - buffer.data_begin,
                                   b"x-angarium-durability", 21))
             facts.fields -= facts.durability_fields
-        if self._hold_until and meta.durability == DURABILITY_MEMORY:
-            meta.durability = DURABILITY_ASYNC   # its first attempt is far away
         meta.hold_until = self._hold_until
         meta.priority = <int8_t>self._priority
         meta.body = self._mail.body
         meta.ret = self._mail.ret
         meta.trace_fields = 1
         meta.flags = self._terms.flags
+        id = self.reception.intake.next_id()
+        if self._terms.permission is not None:
+            slot = 0
+            refusal = self._apply_permission(id, &facts, &meta, &slot)
+            if refusal != NULL:
+                return self._refuse_message(refusal, slot)
+        if meta.durability == DURABILITY_MEMORY and (meta.hold_until or meta.flags & MESSAGE_UNUSUAL):
+            meta.durability = DURABILITY_ASYNC   # its first attempt is far away
         if self._mail.smtputf8:
             meta.flags |= MESSAGE_SMTPUTF8
         if self._mail.requiretls:
@@ -1345,7 +1390,6 @@ cdef class ServerSession(Receiver):
         set_text(&texts.texts[TEXT_GREETING], self._greeting_name)
         set_text(&texts.texts[TEXT_LOGIN], self._login)
         set_text(&texts.texts[TEXT_TENANT], self._terms.tenant)
-        id = self.reception.intake.next_id()
         self._write_trace(id, meta.received_us, facts.malformed and facts.fields == 0)
         write_accepted(buffer, id, &meta, &texts, self._recipients, self._recipients_length)
         message = Message()
@@ -1358,6 +1402,7 @@ cdef class ServerSession(Receiver):
             if self._waiting_for != WAIT_COMMIT:
                 raise            # not of storing the message: it is answered already
             self._waiting_for = WAIT_NOTHING
+            self._give_back()
             refusal = R_STORAGE_FULL if failure.errno in (ENOSPC, EDQUOT) else R_STORAGE_FAILED
             return self._refuse_message(refusal, Slot.INGRESS_REJECTED_STORAGE)
         return 0
@@ -1370,6 +1415,64 @@ cdef class ServerSession(Receiver):
         self._reject(reply, slot, NULL, 0)
         return self._repeat(reply, recipients)
 
+    cdef const char *_apply_permission(self, uint64_t id, HeaderFacts *facts, AcceptedMeta *meta,
+                                       int *slot) except? NULL:
+        """What the permission says of the complete message, and does to it: the reply that refuses it, or NULL."""
+        cdef Permission permission = self._terms.permission
+        cdef MailBuffer buffer = self._buffer
+        cdef uint64_t *slots = self.reception.counters.slots
+        cdef Handling handling
+        cdef const char *refusal
+        cdef int verdict
+        if facts.durability_fields:
+            # some have just been cut out
+            walk_header(buffer.octets + buffer.data_begin, buffer.end - buffer.data_begin, facts)
+        handling.id = id
+        handling.date_length = self.reception.date(meta.received_us)
+        handling.date = self.reception._date
+        handling.smtputf8 = self._mail.smtputf8
+        handling.eight_bit = self._scan.eight_bit
+        refusal = permission.handle(buffer, facts, self._reverse_path, &handling)
+        if refusal != NULL:
+            slot[0] = handling.slot
+            return refusal
+        if handling.changed:
+            slot_add(slots, Slot.INGRESS_FIXED_UP, 1)
+        if permission.quota is None:
+            return NULL
+        verdict = permission.quota.take(self._recipient_count, meta.received_us // 1000000)
+        if verdict != QUOTA_OK and verdict != QUOTA_LATER:
+            slot[0] = Slot.INGRESS_REJECTED_QUOTA
+            return permission.reply_of(verdict)
+        self._counted_step = permission.quota.step
+        if verdict == QUOTA_LATER:
+            meta.hold_until = max(meta.hold_until, <uint64_t>permission.quota.step * QUOTA_STEP_S)
+            meta.flags |= MESSAGE_OVER_QUOTA
+            slot_add(slots, Slot.INGRESS_OVER_QUOTA, 1)
+        if permission.quota.unusual:
+            meta.flags |= MESSAGE_UNUSUAL
+            slot_add(slots, Slot.INGRESS_HELD_UNUSUAL, 1)
+            if permission.quota.tripped:
+                slot_add(slots, Slot.INGRESS_UNUSUAL_SENDERS, 1)
+                self._say_unusual(permission)
+        return NULL
+
+    cdef int _say_unusual(self, Permission permission) except -1:
+        self.reception.events.event("unusual", {
+            "login": self._login.decode("utf-8", "replace"),
+            "client": self._client.decode("ascii"),
+            "permission": permission.name.decode("utf-8", "replace"),
+            "recipients": permission.quota.arrived,
+            "why": permission.unusual_text().decode("utf-8"),
+        })
+        return 0
+
+    cdef int _give_back(self) except -1:
+        """The message that was counted has not been taken."""
+        if self._counted_step:
+            self._terms.permission.quota.give_back(self._counted_step, self._recipient_count, unix_us() // 1000000)
+        return 0
+
     cdef int committed(self, Message message, int error) except -1:
         """The intake says that the message is safe (error 0), or that it could not be kept."""
         cdef Reception reception = self.reception
@@ -1380,6 +1483,7 @@ cdef class ServerSession(Receiver):
         cdef int slot
         cdef uint32_t recipients
         if error:
+            self._give_back()
             if self.closed:
                 self._reset()
                 return 0
@@ -1419,6 +1523,7 @@ cdef class ServerSession(Receiver):
         self._discarding = False
         self._refusal = NULL
         self._hold_until = 0
+        self._counted_step = 0
         self._priority = 0
         memset(&self._mail, 0, sizeof(self._mail))
 
@@ -1443,19 +1548,25 @@ cdef class ServerSession(Receiver):
         cdef const char *protocol = self._protocol()
         cdef bint v6 = memchr(PyBytes_AS_STRING(self._client), c':', PyBytes_GET_SIZE(self._client)) != NULL
         n += put(field, n, b"Received: from ", 15)
-        n += put_name(field, n, PyBytes_AS_STRING(self._greeting_name), min(PyBytes_GET_SIZE(self._greeting_name), 255))
-        if v6 or memchr(PyBytes_AS_STRING(self._client), c'.', PyBytes_GET_SIZE(self._client)) != NULL:
-            n += put(field, n, b" (", 2)
-            if PyBytes_GET_SIZE(self._client_name):
-                n += put_name(field, n, PyBytes_AS_STRING(self._client_name), PyBytes_GET_SIZE(self._client_name))
-                n += put(field, n, b" ", 1)
-            n += put(field, n, b"[IPv6:" if v6 else b"[", 6 if v6 else 1)
-            n += put(field, n, PyBytes_AS_STRING(self._client), min(PyBytes_GET_SIZE(self._client), 64))
-            n += put(field, n, b"])", 2)
-        elif PyBytes_GET_SIZE(self._client):
-            n += put(field, n, b" (unknown)", 10)
+        if self._terms.permission is not None and self._terms.permission.hide_client:
+            # the grammar wants a name (RFC 5321 §4.4), and nobody is to learn the client's: it is ours
+            n += put_name(field, n, PyBytes_AS_STRING(self.profile.hostname),
+                          min(PyBytes_GET_SIZE(self.profile.hostname), 255))
         else:
-            n += put(field, n, b" (Unix socket)", 14)
+            n += put_name(field, n, PyBytes_AS_STRING(self._greeting_name),
+                          min(PyBytes_GET_SIZE(self._greeting_name), 255))
+            if v6 or memchr(PyBytes_AS_STRING(self._client), c'.', PyBytes_GET_SIZE(self._client)) != NULL:
+                n += put(field, n, b" (", 2)
+                if PyBytes_GET_SIZE(self._client_name):
+                    n += put_name(field, n, PyBytes_AS_STRING(self._client_name), PyBytes_GET_SIZE(self._client_name))
+                    n += put(field, n, b" ", 1)
+                n += put(field, n, b"[IPv6:" if v6 else b"[", 6 if v6 else 1)
+                n += put(field, n, PyBytes_AS_STRING(self._client), min(PyBytes_GET_SIZE(self._client), 64))
+                n += put(field, n, b"])", 2)
+            elif PyBytes_GET_SIZE(self._client):
+                n += put(field, n, b" (unknown)", 10)
+            else:
+                n += put(field, n, b" (Unix socket)", 14)
         n += put(field, n, b"\r\n\tby ", 6)
         n += put(field, n, PyBytes_AS_STRING(self.profile.hostname), min(PyBytes_GET_SIZE(self.profile.hostname), 255))
         n += put(field, n, b" with ", 6)

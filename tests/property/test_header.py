@@ -13,6 +13,7 @@ KNOWN = [
     b"To",
     b"Cc",
     b"bcc",
+    b"Resent-Bcc",
     b"Date",
     b"Sender",
     b"Subject",

@@ -60,8 +60,11 @@ def facts(data: bytes) -> dict[str, object]:
         "received": len(by_name.get(b"received", [])),
         **{
             f"has_{name.replace('-', '_')}": name.encode() in by_name
-            for name in ("date", "message-id", "from", "sender", "to", "cc", "bcc")
+            for name in ("date", "message-id", "from", "sender", "to", "cc", "bcc", "resent-bcc")
         },
+        "from_fields": len(by_name.get(b"from", [])),
+        "sender_fields": len(by_name.get(b"sender", [])),
+        "sender": by_name.get(b"sender", [None])[0],
         "tls_required_no": any(value.lower() == b"no" for value in by_name.get(b"tls-required", [])),
         "durability_fields": len(by_name.get(b"x-angarium-durability", [])),
         "durability": by_name.get(b"x-angarium-durability", [None])[0],

@@ -95,7 +95,13 @@ class SteeredQueue:
         self.ready_queues: list[Any] = []
         self.steering = Steering(self.dispatcher, self.recorder, self.events, lambda: self.ready_queues)
         self.inspector = Inspector(self.dispatcher, self.steering)
-        self.operations = Operations(self.inspector, self.steering, self.events)
+        self.suspects: set[str] = set()
+        self.operations = Operations(self.inspector, self.steering, self.events, self._trust)
+
+    def _trust(self, log_in: str) -> bool:
+        was = log_in in self.suspects
+        self.suspects.discard(log_in)
+        return was
 
     def add(self, *recipients: str, in_memory: bool = False, **envelope: Any) -> Message:
         """A message of the queue; its mail data is on disk only, unless in_memory."""

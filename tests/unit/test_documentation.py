@@ -223,13 +223,16 @@ COMPOSED = {  # with values in them
     "550 5.X.Y The mailbox host refuses the recipient: WORDS",
     "250 2.0.0 queued as ID durability=CLASS",
     "250 2.3.6 N is the highest priority here, and this message has it",
+    "450 4.7.1 The limit of N recipients an hour is reached; try again later",
+    "452 4.7.1 The limit of N recipients a day is reached; try again later",
 }
 
 
 def replies_of_the_code() -> set[str]:
     said = {reply.decode().removesuffix("\r\n") for reply in REPLIES}
     policy = ("src/angarium/policy/recipient_list.py", "src/angarium/policy/recipient_query.py")
-    for file in ("cext/server_session.pyx", "cext/dispatch.pyx", "cext/xclient.pyx", *policy):
+    core = [f"cext/{name}.pyx" for name in ("server_session", "dispatch", "xclient", "permission")]
+    for file in (*core, *policy):
         said |= set(re.findall(r'b"(\d{3} [^"]+?)\\r\\n"', text_of(file)))
     said -= {"214 2.0.0 See RFC 5321", "214 2.0.0 See RFC 2033"}  # the second line of HELP
     return said
@@ -328,7 +331,11 @@ TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
     "array of strings": (list,),
 }
-ALTERNATIVES = {"double_bounce": {"recipients": (int,)}, "deletion": {"recipients": (int,)}}
+ALTERNATIVES = {
+    "double_bounce": {"recipients": (int,)},
+    "deletion": {"recipients": (int,)},
+    "unusual": {"recipients": (int,)},
+}
 
 
 def documented_events() -> dict[str, set[str]]:
@@ -362,7 +369,7 @@ def check_event(line: dict[str, Any]) -> None:
     """One line of the log against the page."""
     name = line["event"]
     events, types = documented_events(), documented_types()
-    optional = {"login", "traffic", "priority", "hold_until", "tls"}
+    optional = {"login", "traffic", "priority", "hold_until", "held", "tls"}
     assert set(line) - {"time", "event"} <= events[name], line
     assert events[name] - set(line) <= optional, line
     for field, value in line.items():

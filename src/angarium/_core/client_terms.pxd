@@ -2,6 +2,8 @@
 
 from libc.stdint cimport int8_t, uint8_t
 
+from angarium._core.permission cimport Permission
+
 
 cdef class ClientTerms:
     cdef readonly bint may_relay
@@ -12,5 +14,6 @@ cdef class ClientTerms:
     cdef readonly uint8_t durability_floor       # the weakest class that a message may ask for
     cdef readonly uint8_t durability_ceiling     # the strongest
     cdef readonly int8_t highest_priority        # RFC 6710; what asks for more is lowered to it
+    cdef readonly Permission permission          # None: nothing is asked about single messages
 
     cdef uint8_t durability_of(self, const char *asked, size_t n) noexcept nogil

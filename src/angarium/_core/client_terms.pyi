@@ -4,6 +4,8 @@ from typing import Never
 
 from typing_extensions import disjoint_base
 
+from angarium._core.permission import Permission
+
 @disjoint_base
 class ClientTerms:
     """What policy grants to the clients of one address on one listener."""
@@ -19,6 +21,7 @@ class ClientTerms:
         durability_floor: int | None = None,
         durability_ceiling: int | None = None,
         highest_priority: int = 9,
+        permission: Permission | None = None,
     ) -> None:
         """durability_floor and durability_ceiling: None is the class itself, and the strongest one.
 
@@ -40,6 +43,8 @@ class ClientTerms:
     def durability_ceiling(self) -> int: ...
     @property
     def highest_priority(self) -> int: ...
+    @property
+    def permission(self) -> Permission | None: ...
     def asked(self, value: bytes) -> int:
         """The class of a message whose X-Angarium-Durability says value."""
 

@@ -130,6 +130,14 @@ cpdef enum Slot:
     INGRESS_PROBES_FAILED
     INGRESS_PROBES_SPARED            # answered by what was known
     INGRESS_PROBES_STALE             # answered with what was right once
+    INGRESS_REJECTED_SENDER          # a reverse path or a From that the client may not use
+    INGRESS_REJECTED_QUOTA           # as many recipients as the sender may have within the time
+    INGRESS_REJECTED_HEADER          # a header section that a submission may not have
+    # ingress: permissions, messages
+    INGRESS_FIXED_UP                 # whose header section was completed
+    INGRESS_OVER_QUOTA               # that go when their sender's limit allows
+    INGRESS_HELD_UNUSUAL             # held, because their sender sends unusually much
+    INGRESS_UNUSUAL_SENDERS          # senders of whom that was found
     # queue: journal
     QUEUE_COMMITS_TOTAL              # groups of records written
     QUEUE_COMMIT_RECORDS             # records in those groups

@@ -11,12 +11,14 @@ cdef struct HeaderFacts:
     uint32_t fields
     uint32_t received        # trace fields "Received:", the hop count of RFC 5321 §6.3
     bint malformed           # a line that is no field came before the empty line; the body begins there
-    bint has_date, has_message_id, has_from, has_sender, has_to, has_cc, has_bcc
+    bint has_date, has_message_id, has_from, has_sender, has_to, has_cc, has_bcc, has_resent_bcc
+    uint32_t from_fields, sender_fields
     bint tls_required_no     # "TLS-Required: No", RFC 8689 §5
     uint32_t durability_fields   # "X-Angarium-Durability:", an instruction to this relay
     Span durability          # value of the first of them, trimmed
     Span message_id          # value, trimmed
     Span from_               # value of the first From field, trimmed, folds included
+    Span sender              # value of the first Sender field, likewise
     Span subject             # value of the first Subject field, trimmed, folds included
 
 

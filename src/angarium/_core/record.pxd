@@ -78,6 +78,8 @@ cpdef enum MessageFlag:
     MESSAGE_TLS_REQUIRED_NO = 4
     MESSAGE_EIGHT_BIT = 8    # the mail data holds an octet over 127, whatever BODY said
     MESSAGE_BULK = 16        # of class bulk: it gives way to what is not
+    MESSAGE_OVER_QUOTA = 32  # beyond what its sender may send at the time: hold_until says when it may go
+    MESSAGE_UNUSUAL = 64     # its log-in sent unusually much: held until it is released
 
 
 cpdef enum RecipientState:

@@ -28,6 +28,8 @@ class MessageFlag(IntEnum):
     MESSAGE_TLS_REQUIRED_NO = 4
     MESSAGE_EIGHT_BIT = 8
     MESSAGE_BULK = 16
+    MESSAGE_OVER_QUOTA = 32
+    MESSAGE_UNUSUAL = 64
 
 class RecipientState(IntEnum):
     RECIPIENT_QUEUED = 0

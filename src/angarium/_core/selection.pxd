@@ -19,9 +19,11 @@ cdef struct Conditions:
     size_t other_length
     const char *reverse_path
     const char *tenant
+    const char *log_in
     size_t domain_length
     size_t reverse_path_length
     size_t tenant_length
+    size_t log_in_length
     bint any_local_part      # reverse_path is "@domain"
 
 

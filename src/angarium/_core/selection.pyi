@@ -36,6 +36,7 @@ class Selection:
         to_domain_unicode: bytes | None = None,
         reverse_path: bytes | None = None,
         tenant: bytes | None = None,
+        log_in: bytes | None = None,
         state: str | None = None,
         before_us: int = 0,
         after: int = 0,

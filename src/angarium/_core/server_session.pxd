@@ -7,11 +7,13 @@ from angarium._core.command cimport MailParameters
 from angarium._core.counters cimport Counters
 from angarium._core.decision cimport Answered, Decision
 from angarium._core.event_log cimport EventLog
+from angarium._core.header cimport HeaderFacts
 from angarium._core.journal cimport Receiver
 from angarium._core.mail_data cimport MailDataScan
 from angarium._core.memory_budget cimport MemoryBudget
+from angarium._core.permission cimport Permission
 from angarium._core.recipient_policy cimport RecipientPolicy
-from angarium._core.record cimport MailBuffer, Message, Text
+from angarium._core.record cimport AcceptedMeta, MailBuffer, Message, Text
 
 
 cpdef enum AuthVerdict:          # what an AUTH exchange comes to when it is no challenge and no log-in
@@ -140,6 +142,7 @@ cdef class ServerSession(Receiver):
     cdef bytes _envid
     cdef MailParameters _mail
     cdef uint64_t _hold_until                    # unix seconds, 0: none (RFC 4865)
+    cdef uint32_t _counted_step                  # of its sender's quota that the message was counted in, 0: in none
     cdef int _priority                           # as granted (RFC 6710)
     cdef char *_recipients                       # as the journal's record wants them
     cdef size_t _recipients_length, _recipients_capacity
@@ -187,6 +190,12 @@ cdef class ServerSession(Receiver):
     cdef int _repeat(self, const char *reply, uint32_t recipients) except -1
     cdef bint _in_data(self) noexcept
     cdef int _check_bounds(self) except -1
+    cdef bint _may_begin(self) except -1
+    cdef uint64_t _most_octets(self) noexcept
+    cdef const char *_apply_permission(self, uint64_t id, HeaderFacts *facts, AcceptedMeta *meta,
+                                       int *slot) except? NULL
+    cdef int _say_unusual(self, Permission permission) except -1
+    cdef int _give_back(self) except -1
     cdef int _slot_of(self, const char *reply) noexcept
     cdef const char *_verdict(self) noexcept
     cdef int _write_trace(self, uint64_t id, uint64_t received_us, bint headless) except -1

@@ -186,7 +186,8 @@ class Wait(msgspec.Struct, frozen=True):
     """What a message waits for.
 
     `what`: `attempt` (a connection has it), `disk`, `held`, `suspended`, `schedule`, `site` (its host is down), `room`
-    (others are before it). `until` is null when nobody can say.
+    (others are before it), `quota` (its sender's limit), `unusual` (held: its log-in sent unusually much). `until` is
+    null when nobody can say.
     """
 
     what: str
@@ -211,6 +212,7 @@ class QueueFilter(msgspec.Struct, frozen=True, omit_defaults=True):
     to_domain: str | None = None
     reverse_path: str | None = msgspec.field(name="from", default=None)
     tenant: str | None = None
+    log_in: str | None = None
     state: MessageState | None = None
     older_than_s: float | None = None
     before_us: int | None = None
@@ -227,6 +229,7 @@ class MeantMessages(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     to_domain: Annotated[str, msgspec.Meta(max_length=255)] | None = None
     reverse_path: Annotated[str, msgspec.Meta(max_length=1000)] | None = msgspec.field(name="from", default=None)
     tenant: Annotated[str, msgspec.Meta(max_length=255)] | None = None
+    log_in: Annotated[str, msgspec.Meta(max_length=255)] | None = None
     state: MessageState | None = None
     older_than_s: Annotated[float, msgspec.Meta(ge=0)] | None = None
     before: datetime | None = None

@@ -93,6 +93,7 @@ async def queue_list(
         str | None, QueryParameter(name="from", description="reverse path, or @domain", max_length=1000)
     ] = None,
     tenant: Annotated[str | None, QueryParameter(description="tenant", max_length=255)] = None,
+    log_in: Annotated[str | None, QueryParameter(description="log-in of who sent it", max_length=255)] = None,
     message_state: Annotated[MessageState | None, QueryParameter(name="state", description="state")] = None,
     older_than_s: Annotated[float | None, QueryParameter(description="accepted longer ago than this", ge=0)] = None,
     limit: Annotated[int, QueryParameter(description="at most so many, the oldest first", ge=1, le=LIST_MAX)] = 100,
@@ -103,6 +104,7 @@ async def queue_list(
         to_domain=to_domain,
         reverse_path=reverse_path,
         tenant=tenant,
+        log_in=log_in,
         state=message_state,
         older_than_s=older_than_s,
     )
@@ -230,6 +232,7 @@ def _filter(data: MeantMessages) -> QueueFilter:
         to_domain=data.to_domain,
         reverse_path=data.reverse_path,
         tenant=data.tenant,
+        log_in=data.log_in,
         state=data.state,
         older_than_s=data.older_than_s,
         before_us=None if before is None else max(1, int(before.timestamp() * 1e6)),

@@ -25,6 +25,7 @@ from angarium.app.operations import Action, Operations, Order
 from angarium.app.steering import Steering
 from angarium.clock import SystemClock
 from angarium.delivery.short_path import short_path
+from angarium.policy.permission import permission_of
 from angarium.queue.record import parse_id
 from angarium.queue.suspension import SuspensionError, in_force, load
 
@@ -69,8 +70,12 @@ class ControlServer:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._steering = Steering(worker.dispatcher, worker.recorder, worker.events, lambda: worker.router.queues)
-        self._inspector = Inspector(worker.dispatcher, self._steering)
-        self._operations = Operations(self._inspector, self._steering, worker.events)
+        self._inspector = Inspector(
+            worker.dispatcher, self._steering, lambda buffer: permission_of(worker.config, buffer)
+        )
+        self._operations = Operations(
+            self._inspector, self._steering, worker.events, lambda log_in: worker.quotas.trust(worker.config, log_in)
+        )
         self._explainer = Explainer(
             worker=worker.number,
             config=worker.config,

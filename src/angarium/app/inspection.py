@@ -27,11 +27,12 @@ from angarium.mail.status import RecipientState
 from angarium.queue.record import RecordError, format_id, load_message
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from angarium._core.dispatch import Dispatcher
     from angarium._core.record import MailBuffer, Message
     from angarium.app.steering import Steering
+    from angarium.config.model import Permission
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Filter(msgspec.Struct, forbid_unknown_fields=True, rename={"sender": "from
     to_domain: str | None = None
     sender: str | None = None
     tenant: str | None = None
+    log_in: str | None = None
     state: str | None = None
     older_than_s: float | None = None
     before_us: int | None = None
@@ -63,8 +65,15 @@ class Filter(msgspec.Struct, forbid_unknown_fields=True, rename={"sender": "from
 class Inspector:
     """Answers questions about one worker's part of the queue."""
 
-    def __init__(self, dispatcher: Dispatcher, steering: Steering) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        steering: Steering,
+        permission_of: Callable[[MailBuffer], Permission | None] = lambda _: None,
+    ) -> None:
+        """permission_of: which permission the sender of a message has."""
         self._dispatcher = dispatcher
+        self._permission_of = permission_of
         self._steering = steering
         self._census: Census | None = None
         self._census_until = 0.0
@@ -129,6 +138,7 @@ class Inspector:
             to_domain_unicode=None if domain is None else unicode_domain(domain),
             reverse_path=_octets(wanted.sender),
             tenant=_octets(wanted.tenant),
+            log_in=_octets(wanted.log_in),
             state=wanted.state,
             before_us=before_us,
             most=most,
@@ -312,7 +322,9 @@ class Inspector:
             "record": record,
             "envelope": envelope_of(buffer),
             "attempts": attempts,
-            "waits_for": waits_for(self._dispatcher, self._steering.suspended, message, buffer),
+            "waits_for": waits_for(
+                self._dispatcher, self._steering.suspended, message, buffer, self._permission_of(buffer)
+            ),
         }
 
     def _describe(self, message: Message, buffer: MailBuffer, replies: dict[int, tuple[int, bytes]]) -> dict[str, Any]:

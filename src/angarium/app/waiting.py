@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from angarium._core.record import MessageState
+from angarium._core.record import MessageFlag, MessageState
 from angarium.app.moment import rfc3339
 from angarium.mail.address import split_mailbox
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from angarium._core.dispatch import Dispatcher
     from angarium._core.record import MailBuffer, Message
+    from angarium.config.model import Permission
     from angarium.queue.suspension import Suspension
 
 __all__ = ["waits_for"]
@@ -28,10 +29,14 @@ def waits_for(
     suspended: Mapping[tuple[str, str], Suspension],
     message: Message,
     buffer: MailBuffer,
+    permission: Permission | None = None,
 ) -> dict[str, Any]:
-    """The first thing that stands in the way of the message's next attempt."""
+    """The first thing that stands in the way of the message's next attempt. `permission`: its sender's."""
     now = time.time()
     if message.state == MessageState.MESSAGE_HELD:
+        if message.flags & MessageFlag.MESSAGE_UNUSUAL:
+            who = buffer.envelope()["login"].decode("utf-8", "replace")
+            return _wait("unusual", f"an operator: log-in {who} sent unusually much, and what it sends is held")
         return _wait("held", "an operator, who holds it")
     if message.outstanding:
         return _wait("attempt", "the attempt that is under way")
@@ -50,6 +55,8 @@ def waits_for(
                 f"{suspension.kind} {suspension.name}, suspended{by}: {suspension.reason}",
                 suspension.until.timestamp(),
             )
+    if message.next_attempt > now and message.flags & MessageFlag.MESSAGE_OVER_QUOTA and not message.attempts:
+        return _wait("quota", f"its sender's limit{_limits_text(permission)}", message.next_attempt)
     if message.next_attempt > now:
         return _wait("schedule", "the time of its next attempt", message.next_attempt)
     if scheduled is not None and scheduled.not_before > now:
@@ -59,6 +66,18 @@ def waits_for(
     if message.buffer is None and message.state == MessageState.MESSAGE_READY:
         return _wait("disk", "its mail data, which is being read")
     return _wait("room", "room in the queue of its next hop")
+
+
+def _limits_text(permission: Permission | None) -> str:
+    if permission is None:
+        return ""
+    limits = [
+        f"{limit} recipients {per}"
+        for limit, per in ((permission.recipients_per_hour, "an hour"), (permission.recipients_per_day, "a day"))
+        if limit is not None
+    ]
+    name = f" (permission {permission.name})" if permission.name is not None else ""
+    return f", {' and '.join(limits)}{name}" if limits else ""
 
 
 def _domains(message: Message, buffer: MailBuffer) -> list[bytes]:

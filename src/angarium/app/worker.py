@@ -48,6 +48,7 @@ from angarium.mail.address import folded_domain, split_mailbox
 from angarium.outcome.recorder import Recorder
 from angarium.policy.access_protocol import access_socket_path
 from angarium.policy.inbound import InboundPolicies
+from angarium.policy.quota import Quotas
 from angarium.queue.backoff import expires_at, next_attempt_at, warns_at
 from angarium.queue.compaction import Compactor
 from angarium.queue.damaged import keep_aside
@@ -104,6 +105,7 @@ class Worker:
         self._shards = shards
         self.spool = Path(config.node.spool)
         self._clock = SystemClock()
+        self.quotas = Quotas(self.spool, self._clock)
         self.counters: Counters = slab.region(number)
         self.counters.reset_gauges()
         self.counters.add(Slot.WORKER_STARTS, 1)
@@ -139,7 +141,12 @@ class Worker:
         self._requeue()
         self.ledger.publish_now()
         self._servers = await listen(
-            self.config, self.reception, sockets, self.access, recipient_policy=self.inbound.policy_of
+            self.config,
+            self.reception,
+            sockets,
+            self.access,
+            recipient_policy=self.inbound.policy_of,
+            quotas=self.quotas,
         )
         await self.control.start(self.spool / "run" / f"worker-{self.number}.sock")
         settle_garbage_collection()

@@ -58,6 +58,7 @@ def list_(
     to_domain: str | None,
     reverse_path: str | None,
     tenant: str | None,
+    log_in: str | None,
     state: str | None,
     older_than: float | None,
     limit: int,
@@ -69,6 +70,7 @@ def list_(
         to_domain=to_domain,
         from_=path_of(reverse_path),
         tenant=tenant,
+        log_in=log_in,
         state=state,
         older_than_s=older_than,
         limit=limit,
@@ -201,7 +203,10 @@ def hold(
 @_asking
 @connecting
 def release(client: RelayClient, *, meant: dict[str, Any], yes: bool, dry_run: bool, as_json: bool) -> None:
-    """Let held messages go on. Asks first, unless ids are given."""
+    """Let held messages go on. Asks first, unless ids are given.
+
+    With --log-in, whoever was found to send unusually much is trusted again: what comes from now on is not held.
+    """
     act(client, "release", meant, yes=yes, dry_run=dry_run, as_json=as_json)
 
 

@@ -80,6 +80,7 @@ def conditions(command: F) -> F:
                 help="Messages with this reverse path; @DOMAIN; <> for none.",
             ),
             click.option("--tenant", metavar="TENANT", help="Messages of this tenant."),
+            click.option("--log-in", metavar="NAME", help="Messages of who logged in by this name."),
             click.option("--state", type=StateType(STATES), help="Messages in this state."),
             click.option(
                 "--older-than", type=DurationType(), metavar="DURATION", help="Accepted longer ago, as in 90s, 10m, 4h."
@@ -104,6 +105,7 @@ def selecting(command: F) -> F:
         to_domain: str | None,
         reverse_path: str | None,
         tenant: str | None,
+        log_in: str | None,
         state: str | None,
         older_than: float | None,
         limit: int | None,
@@ -114,6 +116,7 @@ def selecting(command: F) -> F:
             "to_domain": to_domain,
             "from": path_of(reverse_path),
             "tenant": tenant,
+            "log_in": log_in,
             "state": state,
             "older_than_s": older_than,
         }

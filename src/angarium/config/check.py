@@ -22,6 +22,7 @@ from angarium.config.check_access import check_access, check_log_ins
 from angarium.config.check_doors import check_certificates, check_door
 from angarium.config.check_inbound import check_inbound
 from angarium.config.check_mta_sts import check_mta_sts, check_tls_report
+from angarium.config.check_permission import check_permissions
 from angarium.config.check_route import check_route, check_shadows, check_stays
 from angarium.config.check_tls import check_tls, read_file
 from angarium.config.problem import nearest
@@ -60,6 +61,7 @@ def check_all(config: Config, findings: Findings) -> None:
     check_access(config, findings)
     check_mta_sts(config, findings)
     check_tls_report(config, findings)
+    check_permissions(config, findings)
     if config.sandbox:
         check_nothing_leaves(config, findings)
 

@@ -19,6 +19,7 @@ from angarium.config.address import DnsServer, ListenAddress, Network, Peer
 from angarium.config.fingerprint import CertificateName, Fingerprint
 from angarium.config.model import Config, HeaderCondition, Hop, Section
 from angarium.config.next_hop import NextHop
+from angarium.config.permission import Volume
 from angarium.config.problem import key_text, nearest
 from angarium.config.secret import Secret
 from angarium.config.units import MemoryBudget, Unit, format_duration, format_size, parse_duration, parse_size
@@ -65,6 +66,7 @@ _EXPECTED = {
     TextPattern: 'a text, in which "*" stands for anything',
     Secret: "a string",
     MemoryBudget: 'a share such as "25%" or a size such as "2GB"',
+    Volume: 'a number of recipients an hour, or a multiple such as "5x"',
 }
 
 
@@ -158,10 +160,10 @@ class Converter:
         if origin is tuple:
             (element, *_) = get_args(kind)
             return self._headers(value, path) if element is HeaderCondition else self._array(element, value, path)
-        if kind is MemoryBudget:
-            if not (isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))):
-                raise _Unusable(f"expected {_EXPECTED[MemoryBudget]}, found {_describe(value)}")
-            return self._parse(MemoryBudget, value)
+        if kind in (MemoryBudget, Volume):
+            if not (isinstance(value, str) or (isinstance(value, int) and _is_number(value))):
+                raise _Unusable(f"expected {_EXPECTED[kind]}, found {_describe(value)}")
+            return self._parse(kind, value)
         if kind in _PARSED:
             if not isinstance(value, str):
                 found = "something else" if kind is Secret else _describe(value)  # nothing of a secret is shown

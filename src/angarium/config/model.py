@@ -16,6 +16,7 @@ from angarium.config.address import SPECIAL_PURPOSE, DnsServer, ListenAddress, N
 from angarium.config.credentials import Access, Credentials, Mechanism
 from angarium.config.fingerprint import CertificateName, Fingerprint
 from angarium.config.next_hop import NextHop, NextHopKind
+from angarium.config.permission import Permission
 from angarium.config.secret import Secret
 from angarium.config.section import Section, toml_key
 from angarium.config.units import Count, Duration, FilePath, MemoryBudget, PositiveDuration, Size, Unit
@@ -41,6 +42,7 @@ __all__ = [
     "Node",
     "Notification",
     "OAuth2",
+    "Permission",
     "Pipe",
     "Queue",
     "Retry",
@@ -428,6 +430,7 @@ class Config(Section, frozen=True):
     tenant: tuple[Tenant, ...] = ()
     route: tuple[Route, ...] = ()
     tls_policy: tuple[TlsRule, ...] = ()
+    permission: tuple[Permission, ...] = ()
     notification: Notification = field(default_factory=Notification)
     mta_sts: MtaSts = field(default_factory=MtaSts)
     tls_report: TlsReport = field(default_factory=TlsReport)

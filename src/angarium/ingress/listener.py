@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from angarium.ingress.certificates import LiveContext
     from angarium.ingress.exchange import Exchange
     from angarium.policy.certificate import ClientCertificate
+    from angarium.policy.quota import Quotas
 
     Exchanges = Callable[[bytes, ServerSession], Exchange | None]
 
@@ -142,6 +143,7 @@ def make_profile(
     reception: Reception,
     verifier: Verifier | None = None,
     recipient_policy: RecipientPolicy | None = None,
+    quotas: Quotas | None = None,
 ) -> ListenerProfile:
     """What all sessions of listener have in common. `verifier`: of log-ins, where there are any to verify."""
     limits = config.limits_of(listener)
@@ -149,7 +151,7 @@ def make_profile(
     return ListenerProfile(
         hostname=config.node.hostname.encode("ascii"),
         name=listener.name.encode("utf-8"),
-        client_policy=client_terms(config, listener),
+        client_policy=client_terms(config, listener, quotas),
         durability=DURABILITIES.index(config.durability_of(listener)),
         message_octets=limits.message_size_octets,
         header_octets=limits.header_size_octets,
@@ -171,7 +173,7 @@ def make_profile(
         else None,
         future_release_s=int(limits.future_release_s),
         priorities=(listener.priority_profile or "").encode("ascii") if listener.mt_priority else None,
-        identity_policy=identity_terms(config, listener),
+        identity_policy=identity_terms(config, listener, quotas),
         client_certificate=ClientCertificates(listener, reception) if listener.client_ca is not None else None,
         xclient=_among(listener.xclient_networks),
         recipient_policy=recipient_policy,
@@ -186,6 +188,7 @@ async def listen(
     access: LookupClient | None = None,
     *,
     recipient_policy: Callable[[Listener], RecipientPolicy | None] = lambda _: None,
+    quotas: Quotas | None = None,
 ) -> list[tuple[asyncio.Server | Door, ListenerProfile]]:
     """Serve each listener of the configuration on its socket, in the configuration's order.
 
@@ -197,7 +200,7 @@ async def listen(
     servers: list[tuple[asyncio.Server | Door, ListenerProfile]] = []
     for listener, sock in zip(config.listener, sockets, strict=True):
         live = certificates.of(listener) if certificates is not None and listener.tls != "none" else None
-        profile = make_profile(config, listener, live, reception, verifier, recipient_policy(listener))
+        profile = make_profile(config, listener, live, reception, verifier, recipient_policy(listener), quotas)
         servers.append((await _serve(config, listener, sock, live, profile, reception), profile))
     if certificates is not None:
         certificates.watch()

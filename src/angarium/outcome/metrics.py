@@ -215,6 +215,9 @@ METRICS: tuple[MetricSpec, ...] = (
             "memory_full": Slot.INGRESS_REJECTED_MEMORY_FULL,
             "unknown_recipient": Slot.INGRESS_REJECTED_UNKNOWN,
             "unverified_recipient": Slot.INGRESS_REJECTED_UNVERIFIED,
+            "sender": Slot.INGRESS_REJECTED_SENDER,
+            "quota": Slot.INGRESS_REJECTED_QUOTA,
+            "header": Slot.INGRESS_REJECTED_HEADER,
         },
         "Commands, messages and sessions turned away, by reason.",
         "reason",
@@ -249,6 +252,27 @@ METRICS: tuple[MetricSpec, ...] = (
         "Questions about recipients to mailbox hosts by what they said; spared: answered by what was known; stale: by "
         "what was right once, since the host could not be asked.",
         "result",
+    ),
+    # ingress: permissions
+    _counter(
+        "ingress_fixed_up_messages_total",
+        Slot.INGRESS_FIXED_UP,
+        "Messages whose header section was completed, cleaned or rewritten.",
+    ),
+    _counter(
+        "ingress_over_quota_messages_total",
+        Slot.INGRESS_OVER_QUOTA,
+        "Messages accepted beyond their sender's limit, which go when it allows.",
+    ),
+    _counter(
+        "ingress_held_unusual_messages_total",
+        Slot.INGRESS_HELD_UNUSUAL,
+        "Messages accepted and held, because their sender sends unusually much.",
+    ),
+    _counter(
+        "ingress_unusual_senders_total",
+        Slot.INGRESS_UNUSUAL_SENDERS,
+        "Times a sender was found to send unusually much.",
     ),
     _histogram(
         "ingress_commit_latency_seconds",

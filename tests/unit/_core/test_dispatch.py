@@ -536,6 +536,39 @@ def test_mail_whose_way_is_not_known_finds_it_one_first_then_more(node: Node) ->
     assert len(node.dispatcher.schedule) == 4
 
 
+def test_what_is_unusual_is_held_until_it_is_released(node: Node) -> None:
+    node.dispatcher.remember(b"example.net", node.hand())
+    message = node.accept(flags=MessageFlag.MESSAGE_UNUSUAL)
+    assert (message.state, node.handed, message.buffer) == (MessageState.MESSAGE_HELD, [], None)
+    node.dispatcher.release(message)
+    assert message.state == MessageState.MESSAGE_SCHEDULED
+    assert not message.flags & MessageFlag.MESSAGE_UNUSUAL
+    assert message.next_attempt <= time.time()
+
+
+def test_a_release_does_not_pass_the_limit_of_the_sender(node: Node) -> None:
+    at = int(time.time()) + 3600
+    both = MessageFlag.MESSAGE_UNUSUAL | MessageFlag.MESSAGE_OVER_QUOTA
+    message = node.accept(flags=both, hold_until=at)
+    assert message.state == MessageState.MESSAGE_HELD
+    node.dispatcher.release(message)
+    assert (message.state, message.next_attempt) == (MessageState.MESSAGE_SCHEDULED, at)
+    # an operator who says "now" means it
+    assert node.dispatcher.retry_now(message)
+    assert message.next_attempt <= time.time()
+
+
+def test_what_is_over_the_limit_goes_by_itself(node: Node) -> None:
+    node.dispatcher.remember(b"example.net", node.queue(limit=0))
+    at = int(time.time()) + 1
+    message = node.accept(flags=MessageFlag.MESSAGE_OVER_QUOTA, hold_until=at)
+    assert (message.state, message.next_attempt) == (MessageState.MESSAGE_SCHEDULED, at)
+    node.dispatcher.wait(message, time.time() - 1)  # its time has come
+    assert node.dispatcher.tick() == 1
+    assert message.state in (MessageState.MESSAGE_READY, MessageState.MESSAGE_SCHEDULED)
+    assert node.dispatcher.loading + node.dispatcher.ready == 1
+
+
 def test_a_message_waits_for_the_release_that_was_asked_for(node: Node) -> None:
     release = int(time.time()) + 3600
     held, past = node.accept(hold_until=release), node.accept(hold_until=release - 7200)

@@ -89,6 +89,27 @@ def test_conditions_on_the_envelope_in_memory() -> None:
     assert found(table, to_domain=b"") == []
 
 
+def test_who_sent_it_is_a_condition(tmp_path: Path) -> None:
+    names = [b"ada", b"Ada", b"", b"adam"]
+    messages = [make(number, login=name, tenant=b"shop") for number, name in enumerate(names, 1)]
+    table = table_of(messages)
+    assert numbers(found(table, log_in=b"aDa")) == [1, 2]  # a directory does not tell the two apart
+    assert numbers(found(table, log_in=b"ada", tenant=b"shop", to_domain=b"dest.test")) == [1, 2]
+    assert numbers(found(table, log_in=b"ada", tenant=b"other")) == []
+    assert numbers(found(table, log_in=b"")) == [3]
+    # and from the record on disk
+    shard = Shard(tmp_path / "000")
+    message = new_message(
+        make_accepted({"recipients": [(b"you@dest.test", 0, b"")], "login": b"ada"}, b"mail", shard.journal.new_id())
+    )
+    shard.journal.append(message, shard.receiver)
+    shard.settle()
+    shard.table.insert(message)
+    message.buffer = None
+    assert found(shard.table, log_in=b"ada") == [message]
+    assert found(shard.table, log_in=b"grace") == []
+
+
 def test_a_recipient_who_is_done_does_not_count_for_its_domain() -> None:
     message = make(1, recipients=[b"a@one.test", b"b@two.test"])
     table = table_of([message])

@@ -6,6 +6,8 @@ Directives:
                              tls=yes, auth=PLAIN,LOGIN, client=ADDRESS or unix, implicit_tls=yes, certificate=yes,
                              priorities=NAME, xclient=yes, lmtp=yes, domains=DOMAIN,..., known=MAILBOX,...
     @terms KEY=VALUE ...     of ClientTerms, before the first line
+    @permission KEY = VALUE  one key of a [[permission]] for log-in user, before the first line; @permission alone: what
+                             a submission listener does by itself; role = "relay": of a relay
     @commit error=N          the next commit fails with that errno; raise=N: the intake takes nothing
     @tls                     the client's part of the TLS handshake, which succeeds
     @tls_failed              ... which fails
@@ -23,7 +25,7 @@ import gc
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -31,6 +33,7 @@ from angarium._core.command import REPLIES
 from angarium._core.counters import Slot
 from angarium._core.record import memory_octets
 from angarium.policy.access_protocol import Verdict
+from tests.support.permission import MemoryQuotas, permission
 from tests.support.session import Server, ServerDialogue
 from tests.support.transcript import Dialogue, Step, dialogues_of, matches
 
@@ -88,6 +91,7 @@ def profile_of(options: dict[str, str], play: Play) -> None:
 def prepare(dialogue: Dialogue) -> Play:
     play = Play()
     message = 0
+    granted: list[str] = []
     for step in dialogue.steps:
         if step.kind == "C":
             play.rounds.append(Round(step.octets, line=step.line))
@@ -104,6 +108,8 @@ def prepare(dialogue: Dialogue) -> Play:
                 key: TRUTH[value] if value in TRUTH else value.encode() if key == "tenant" else int(value)
                 for key, value in step.options().items()
             }
+        elif step.words[0] == "permission":
+            granted.append(" ".join(step.words[1:]))
         elif step.words[0] == "message":
             message = int(step.words[1])
             options = step.options()
@@ -113,6 +119,11 @@ def prepare(dialogue: Dialogue) -> Play:
             play.counters |= {name: int(value) for name, value in step.options().items()}
         else:
             play.rounds.append(Round(directive=step, line=step.line))
+    if granted:
+        text = "\n".join(line for line in granted if not line.startswith("role"))
+        role: Literal["relay", "submission"] = "relay" if 'role = "relay"' in granted else "submission"
+        made = permission(text, role=role, log_in="user", quotas=MemoryQuotas())
+        play.profile["terms"] = play.profile.get("terms", {}) | {"permission": made}
     return play
 
 

@@ -358,7 +358,7 @@ async def test_the_description_of_the_api_names_every_path(connect: Connect) -> 
         "/api/v1/sandbox/messages/{message_id}/raw",
     }
     parameters = {p["name"] for p in description["paths"]["/api/v1/queue"]["get"]["parameters"]}
-    assert parameters == {"to_domain", "from", "tenant", "state", "older_than_s", "limit"}
+    assert parameters == {"to_domain", "from", "tenant", "log_in", "state", "older_than_s", "limit"}
     shape = description["components"]["schemas"]["QueueSummary"]["properties"]
     assert set(shape) == {"messages", "recipients", "octets", "oldest_s", "by_state"}
 

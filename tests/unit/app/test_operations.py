@@ -58,6 +58,25 @@ async def test_hold_by_condition_and_release_by_id(queue: SteeredQueue) -> None:
     assert queue.events.named("release") == [{"id": held.queue_id, "by": "ada"}]
 
 
+async def test_release_by_log_in_trusts_it_again(queue: SteeredQueue) -> None:
+    """Also what came and was held while somebody looked is released."""
+    held = [queue.add(login=b"ada"), queue.add(login=b"ada", received_us=9_000_000), queue.add(login=b"grace")]
+    for message in held:
+        message.state = MessageState.MESSAGE_HELD
+    queue.suspects = {"ada", "grace"}
+    released = await carry_out(queue, order("release", log_in="ada", before_us=8_000_000))
+    assert counts(released) == {"selected": 2, "done": 2}
+    assert queue.suspects == {"grace"}
+    assert queue.events.named("trusted") == [{"login": "ada", "by": "ada"}]
+    assert held[2].state == MessageState.MESSAGE_HELD
+    # nobody is trusted by other actions, or by a release of something else
+    await carry_out(queue, order("hold", log_in="grace"))
+    await carry_out(queue, order("release", to_domain="dest.test"))
+    assert queue.suspects == {"grace"}
+    await carry_out(queue, order("release", log_in="nobody"))
+    assert len(queue.events.named("trusted")) == 1
+
+
 async def test_retry_leaves_held_messages_alone(queue: SteeredQueue) -> None:
     held, waits = queue.add(), queue.add()
     held.state = MessageState.MESSAGE_HELD

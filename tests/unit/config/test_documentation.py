@@ -28,6 +28,7 @@ BASE = {
     "tls_policy": ['domains = ["*"]'],
     "credentials": ['kind = "dovecot"', 'socket = "/run/dovecot/auth"'],
 }
+ARRAYS = ("listener", "certificate", "tenant", "route", "tls_policy", "credentials", "permission")
 
 # keys of certificates are checked with a certificate that is there
 FOLDER = tempfile.TemporaryDirectory(prefix="angarium-test-")
@@ -92,8 +93,7 @@ def document(key: str, written: str) -> str:
     else:
         text = f"{key} = {written}\n"
     for name, lines in tables.items():
-        several = ("listener", "certificate", "tenant", "route", "tls_policy", "credentials")
-        header = f"[[{name}]]" if name in several else f"[{name}]"
+        header = f"[[{name}]]" if name in ARRAYS else f"[{name}]"
         text += "\n".join([header, *lines]) + "\n"
     return text
 

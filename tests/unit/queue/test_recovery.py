@@ -10,6 +10,7 @@ from angarium._core.journal import segment_header
 from angarium._core.outcome_record import encode_outcome
 from angarium._core.record import (
     Message,
+    MessageFlag,
     MessageState,
     RecordType,
     format_id,
@@ -91,6 +92,23 @@ def test_a_message_that_is_to_wait_waits_after_a_restart_too(shard: Shard) -> No
     found = [table.get(message.id) for message in messages]
     assert [message.next_attempt for message in found if message] == [release, release + 60]
     assert [message.received_us for message in found if message] == [release * 1_000_000] * 2
+
+
+def test_what_is_unusual_is_held_after_a_restart_unless_it_was_released(shard: Shard) -> None:
+    envelope = {"recipients": [(b"a@example.net", 0, b"")], "flags": MessageFlag.MESSAGE_UNUSUAL}
+    held, released = (new_message(make_accepted(envelope, b"mail", shard.journal.new_id())) for _ in range(2))
+    for message in (held, released):
+        shard.journal.append(message, shard.receiver)
+    shard.settle()
+    shard.journal.append_record(RecordType.RECORD_RELEASE, released.id, b"")
+    shard.journal.close()
+    table = open_shard(shard.folder).table
+    found = [table.get(message.id) for message in (held, released)]
+    assert [message.state for message in found if message] == [
+        MessageState.MESSAGE_HELD,
+        MessageState.MESSAGE_COMMITTING,
+    ]
+    assert [message.flags for message in found if message] == [MessageFlag.MESSAGE_UNUSUAL, 0]
 
 
 def test_a_recipient_in_doubt_keeps_the_message_in_doubt(shard: Shard) -> None:
