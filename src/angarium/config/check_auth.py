@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from angarium.config.next_hop import SESSION_KINDS
+from angarium.config.problem import nearest_file
 from angarium.config.secret import read_secret_file
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _check_oauth2(config: Config, oauth2: OAuth2, path: KeyPath, findings: Findi
         ):
             findings.error((*path, "grant"), f"wants one of {', '.join(_CLIENT_SECRETS)}")
     if oauth2.ca is not None and findings.sound((*path, "ca")) and not os.access(oauth2.ca, os.R_OK):
-        findings.error((*path, "ca"), f"{oauth2.ca} cannot be read")
+        findings.error((*path, "ca"), f"{oauth2.ca} cannot be read", nearest_file(oauth2.ca))
     if findings.sound((*path, "token_url")):
         _check_url(config, oauth2.token_url, (*path, "token_url"), findings)
 
@@ -114,7 +115,7 @@ def _given(section: Auth | OAuth2, keys: tuple[str, ...], path: KeyPath, finding
             if os.stat(file).st_mode & _OTHERS_READ:
                 findings.warn((*path, key), f"{file} can be read by every user of this machine")
         except OSError as error:
-            findings.error((*path, key), f"{file} cannot be read: {error.strerror}")
+            findings.error((*path, key), f"{file} cannot be read: {error.strerror}", nearest_file(file))
         except ValueError as error:
             findings.error((*path, key), str(error))
     return given

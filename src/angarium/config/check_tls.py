@@ -7,6 +7,8 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING
 
+from angarium.config.problem import nearest_file
+
 if TYPE_CHECKING:
     from angarium.config.locate import KeyPath
     from angarium.config.model import Config, TlsSettings
@@ -125,5 +127,5 @@ def read_file(file: str, path: KeyPath, findings: Findings) -> bytes | None:
         with open(file, "rb") as opened:
             return opened.read(1 << 20)
     except OSError as error:
-        findings.error(path, f"{file} cannot be read: {error.strerror}")
+        findings.error(path, f"{file} cannot be read: {error.strerror}", nearest_file(file))
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
@@ -10,9 +11,11 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from angarium.config.locate import KeyPath
 
-__all__ = ["ConfigErrors", "Finding", "Findings", "Problem", "Severity", "key_text", "nearest"]
+__all__ = ["ConfigErrors", "Finding", "Findings", "Problem", "Severity", "key_text", "nearest", "nearest_file"]
 
 Severity = Literal["error", "warning"]
+
+MOST_NAMES = 10_000  # of a folder that are looked at
 
 
 def key_text(path: KeyPath) -> str:
@@ -29,6 +32,23 @@ def nearest(word: str, valid: list[str]) -> str | None:
     near = difflib.get_close_matches(word.lower().replace("-", "_"), by_fold, n=1)
     near = near or difflib.get_close_matches(word.lower(), by_fold, n=1)
     return by_fold[near[0]] if near else None
+
+
+def nearest_file(path: str) -> str | None:
+    """For a path that leads nowhere: the one that was most likely meant, where one word of it is written wrongly."""
+    folder, wrong, rest = path, "", ""
+    while folder and not os.path.lexists(folder):
+        rest = f"{wrong}/{rest}" if rest else wrong
+        folder, wrong = os.path.split(folder)
+    try:
+        names = [entry.name for _, entry in zip(range(MOST_NAMES), os.scandir(folder), strict=False)]
+    except OSError:
+        return None
+    for name in difflib.get_close_matches(wrong, names):
+        meant = os.path.join(folder, name, rest) if rest else os.path.join(folder, name)
+        if os.path.exists(meant):
+            return meant
+    return None
 
 
 class Problem(Struct, frozen=True):
