@@ -519,6 +519,7 @@ cdef class Dispatcher(Taker):
         self.table.add(message)
         if message.flags & MESSAGE_UNUSUAL:
             message.marks |= MARK_HOLD
+        if message.marks & MARK_HOLD:            # held before anything was tried: `release` lets it go
             return self._keep(message, 0, False)
         if message.buffer is not None:
             hold_until = message.buffer.meta().hold_until

@@ -536,6 +536,7 @@ cdef class ServerSession(Receiver):
         self._login = b""
         self._client = b""
         self._client_name = b""
+        self._origin = b""
         self._terms = NOBODY
         self._reverse_path = b""
         self._envid = b""
@@ -551,6 +552,17 @@ cdef class ServerSession(Receiver):
         return self._client.decode("ascii")
 
     # ------------------------------------------------------------------ asyncio's side
+
+    def introduce(self, bytes login, bytes origin):
+        """Who speaks is known before the first word: a user of this machine, on the kernel's word.
+
+        `login` is the user's log-in; `origin` is what the trace field says in place of an address: printable ASCII
+        without parentheses, 200 octets at most. Call it before connection_made.
+        """
+        if len(origin) > 200 or not origin.isascii() or b"(" in origin or b")" in origin or b"\\" in origin:
+            raise ValueError("this cannot stand in a comment of the trace field")
+        self._login = login
+        self._origin = origin
 
     def connection_made(self, transport):
         cdef Reception reception = self.reception
@@ -1528,7 +1540,7 @@ cdef class ServerSession(Receiver):
         memset(&self._mail, 0, sizeof(self._mail))
 
     cdef const char *_protocol(self) noexcept:
-        """The keyword of RFC 3848 and RFC 6531 §4.3."""
+        """The keyword of RFC 3848 and RFC 6531 §4.3. A local user is known without AUTH."""
         cdef int index
         if not self._extended:
             return b"SMTP"
@@ -1537,7 +1549,7 @@ cdef class ServerSession(Receiver):
             index += 4
         if self.tls:
             index += 2
-        return PROTOCOLS[index + (1 if PyBytes_GET_SIZE(self._login) else 0)]
+        return PROTOCOLS[index + (1 if PyBytes_GET_SIZE(self._login) and not PyBytes_GET_SIZE(self._origin) else 0)]
 
     cdef int _write_trace(self, uint64_t id, uint64_t received_us, bint headless) except -1:
         """Put the trace field in front of the mail data (RFC 5321 §4.4); `headless`: no header section follows it."""
@@ -1563,6 +1575,10 @@ cdef class ServerSession(Receiver):
                 n += put(field, n, b"[IPv6:" if v6 else b"[", 6 if v6 else 1)
                 n += put(field, n, PyBytes_AS_STRING(self._client), min(PyBytes_GET_SIZE(self._client), 64))
                 n += put(field, n, b"])", 2)
+            elif PyBytes_GET_SIZE(self._origin):
+                n += put(field, n, b" (", 2)
+                n += put(field, n, PyBytes_AS_STRING(self._origin), PyBytes_GET_SIZE(self._origin))
+                n += put(field, n, b")", 1)
             elif PyBytes_GET_SIZE(self._client):
                 n += put(field, n, b" (unknown)", 10)
             else:

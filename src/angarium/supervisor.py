@@ -41,12 +41,13 @@ from angarium.config.resolve import needs_access, shard_count, worker_count
 from angarium.delivery.lookup_protocol import socket_path
 from angarium.delivery.short_path import short_path
 from angarium.policy.access_protocol import access_socket_path
+from angarium.queue.dropped import make_folders
 from angarium.queue.placement import describe_spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from angarium.config.model import Listener
+    from angarium.config.model import Listener, Sendmail
 
 log = logging.getLogger("angarium")
 
@@ -239,10 +240,24 @@ class Supervisor:
             return
         for path in (self._spool, self._spool / "run", self._spool / "lock"):
             os.chown(path, uid, gid)
+        if self.config.sendmail is not None:
+            self._make_local_folders(self.config.sendmail, uid, gid)
         assert self.config.node.user is not None
         os.initgroups(self.config.node.user, gid)  # a key that only the group ssl-cert may read, for one
         os.setgid(gid)
         os.setuid(uid)
+
+    @staticmethod
+    def _make_local_folders(sendmail: Sendmail, uid: int, gid: int) -> None:
+        """What only root can make: where the socket of this machine's users will be, and their drop folder."""
+        folder = Path(sendmail.socket).parent
+        try:
+            if not folder.exists():
+                folder.mkdir(mode=0o755, parents=True)
+                os.chown(folder, uid, gid)
+            make_folders(sendmail.drop, uid, gid)
+        except OSError as failure:
+            raise StartFailure(f"[sendmail]: {failure.filename}: {failure.strerror}") from failure
 
     @contextlib.contextmanager
     def _signal_pipe(self) -> Iterator[int]:

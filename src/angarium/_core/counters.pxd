@@ -70,6 +70,7 @@ cpdef enum Slot:
     OUTCOME_NOTIFICATIONS_WAITING    # notifications that no journal has taken yet
     # ingress
     INGRESS_CERTIFICATE_LEFT         # seconds until the first of the relay's own certificates ends; first process only
+    INGRESS_DROP_WAITING             # files in the drop folder when it was last looked into
 
     # ---- counters: they never go back ----
     # ingress: connections
@@ -138,6 +139,10 @@ cpdef enum Slot:
     INGRESS_OVER_QUOTA               # that go when their sender's limit allows
     INGRESS_HELD_UNUSUAL             # held, because their sender sends unusually much
     INGRESS_UNUSUAL_SENDERS          # senders of whom that was found
+    # ingress: files of the drop folder
+    INGRESS_DROP_TAKEN               # queued, and removed
+    INGRESS_DROP_REFUSED             # put aside
+    INGRESS_DROP_RETURNED            # left for later: the relay could not take mail at that moment
     # queue: journal
     QUEUE_COMMITS_TOTAL              # groups of records written
     QUEUE_COMMIT_RECORDS             # records in those groups

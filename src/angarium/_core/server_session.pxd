@@ -103,6 +103,7 @@ cdef class ServerSession(Receiver):
     cdef bytes _stated_login                     # then: what it has said of a log-in
     cdef str _own_address                        # then: whose connection it is
     cdef uint64_t _client_key
+    cdef bytes _origin                           # of a local user, for the trace field; b"": a client with an address
     cdef bint _counted
     cdef ClientTerms _terms                      # what policy grants this client
     cdef readonly bint closed

@@ -206,6 +206,11 @@ class ServerSession(Receiver, BufferedProtocol):
     @property
     def certificate(self) -> Any:
         """What the client's certificate is known as, when there is one and TLS has verified it; None: there is none."""
+    def introduce(self, login: bytes, origin: bytes) -> None:
+        """Who speaks is known before the first word: a user of this machine. Call it before connection_made.
+
+        `origin` is what the trace field says in place of an address. ValueError when it cannot stand in a comment.
+        """
     def connection_made(self, transport: BaseTransport) -> None: ...
     def get_buffer(self, hint: int) -> memoryview: ...
     def buffer_updated(self, n: int) -> None: ...

@@ -29,6 +29,7 @@ from angarium._core.server_session import Reception
 from angarium.app.bouncer import Bouncer
 from angarium.app.collection import settle_garbage_collection
 from angarium.app.control import ControlServer
+from angarium.app.drop import LocalMail, settle_crash
 from angarium.app.submission import Submission
 from angarium.clock import SystemClock
 from angarium.config.resolve import memory_budget_octets, needs_access
@@ -138,6 +139,11 @@ class Worker:
         self._wire()
         self.control = ControlServer(self)
         self.control.read_suspensions()
+        settle_crash(
+            self.config,
+            shards_of(self.number, self._workers, self._shards),
+            lambda number: self.dispatcher.table.get(number) is not None,
+        )
         self._requeue()
         self.ledger.publish_now()
         self._servers = await listen(
@@ -149,6 +155,8 @@ class Worker:
             quotas=self.quotas,
         )
         await self.control.start(self.spool / "run" / f"worker-{self.number}.sock")
+        if self.local_mail is not None:
+            await self.local_mail.start()
         settle_garbage_collection()
         os.write(ready_fd, b"1")
         os.close(ready_fd)
@@ -255,6 +263,12 @@ class Worker:
             hostname=config.node.hostname,
             wordings=self._wordings(),
             longest_original_octets=config.notification.original_size_octets,
+        )
+        listener = config.sendmail_listener
+        self.local_mail = (
+            LocalMail(config, listener, self.reception, self.intake, dispatcher, now=clock.monotonic)
+            if listener is not None and self.number == 0
+            else None
         )
         self.submission = Submission(self.intake, clock, hostname=config.node.hostname)
         chance = random.Random()
@@ -433,6 +447,8 @@ class Worker:
             self.indexer.step(self._clock.monotonic())
             self.reception.sweep()
             self.inbound.refresh()
+            if self.local_mail is not None:
+                self.local_mail.tick()
             self.egress.sweep()
             self.counters.set(Slot.QUEUE_JOURNAL_OCTETS, sum(journal.octets_on_disk for journal in self.journals))
             for journal in self.journals:
@@ -581,6 +597,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         for server, _ in self._servers:
             server.close()
+        if self.local_mail is not None:
+            await self.local_mail.close()
         self.reception.drain()
         self.dispatcher.stopped = True
         self.egress.quit_idle()

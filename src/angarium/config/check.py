@@ -24,6 +24,7 @@ from angarium.config.check_inbound import check_inbound
 from angarium.config.check_mta_sts import check_mta_sts, check_tls_report
 from angarium.config.check_permission import check_permissions
 from angarium.config.check_route import check_route, check_shadows, check_stays
+from angarium.config.check_sendmail import check_sendmail
 from angarium.config.check_tls import check_tls, read_file
 from angarium.config.problem import nearest
 from angarium.config.units import format_duration, format_size
@@ -62,6 +63,7 @@ def check_all(config: Config, findings: Findings) -> None:
     check_mta_sts(config, findings)
     check_tls_report(config, findings)
     check_permissions(config, findings)
+    check_sendmail(config, findings)
     if config.sandbox:
         check_nothing_leaves(config, findings)
 
@@ -74,12 +76,14 @@ def _check_node(config: Config, findings: Findings) -> None:
         try:
             pwd.getpwnam(node.user)
         except KeyError:
-            findings.error(("node", "user"), f'there is no user "{node.user}" on this machine')
+            near = nearest(node.user, [entry.pw_name for entry in pwd.getpwall()])
+            findings.error(("node", "user"), f'there is no user "{node.user}" on this machine', near)
     if node.group is not None and findings.sound(("node", "group")):
         try:
             grp.getgrnam(node.group)
         except KeyError:
-            findings.error(("node", "group"), f'there is no group "{node.group}" on this machine')
+            near = nearest(node.group, [entry.gr_name for entry in grp.getgrall()])
+            findings.error(("node", "group"), f'there is no group "{node.group}" on this machine', near)
     shards, workers = config.queue.shards, node.workers
     if isinstance(workers, int) and isinstance(shards, int) and workers > shards:
         message = f"{workers} workers cannot share {shards} shard(s): a shard has one owner; see queue.shards"
@@ -170,6 +174,8 @@ def _check_tenants(config: Config, findings: Findings) -> None:
     """Names, and whether a tenant can have mail at all."""
     names: dict[str, int] = {}
     chosen = {listener.tenant for listener in config.listener}
+    if config.sendmail is not None:
+        chosen.add(config.sendmail.tenant)
     networks: dict[Network, str] = {}
     for index, tenant in enumerate(config.tenant):
         path = findings.element(("tenant",), index)

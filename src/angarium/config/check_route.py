@@ -12,7 +12,7 @@ import pwd
 from typing import TYPE_CHECKING
 
 from angarium.config.check_auth import check_auth
-from angarium.config.model import Pipe
+from angarium.config.model import SENDMAIL, Pipe
 from angarium.config.next_hop import SESSION_KINDS
 from angarium.config.problem import nearest
 
@@ -36,7 +36,7 @@ def check_route(config: Config, route: Route, path: KeyPath, findings: Findings)
     if findings.whole(("tenant",)):
         _check_names(route.tenants, [tenant.name for tenant in config.tenant], (*path, "tenants"), "tenant", findings)
     if findings.whole(("listener",)):
-        names = [listener.name for listener in config.listener]
+        names = [listener.name for listener in config.listener] + ([SENDMAIL] if config.sendmail else [])
         _check_names(route.listeners, names, (*path, "listeners"), "listener", findings)
     if not findings.sound((*path, "next_hop")):
         return
@@ -101,7 +101,8 @@ def _check_pipe(config: Config, route: Route, path: KeyPath, findings: Findings)
         try:
             pwd.getpwnam(user)
         except KeyError:
-            findings.error((*path, "pipe", "user"), f'there is no user "{user}" on this machine')
+            near = nearest(user, [entry.pw_name for entry in pwd.getpwall()])
+            findings.error((*path, "pipe", "user"), f'there is no user "{user}" on this machine', near)
             return
     if user is not None and config.node.user not in (None, user):
         message = f'the relay runs as "{config.node.user}" (node.user) and cannot become "{user}"'

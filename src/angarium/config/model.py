@@ -24,6 +24,7 @@ from angarium.mail.pattern import AddressPattern, SenderPattern, TextPattern
 
 __all__ = [
     "DURABILITIES",
+    "SENDMAIL",
     "AddressFamily",
     "Admin",
     "Auth",
@@ -48,6 +49,7 @@ __all__ = [
     "Retry",
     "Route",
     "Section",
+    "Sendmail",
     "Tenant",
     "Timeouts",
     "Tls",
@@ -64,6 +66,7 @@ __all__ = [
 Durability = Literal["fsync", "async", "memory"]
 DURABILITIES: tuple[Durability, ...] = ("fsync", "async", "memory")  # the strongest first
 TlsVersion = Literal["1.0", "1.1", "1.2", "1.3"]
+SENDMAIL = "sendmail"  # the name of the listener that local users' mail comes in by
 TlsLevel = Literal["opportunistic", "none", "require", "verify", "dane", "fingerprint"]
 
 
@@ -194,6 +197,14 @@ class Listener(Section, frozen=True):
     bare_newline: Literal["refuse", "repair"] = "refuse"
     repair_networks: tuple[Network, ...] = ()  # the legacy clients whose bare CR and LF are repaired
     limits: Limits | None = None  # None: the node's; never partial, the loader fills what is not set from the node's
+
+
+class Sendmail(Section, frozen=True):
+    """How mail of this machine's own users and programs comes in: `angarium-sendmail`."""
+
+    socket: FilePath = "/run/angarium/sendmail.sock"
+    drop: FilePath = "/var/spool/angarium-drop"  # for what comes while the relay is down
+    tenant: str | None = None
 
 
 class Retry(Section, frozen=True):
@@ -436,7 +447,20 @@ class Config(Section, frozen=True):
     tls_report: TlsReport = field(default_factory=TlsReport)
     credentials: tuple[Credentials, ...] = ()
     access: Access = field(default_factory=Access)
+    sendmail: Sendmail | None = None  # None: no mail comes in this way
     sandbox: bool = False  # nothing may leave the machine
+
+    @property
+    def sendmail_listener(self) -> Listener | None:
+        """What `angarium-sendmail` speaks to, as a listener: in routes and events it has the name "sendmail"."""
+        if self.sendmail is None:
+            return None
+        return Listener(
+            name=SENDMAIL,
+            listen=ListenAddress(path=self.sendmail.socket),
+            role="relay",
+            tenant=self.sendmail.tenant,
+        )
 
     def limits_of(self, listener: Listener) -> Limits:
         """What holds on this listener."""

@@ -274,6 +274,19 @@ METRICS: tuple[MetricSpec, ...] = (
         Slot.INGRESS_UNUSUAL_SENDERS,
         "Times a sender was found to send unusually much.",
     ),
+    _gauge(
+        "ingress_drop_waiting_files", Slot.INGRESS_DROP_WAITING, "Files in the drop folder when it was looked into."
+    ),
+    _counter(
+        "ingress_drop_files_total",
+        {
+            "taken": Slot.INGRESS_DROP_TAKEN,
+            "refused": Slot.INGRESS_DROP_REFUSED,
+            "returned": Slot.INGRESS_DROP_RETURNED,
+        },
+        "Files of the drop folder: queued and removed, put aside for good, left because no mail could be taken then.",
+        "result",
+    ),
     _histogram(
         "ingress_commit_latency_seconds",
         Slot.INGRESS_COMMIT_LATENCY,
