@@ -1,4 +1,4 @@
-"""A self-signed certificate for the sandbox's TLS ports, made once and kept in its folder."""
+"""A self-signed certificate, made once and kept in a folder: for the sandbox's TLS ports, and for `angarium init`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 VALID_DAYS = 825
 RENEW_BEFORE_DAYS = 30
 
 
-def ensure_certificate(folder: Path) -> tuple[Path, Path]:
-    """(certificate, key) in folder: those that are there while they are valid, else new ones for localhost."""
+def ensure_certificate(folder: Path, names: Sequence[str] = ("localhost",)) -> tuple[Path, Path]:
+    """(certificate, key) in folder: those that are there while they are valid, else new ones for these names."""
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     now = datetime.datetime.now(datetime.UTC)
     if certificate.exists() and key.exists():
@@ -29,7 +30,8 @@ def ensure_certificate(folder: Path) -> tuple[Path, Path]:
             return certificate, key
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     private = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
+    alternatives = [*map(x509.DNSName, names), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     made = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -38,10 +40,7 @@ def ensure_certificate(folder: Path) -> tuple[Path, Path]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(days=VALID_DAYS))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
-            critical=False,
-        )
+        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(private, hashes.SHA256())
     )

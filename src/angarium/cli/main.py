@@ -34,6 +34,9 @@ COMMANDS: dict[str, Entry] = {
     "serve": Entry("angarium.cli.serve:serve", "Run the relay; --sandbox for one from which nothing leaves."),
     "check": Entry("angarium.cli.check:check", "Validate the configuration."),
     "init": Entry("angarium.cli.init:init", "Write a commented configuration."),
+    "doctor": Entry(
+        "angarium.cli.doctor.command:doctor", "What of this machine, or of a domain, keeps mail from going."
+    ),
     "status": Entry("angarium.cli.status:status", "The running relay at a glance."),
     "queue": Entry("angarium.cli.queue:queue", "Look at the queue; retry, hold, delete, bounce, export messages."),
     "suspend": Entry("angarium.cli.suspend:suspend", "Stop delivery by domain, site, source or tenant, for a time."),
