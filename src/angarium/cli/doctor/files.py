@@ -37,7 +37,7 @@ def certificates(config: Config, now: datetime | None = None) -> Iterator[Findin
     """What the relay shows to its clients: until when, and for which names."""
     now = now or datetime.now(UTC)
     shown = [("tls", config.tls)] if config.tls is not None else []
-    shown += [(f"certificate[{i}]", one) for i, one in enumerate(getattr(config, "certificate", ()))]
+    shown += [(f"certificate[{i}]", one) for i, one in enumerate(config.certificate)]
     if not shown:
         remedy = "set [tls] certificate and key; angarium init --certificate makes a self-signed one"
         yield note("certificate", "there is none, so clients can hand in mail in plaintext only", remedy)

@@ -218,8 +218,10 @@ def _port(name: str, address: ListenAddress, pid: int | None) -> Finding:
         if os.path.isdir(folder):
             return ok(subject, f"{address}: its folder is there")
         return error(subject, f"{address}: {folder} is not there", f"install -d -o USER {folder}")
-    if address.port == 0 or not address.host:
-        return note(subject, f"{address}: the port is chosen at the start", "")
+    if address.name:
+        return note(subject, f"{address}: systemd opens it", f"systemctl list-sockets shows {address.name}")
+    if address.port == 0:
+        return note(subject, f"{address}: the port is chosen at the start", "write a port, unless this is a test")
     if pid is not None:
         return _served(subject, address, pid)
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
