@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import smtplib
 import ssl
 import subprocess
 import sys
@@ -16,13 +17,12 @@ from tests.support.clients import PATIENCE_S, Dialogue
 from tests.support.dns import NameServerThread
 from tests.support.dovecot import Dovecot
 from tests.support.peers import SinkServer, Step
-from tests.support.relay import clean_environment, run_command
+from tests.support.ports import free_port
+from tests.support.relay import Relay, clean_environment, run_command
 from tests.support.sample import Sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from tests.support.relay import Relay
 
 DOCS = Path(__file__).parents[2] / "docs"
 MESSAGE = b"Subject: s\r\n\r\nbody\r\n"
@@ -199,3 +199,70 @@ def test_only_paths_ports_and_users_are_changed(tmp_path: Path, name: str) -> No
             "auth",
         }, old  # fmt: skip
         assert new.startswith(old.partition('"')[0])
+
+
+# ------------------------------------------------------------------ from nothing
+
+
+def test_a_smart_host_from_nothing_in_four_commands(tmp_path: Path) -> None:
+    """init, user add, check, serve: then somebody who logs in over TLS hands in mail, on both ports."""
+    folder = tmp_path / "mail"
+    ports = {name: free_port() for name in ("smtp", "submission", "submissions", "http")}
+    options = [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
+    relay = Relay(tmp_path)
+    relay.config_file = folder / "angarium.toml"
+    relay.events_file = folder / "log" / "events.jsonl"
+    relay.admin_port = ports["http"]
+    relay._own_config = False
+    relay._arguments = ["--config", str(relay.config_file)]
+    config = ("--config", str(relay.config_file))
+
+    made = run_command(
+        "init", "--role", "smarthost", "--folder", str(folder), "--certificate", "--hostname", "mail.test", *options
+    )
+    assert made.returncode == 0, made.stderr
+    added = run_command("user", "add", "alice@company.test", "--password-stdin", *config, input="a good password\n")
+    assert added.returncode == 0, added.stderr
+    checked = run_command("check", *config)
+    assert (checked.returncode, checked.stdout.count("\n")) == (0, 1), checked.stdout
+    with relay:
+        trust = ssl.create_default_context(cafile=str(folder / "tls" / "certificate.pem"))
+        message = "From: alice@company.test\r\nSubject: hello\r\n\r\nIt works.\r\n"
+        with smtplib.SMTP("localhost", ports["submission"], timeout=PATIENCE_S) as client:
+            client.starttls(context=trust)
+            client.login("alice@company.test", "a good password")
+            client.sendmail("alice@company.test", ["one@dest.invalid"], message)
+        with smtplib.SMTP_SSL("localhost", ports["submissions"], timeout=PATIENCE_S, context=trust) as client:
+            with pytest.raises(smtplib.SMTPAuthenticationError):
+                client.login("alice@company.test", "a bad password")
+            client.login("alice@company.test", "a good password")
+            client.sendmail("alice@company.test", ["two@dest.invalid"], message)
+        for recipient in ("one@dest.invalid", "two@dest.invalid"):
+            event = relay.wait_event("reception", recipients=[recipient])
+            assert event["login"] == "alice@company.test"
+            assert event["protocol"] == "ESMTPSA"
+        assert "good password" not in relay.stderr + relay.events_file.read_text()
+
+
+@pytest.mark.peer
+def test_the_company_s_people(company: Company) -> None:
+    added = run_command(
+        "user", "add", "alice@company.example", "--password-stdin", "--config", str(company.relay.config_file),
+        input="her password\n",
+    )  # fmt: skip
+    assert added.returncode == 0, added.stderr
+    trust = ssl.create_default_context(cafile=str(company.sample.path("/etc/angarium/tls/certificate.pem")))
+    for address in ("0.0.0.0:587", "0.0.0.0:465"):
+        port, recipient = company.sample.port(address), f"to{address[-3:]}@elsewhere.example"
+        client: smtplib.SMTP
+        if address.endswith("587"):
+            client = smtplib.SMTP("localhost", port, timeout=PATIENCE_S)
+            client.starttls(context=trust)
+        else:
+            client = smtplib.SMTP_SSL("localhost", port, timeout=PATIENCE_S, context=trust)
+        with client:
+            with pytest.raises(smtplib.SMTPSenderRefused):
+                client.sendmail("alice@company.example", [recipient], MESSAGE)
+            client.login("alice@company.example", "her password")
+            client.sendmail("alice@company.example", [recipient], MESSAGE)
+        company.provider.wait_mail(recipient)

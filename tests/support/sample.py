@@ -45,6 +45,7 @@ class Sample:
         for name in ("etc/angarium/tls", "var/log/angarium", "run/angarium", "var/spool"):
             (folder / name).mkdir(parents=True)
         ensure_certificate(folder / "etc/angarium/tls", (hostname, "localhost"))
+        (folder / "etc/angarium/users").touch(mode=0o600)
 
     def port(self, address: str) -> int:
         """The port that stands here for an address and port of the configuration."""
