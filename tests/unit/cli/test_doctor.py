@@ -208,7 +208,13 @@ def test_permissions(tmp_path: Path) -> None:
     drop.chmod(0o3733)
     (tmp_path / "angarium.toml").write_text("")
     route = '[[route]]\nrecipients = ["*"]\nnext_hop = "smtps://smtp.example"\nauth = { user = "u", %s }\n'
-    more = certified(tmp_path) + f'[sendmail]\ndrop = "{drop}"\nsocket = "{tmp_path}/s.sock"\n'
+    users = tmp_path / "users"
+    users.touch(mode=0o600)
+    log_ins = (
+        f'[[credentials]]\nkind = "file"\nfile = "{users}"\n'
+        '[[listener]]\nname = "submission"\nlisten = "127.0.0.1:2587"\nrole = "submission"\n'
+    )
+    more = log_ins + certified(tmp_path) + f'[sendmail]\ndrop = "{drop}"\nsocket = "{tmp_path}/s.sock"\n'
     config = config_of(tmp_path, more + route % f'password_file = "{secret}"')
     assert permissions(config, tmp_path) == [("ok", "of spool, secrets and configuration are as they should be")]
     for path, mode, severity, word in (
@@ -216,6 +222,7 @@ def test_permissions(tmp_path: Path) -> None:
         (tmp_path / "spool", 0o770, "error", "spool"),
         (secret, 0o644, "error", "secret"),
         (secret, 0o660, "warning", "secret"),
+        (users, 0o644, "error", "users"),
         (tmp_path / "tls" / "key.pem", 0o644, "error", "key.pem"),
         (tmp_path / "angarium.toml", 0o666, "error", "angarium.toml"),
         (drop, 0o2777, "error", "remove the mail"),

@@ -17,13 +17,14 @@ import msgspec
 from cryptography import x509
 
 from angarium.cli.doctor.finding import Finding, error, note, ok, warning
+from angarium.config.credentials import Credentials
 from angarium.config.secret import Secret
 from angarium.delivery.dane import name_matches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from angarium.config.model import Config
+    from angarium.config.model import Certificate, Config, Tls
 
 __all__ = ["certificates", "permissions"]
 
@@ -36,7 +37,7 @@ SECRET_KEYS = ("key", "tls_key", "token_file")  # and every key that ends in _fi
 def certificates(config: Config, now: datetime | None = None) -> Iterator[Finding]:
     """What the relay shows to its clients: until when, and for which names."""
     now = now or datetime.now(UTC)
-    shown = [("tls", config.tls)] if config.tls is not None else []
+    shown: list[tuple[str, Tls | Certificate]] = [("tls", config.tls)] if config.tls is not None else []
     shown += [(f"certificate[{i}]", one) for i, one in enumerate(config.certificate)]
     if not shown:
         remedy = "set [tls] certificate and key; angarium init --certificate makes a self-signed one"
@@ -155,9 +156,10 @@ def _drop(config: Config) -> Iterator[Finding]:
 
 
 def _secret_files(section: Any) -> Iterator[str]:
-    """The files of a configuration that hold keys, passwords, secrets or tokens."""
+    """The files of a configuration that hold keys, passwords or their hashes, secrets or tokens."""
     for name, value in _entries(section):
-        if isinstance(value, str) and (name in SECRET_KEYS or _is_secret_file(name)):
+        hashes = name == "file" and isinstance(section, Credentials)
+        if isinstance(value, str) and (hashes or name in SECRET_KEYS or _is_secret_file(name)):
             yield value
         elif isinstance(value, msgspec.Struct | tuple):
             yield from _secret_files(value)
