@@ -164,7 +164,7 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
 
 @pytest.mark.peer
 def test_the_company_s_machines(company: Company) -> None:
-    port = company.sample.port("0.0.0.0:25")
+    port = company.sample.port("192.168.1.10:25")
     queue_id = send(company.relay, port, "alice@company.example")
     delivery = company.relay.wait_event("delivery", id=queue_id)
     assert delivery["next_hop"].startswith("lmtp://")
@@ -173,6 +173,19 @@ def test_the_company_s_machines(company: Company) -> None:
     assert delivery["tls"]["authentication"] == "webpki"
     assert company.logged_in
     assert set(company.logged_in) == {"company@provider.example"}
+
+
+@pytest.mark.peer
+def test_mail_to_the_company(company: Company) -> None:
+    with company.connect("203.0.113.25:25") as client:
+        client.ehlo()
+        client.expect(250, "MAIL FROM:<stranger@elsewhere.example>")
+        assert "5.7.1" in client.expect(550, "RCPT TO:<somebody@third.example>")[0]
+        assert "5.1.1" in client.expect(550, "RCPT TO:<nobody@company.example>")[0]
+        client.expect(250, "RCPT TO:<alice@company.example>")
+        client.expect(250, "RSET")
+        queue_id = client.send("stranger@elsewhere.example", ["alice@company.example"], MESSAGE)
+    company.relay.wait_event("delivery", id=queue_id)
 
 
 @pytest.mark.peer
@@ -196,7 +209,7 @@ def test_only_paths_ports_and_users_are_changed(tmp_path: Path, name: str) -> No
         key = old.partition("=")[0].strip(" {")
         assert key in {
             "spool", "listen", "servers", "certificate", "key", "file", "socket", "drop", "next_hop", "to", "tls_ca",
-            "auth",
+            "auth", "call_ahead",
         }, old  # fmt: skip
         assert new.startswith(old.partition('"')[0])
 

@@ -74,6 +74,7 @@ def everything(folder: Path) -> str:
     """One configuration with each key of the model that the files of `angarium init` leave out."""
     certificate, key = ensure_certificate(folder / "tls")
     (folder / "users").touch(mode=0o600)
+    (folder / "recipients").write_text("ada@example.org\n")
     secret = folder / "secret"
     secret.write_text("a secret\n")
     secret.chmod(0o600)
@@ -212,6 +213,29 @@ name = "submission"
 listen = "0.0.0.0:587"
 role = "submission"
 mechanisms = ["PLAIN", "SCRAM-SHA-256"]
+[[listener]]
+name = "mx"
+listen = "0.0.0.0:2526"
+role = "inbound"
+domains = ["example.org", "*.example.net"]
+verify_recipients = "list"
+recipient_file = "{folder}/recipients"
+recipient_delimiter = "+"
+[[listener]]
+name = "lmtp"
+listen = "127.0.0.1:2424"
+role = "inbound"
+protocol = "lmtp"
+domains = ["lists.example.org"]
+verify_recipients = "call-ahead"
+call_ahead = "lmtp://127.0.0.1:24"
+[listener.verification]
+keep_known = "1h"
+keep_unknown = "1m"
+entries = 1000
+timeout = "5s"
+connections = 3
+unreachable = "defer"
 [[credentials]]
 kind = "file"
 file = "{folder}/users"
