@@ -277,5 +277,9 @@ def test_the_company_s_people(company: Company) -> None:
             with pytest.raises(smtplib.SMTPSenderRefused):
                 client.sendmail("alice@company.example", [recipient], MESSAGE)
             client.login("alice@company.example", "her password")
+            with pytest.raises(smtplib.SMTPSenderRefused):
+                client.sendmail("bob@company.example", [recipient], MESSAGE)
             client.sendmail("alice@company.example", [recipient], MESSAGE)
-        company.provider.wait_mail(recipient)
+        mail = company.provider.wait_mail(recipient)
+        assert b"\r\nFrom: alice@company.example\r\n" in mail.content
+        assert b"127.0.0.1" not in mail.content

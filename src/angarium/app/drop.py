@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from angarium._core.counters import Slot
 from angarium._core.named_intake import NamedIntake
+from angarium._core.record import MessageFlag
 from angarium._core.server_session import Reception
 from angarium.ingress.listener import make_profile
 from angarium.ingress.local import LocalFailure, introduce, listen_locally, remove_socket, user_name
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from angarium._core.memory_budget import MemoryBudget
     from angarium._core.record import Message
     from angarium.config.model import Config, Listener
+    from angarium.policy.quota import Quotas
     from angarium.queue.dropped import Dropped
 
 __all__ = ["LocalMail", "settle_crash"]
@@ -74,19 +76,20 @@ class LocalMail:
         dispatcher: Dispatcher,
         *,
         now: Callable[[], float],
+        quotas: Quotas | None = None,
     ) -> None:
-        """now: monotonic seconds."""
+        """now: monotonic seconds. quotas: of senders, where permissions count."""
         assert config.sendmail is not None
         self._now = now
         self._path = config.sendmail.socket
         self._reception = reception
-        self._profile = make_profile(config, listener, None, reception)
+        self._profile = make_profile(config, listener, None, reception, quotas=quotas)
         self._server: asyncio.Server | None = None
         limits = replace(config.limits_of(listener), commands_per_second=EVERY_COMMAND)
         self._folder = DropFolder(config.sendmail.drop, longest_octets=limits.message_size_octets)
         self._pickup = Pickup(
             self._folder,
-            make_profile(config, replace(listener, limits=limits), None, reception),
+            make_profile(config, replace(listener, limits=limits), None, reception, quotas=quotas),
             journals,
             dispatcher,
             counters=reception.counters,
@@ -277,7 +280,8 @@ class Pickup:
             await asyncio.get_running_loop().run_in_executor(None, self._folder.sync, self._folder.taken)
         finally:
             for message in queued:
-                self._dispatcher.release(message)
+                if not message.flags & MessageFlag.MESSAGE_UNUSUAL:  # then it is for a person to release
+                    self._dispatcher.release(message)
 
     async def _take(self, number: int, name: str, queued: list[Message]) -> None:
         try:

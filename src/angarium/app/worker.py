@@ -266,7 +266,9 @@ class Worker:
         )
         listener = config.sendmail_listener
         self.local_mail = (
-            LocalMail(config, listener, self.reception, self.intake, dispatcher, now=clock.monotonic)
+            LocalMail(
+                config, listener, self.reception, self.intake, dispatcher, now=clock.monotonic, quotas=self.quotas
+            )
             if listener is not None and self.number == 0
             else None
         )

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from angarium._core.address_list import parse_addresses
+from angarium.config.model import SENDMAIL
 from angarium.config.problem import nearest
 from angarium.mail.pattern import AddressPattern
 
@@ -55,7 +56,7 @@ def _check_whom(config: Config, permission: Permission, path: KeyPath, findings:
             message = f'there is no tenant "{permission.tenant}"'
             findings.error((*path, "tenant"), message, nearest(permission.tenant, tenants))
     if findings.whole(("listener",)):
-        listeners = [listener.name for listener in config.listener]
+        listeners = [listener.name for listener in config.listener] + ([SENDMAIL] if config.sendmail else [])
         _check_names(permission.listeners, listeners, (*path, "listeners"), "listener", findings)
 
 
