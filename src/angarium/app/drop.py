@@ -103,8 +103,12 @@ class LocalMail:
         self._closing = False
 
     async def start(self) -> None:
-        """Serve the socket, and take what is in the folder."""
+        """Serve the socket, make the folder, and begin to take what is in it."""
         await self._open()
+        try:
+            self._folder.prepare()
+        except DropError as failure:
+            self._say(f"the drop folder: {failure}")
         self._look()
 
     def tick(self) -> None:
