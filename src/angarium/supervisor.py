@@ -614,7 +614,7 @@ class Supervisor:
         self._reloads.give_up()
         if self._node_socket is not None:
             self._node_socket.close()
-        for sock in (sock for child in self._children for sock in child.sockets):
+        for sock in (sock for child in (*self._children, self._access) for sock in child.sockets):
             sock.close()
         # the sink goes last: deliveries under way still end there, and may need a name
         for roles in (("worker",), ("lookup", "access", "sink", "admin")):

@@ -533,6 +533,7 @@ class Worker:
             self.reception.drain()
             for ways in all_ways:
                 ways.tend()
+                ways.egress.sweep()  # or a host that does not answer QUIT holds the end up
             self.events.flush()
             for journal in self.journals:
                 journal.flush()
