@@ -1021,6 +1021,12 @@ cdef class ServerSession(Receiver):
             offers &= ~<uint32_t>OFFER_FUTURERELEASE     # a stranger's mail is not kept for him
         return offers
 
+    cdef void _note_offers(self) noexcept:
+        """The client has been greeted: by EHLO, what it says is offered; by HELO, nothing."""
+        self._offered = 0
+        if self._extended:
+            self._offered = self.profile._offers_tls if self.tls else self.profile._offers_plain
+
     cdef bint _may_relay(self) noexcept:
         return self._terms.may_relay or PyBytes_GET_SIZE(self._login) > 0
 
@@ -1052,9 +1058,7 @@ cdef class ServerSession(Receiver):
         self._dialogue = DIALOGUE_READY
         self._greeting_name = PyBytes_FromStringAndSize(line + name.start, name.length)
         self._extended = verb != VERB_HELO
-        self._offered = 0
-        if self._extended:
-            self._offered = self.profile._offers_tls if self.tls else self.profile._offers_plain
+        self._note_offers()
         if not self._extended:
             self._say(b"250 ", 4)
             self._say(PyBytes_AS_STRING(self.profile.hostname), PyBytes_GET_SIZE(self.profile.hostname))
@@ -1751,6 +1755,7 @@ cdef class ServerSession(Receiver):
         if said.greeting:
             self._greeting_name = said.greeting
             self._extended = not said.plain
+            self._note_offers()
             self._dialogue = DIALOGUE_READY
         if said.address is not None:
             self._take_address(said.address.decode("ascii"))

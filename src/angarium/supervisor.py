@@ -619,6 +619,10 @@ class Supervisor:
         # the sink goes last: deliveries under way still end there, and may need a name
         for roles in (("worker",), ("lookup", "access", "sink", "admin")):
             self._terminate([child for child in self._children if child.role in roles])
+        for child in self._children:
+            if child.channel is not None:
+                child.channel.close()
+                child.channel = None
         self._slab.close()
         os.close(self._lock_fd)
 

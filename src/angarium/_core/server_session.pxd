@@ -221,4 +221,5 @@ cdef class ServerSession(Receiver):
     cdef int _renew(self) except -1
     cdef void _reset(self) noexcept
     cdef uint32_t _offers(self) noexcept
+    cdef void _note_offers(self) noexcept
     cdef bint _may_relay(self) noexcept
