@@ -20,6 +20,7 @@ and may arrive twice.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import select
@@ -348,17 +349,21 @@ def _carry(sock: socket.socket) -> None:
     while True:
         readable, _, _ = select.select(sources, [], [])
         if sock.fileno() in readable:
-            octets = sock.recv(65536)
+            try:
+                octets = sock.recv(65536)
+            except ConnectionResetError:  # it did not read all that was sent
+                return
             if not octets:
                 return
             _write_all(octets)
         if 0 in readable:
             octets = os.read(0, 65536)
-            if octets:
-                sock.sendall(octets)
-            else:
+            if not octets:
                 sources.remove(0)
-                sock.sendall(b"QUIT\r\n")  # an end without QUIT: what is outstanding is answered first
+            # an end without QUIT: what is outstanding is answered first. A relay that has closed takes no more, but what
+            # it said before is still to be read
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                sock.sendall(octets or b"QUIT\r\n")
 
 
 def _write_all(octets: bytes) -> None:
