@@ -92,11 +92,15 @@ class ControlServer:
             router=worker.router,
             connector=worker.connector,
             mail_hosts=worker.lookup.mail_hosts,
-            inbound=worker.listeners.inbound.explain,
+            inbound=self._explain_inbound,
             suspended=lambda: self._steering.suspended,
             draining=lambda: worker.draining,
             clock=SystemClock(),
         )
+
+    async def _explain_inbound(self, address: bytes) -> list[tuple[str, str]]:
+        """By the policies in force when it is asked."""
+        return await self._worker.listeners.inbound.explain(address)
 
     async def start(self, path: Path) -> None:
         """Listen on a Unix socket at path; a stale one is replaced."""

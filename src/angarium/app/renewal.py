@@ -28,6 +28,7 @@ from angarium.app.channel import Answer, contents_of
 from angarium.app.collection import settle_garbage_collection
 from angarium.app.retry_schedules import RetrySchedules
 from angarium.app.wiring import Ways, routing_part
+from angarium.config.change import part_of
 from angarium.config.model import load_dump
 from angarium.config.resolve import memory_budget_octets
 from angarium.config.wording import read_wordings
@@ -188,6 +189,7 @@ class Renewal:
 
     def _swap(self, parts: _Parts) -> None:
         worker, config = self._worker, parts.config
+        other_names = part_of("lookup", worker.config) != part_of("lookup", config)
         worker.config = config
         if parts.events_fd is not None:
             worker.events.move(config.events.file, parts.events_fd)
@@ -210,6 +212,9 @@ class Renewal:
             worker.connector.forget_files()
         else:
             worker.go_by(parts.ways)
+        if other_names:  # the process is replaced when all workers have taken this
+            worker.lookup.expect_another(worker.forget_names)
+            worker.forget_names()
 
 
 def _collect() -> None:

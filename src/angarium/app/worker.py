@@ -239,6 +239,11 @@ class Worker:
         ways.take_over(before)
         self._former.append(before)
 
+    def forget_names(self) -> None:
+        """Who knows names will know them by other rules."""
+        for ways in (self.ways, *self._former):
+            ways.router.forget_names()
+
     def refuse_mail(self, refuse: bool) -> None:
         """Take no mail, as `angarium drain` says, or take it again. Deliveries go on."""
         self._refusing = refuse

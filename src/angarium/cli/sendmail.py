@@ -360,8 +360,8 @@ def _carry(sock: socket.socket) -> None:
             octets = os.read(0, 65536)
             if not octets:
                 sources.remove(0)
-            # an end without QUIT: what is outstanding is answered first. A relay that has closed takes no more, but what
-            # it said before is still to be read
+            # An end without QUIT: what is outstanding is answered first. A relay that has closed takes no more, but
+            # what it said before is still to be read.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 sock.sendall(octets or b"QUIT\r\n")
 

@@ -367,6 +367,11 @@ class Router:
         queue.expires = hosts.expires
         return queue
 
+    def forget_names(self) -> None:
+        """The mail hosts of every domain are asked for again; connections stay."""
+        for queue in self._sites.values():
+            queue.expires = 0.0
+
     def _forget_idle_sites(self) -> None:
         for key, queue in list(self._sites.items()):
             if not (queue.backlog or queue.attached or queue.loading or queue.open or queue.connecting):
