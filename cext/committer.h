@@ -246,6 +246,14 @@ static inline committer *committer_new(int event_fd, int folder_fd, uint64_t syn
     return c;
 }
 
+/* Another time between 250 and the disk for class async, from now on. */
+static inline void committer_set_sync_interval(committer *c, uint64_t sync_interval_us) {
+    pthread_mutex_lock(&c->mutex);
+    c->sync_interval_us = sync_interval_us;
+    pthread_cond_signal(&c->wake);
+    pthread_mutex_unlock(&c->mutex);
+}
+
 /* Put n octets for fd at position into the batch that fills. `copy`: they are copied, else they must stay until
  * written. `barrier`: see above. fd must stay open until the sequence number is `synced`.
  * Returns the sequence number, or 0 when no memory could be had. */

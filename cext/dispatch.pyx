@@ -227,6 +227,8 @@ cdef class ReadyQueue:
     cdef int push(self, Delivery delivery, bint in_front) except -1:
         cdef Message message = delivery.message
         cdef uint8_t lane = lane_of(message.priority, message.flags)
+        if self.retired:
+            return self.dispatcher.postpone(delivery, unix_s(), None, 0)     # it finds its way again
         delivery._next = None
         first = self._first[lane]
         if first is None:
@@ -458,6 +460,30 @@ cdef class ReadyQueue:
             if delivery is None:
                 break
             self.dispatcher.postpone(delivery, until, reason, self.failures)
+
+    def retire(self):
+        """No more mail goes this way, for the routes have changed: what waits for it finds its way again.
+
+        What is under way ends where it began; what of it comes back finds its way again as well.
+        """
+        cdef Delivery delivery
+        cdef double now = unix_s()
+        self.retired = True
+        self.expires = 0
+        self._detach_all(0, None, 0)
+        for _ in range(self.backlog):
+            delivery = self._unlink()
+            if delivery is None:
+                break
+            self.dispatcher.postpone(delivery, now, None, 0)
+
+    def reweigh(self):
+        """The tenants' weights have changed."""
+        for shares in self._shares:
+            for share in shares or ():
+                (<Share>share).weight = self.dispatcher.weights.get(
+                    self.dispatcher.schedule.tenants[(<Share>share).tenant], 1
+                )
 
     def apply_suspensions(self):
         """Rest while the site, or the source, is suspended; go on when neither is any more."""
@@ -748,6 +774,10 @@ cdef class Dispatcher(Taker):
         else:
             return self.remove(message)
         return self._put_off(message, until, reason, failures)
+
+    def give_back(self, Delivery delivery):
+        """A delivery that waited for names finds its way again, for the routes have changed meanwhile."""
+        self.postpone(delivery, unix_s(), None, 0)
 
     def leave_alone(self, Message message, double seconds, bytes reason):
         """What waits for the same domain as message is left alone for so long: its names cannot be had."""

@@ -91,6 +91,15 @@ cdef class EventLog:
             os.close(self._fd)
         self._fd = fd
 
+    def move(self, path, int fd):
+        """Go on in another file: `fd`, open for appending and ours from now on; path None, fd -1: no log is kept.
+
+        What was gathered goes to the old one.
+        """
+        self.close()
+        self.path = path
+        self._fd = fd
+
     def close(self):
         """Write what there is and close the file; what cannot be written is lost, and counted."""
         self.flush()

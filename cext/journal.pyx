@@ -93,6 +93,7 @@ cdef extern from "committer.h":
     uint64_t committer_put(committer *c, int fd, uint64_t position, const char *octets, size_t n,
                            int copy, int must_sync,
                            int new_file, int barrier) nogil
+    void committer_set_sync_interval(committer *c, uint64_t sync_interval_us) nogil
     void committer_kick(committer *c, int flush) nogil
     void committer_restart(committer *c, int folder_fd) nogil
     void committer_stop(committer *c) nogil
@@ -1167,6 +1168,11 @@ cdef class Journal:
             if segment.fd == self._committer.failed_fd or segment.closed > get64(self._committer.synced):
                 segment.harmed = True
                 segment.sealed = True
+
+    def set_sync_interval(self, double seconds):
+        """The longest time between 250 and the disk of class async, from now on."""
+        if self._committer != NULL:
+            committer_set_sync_interval(self._committer, <uint64_t>(seconds * 1e6))
 
     def heal(self) -> bool:
         """After a failure, try a new file. True when the journal takes records again; OSError says why it does not."""

@@ -31,12 +31,8 @@ cdef double LONGEST_PAUSE_S = 2.0    # where the budget is used up
 
 cdef class MemoryBudget:
     def __init__(self, Counters counters, uint64_t octets=<uint64_t>1 << 62, double soft=0.5, double hard=0.85):
-        if not 0 < soft < hard <= 1:
-            raise ValueError(f"soft mark {soft}, hard mark {hard}: they stand in this order between 0 and 1")
         self.counters = counters
-        self.soft = soft
-        self.hard = hard
-        self.resize(octets)
+        self.resize(octets, soft, hard)
 
     @property
     def octets(self) -> int:
@@ -67,8 +63,14 @@ cdef class MemoryBudget:
     cdef uint64_t _left_of(self, uint64_t mark) noexcept:
         return mark - self.elsewhere_octets if mark > self.elsewhere_octets else 0
 
-    def resize(self, uint64_t octets):
-        """Another budget from now on; its marks are the same shares of it."""
+    def resize(self, uint64_t octets, soft=None, hard=None):
+        """Another budget from now on; marks that are not given are the same shares of it as before."""
+        cdef double share = self.soft if soft is None else soft
+        cdef double high = self.hard if hard is None else hard
+        if not 0 < share < high <= 1:
+            raise ValueError(f"soft mark {share}, hard mark {high}: they stand in this order between 0 and 1")
+        self.soft = share
+        self.hard = high
         self._marks[<int>MEMORY_BELOW] = 0
         self._marks[<int>MEMORY_SOFT] = <uint64_t>(octets * self.soft)
         self._marks[<int>MEMORY_HARD] = <uint64_t>(octets * self.hard)

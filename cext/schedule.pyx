@@ -547,6 +547,25 @@ cdef class Schedule:
             if found is not None and (<ScheduledQueue>found).reason == reason:
                 self.block(<ScheduledQueue>found, 0, None, 0)
 
+    def unblock_all(self):
+        """No next hop is left alone any more for what it did before: the routes have changed. Suspensions stay."""
+        cdef ScheduledQueue queue
+        for found in self.queues[:]:
+            if found is not None:
+                queue = <ScheduledQueue>found
+                if queue.not_before or queue.failures or queue.reason is not None:
+                    self.block(queue, 0, None, 0)
+
+    def renumber_policies(self):
+        """Ask policy_of again for every queue: the retry schedules have changed."""
+        cdef ScheduledQueue queue
+        if self.policy_of is None:
+            return
+        for found in self.queues[:]:
+            if found is not None:
+                queue = <ScheduledQueue>found
+                queue.policy = self.policy_of(queue.domain)
+
     def expire_suspensions(self, double now) -> list[tuple[str, bytes]]:
         """End the suspensions whose time is over; returns which."""
         over = [key for key, (until, _) in self.suspensions.items() if until and until <= now]

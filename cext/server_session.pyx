@@ -411,7 +411,7 @@ cdef class ListenerProfile:
         return b"".join([b"250-" + line + b"\r\n" for line in lines]) + b"250 " + last + b"\r\n"
 
     def forget_clients(self):
-        """Ask client_policy and identity_policy again for everybody (the configuration changed)."""
+        """Ask client_policy and identity_policy again for everybody."""
         self._clients.clear()
         self._identities.clear()
 
@@ -511,6 +511,29 @@ cdef class Reception:
                 else:
                     self._paced = True
             session = following
+
+    def follow(self, dict successors):
+        """Other profiles hold in the place of these from now on (old -> new), because the configuration has changed.
+
+        A session between two transactions goes on under its new one at once; a transaction that is under way ends under
+        the terms that it began with.
+        """
+        cdef ServerSession session = self._first
+        cdef ListenerProfile profile
+        for old, new in successors.items():
+            (<ListenerProfile?>old).successor = <ListenerProfile?>new
+            (<ListenerProfile>old).forget_clients()
+        while session is not None:
+            profile = session.profile
+            while profile.successor is not None:
+                profile = profile.successor
+            if session.profile is not profile:
+                session.profile.successor = profile          # nobody holds what came in between
+                if session._waiting_for == WAIT_NOTHING and session._mode == MODE_COMMAND and (
+                    session._dialogue <= DIALOGUE_READY
+                ):
+                    session._renew()
+            session = session._next
 
     def drain(self):
         """No new transactions: sessions between two transactions end now with 421, the others when theirs is over."""
@@ -992,13 +1015,35 @@ cdef class ServerSession(Receiver):
         return self._reply(reply)
 
     cdef uint32_t _offers(self) noexcept:
-        cdef uint32_t offers = self.profile._offers_tls if self.tls else self.profile._offers_plain
+        """What its last EHLO offered, whatever the next one would, as far as it is for this client."""
+        cdef uint32_t offers = self._offered
         if self.profile.recipient_policy is not None and not self._may_relay():
             offers &= ~<uint32_t>OFFER_FUTURERELEASE     # a stranger's mail is not kept for him
         return offers
 
+    cdef void _note_offers(self) noexcept:
+        """The client has been greeted: by EHLO, what it says is offered; by HELO, nothing."""
+        self._offered = 0
+        if self._extended:
+            self._offered = self.profile._offers_tls if self.tls else self.profile._offers_plain
+
     cdef bint _may_relay(self) noexcept:
         return self._terms.may_relay or PyBytes_GET_SIZE(self._login) > 0
+
+    cdef int _renew(self) except -1:
+        """The configuration has changed: from here on what it says now holds, whatever was asked for before."""
+        cdef double idle_s = self.profile.idle_timeout_s
+        while self.profile.successor is not None:
+            self.profile = self.profile.successor
+        self._deadline += self.profile.idle_timeout_s - idle_s
+        if not self._spoken_for:
+            self._may_xclient = self.profile.xclient is not None and self.profile.xclient(self._address)
+            if self.certificate is not None:
+                self.certificate = None      # what it is known as, and whether it may relay, is asked again
+                if self.profile.client_certificate is not None:
+                    self.certificate = self.profile.client_certificate(
+                        self._address, self.transport.get_extra_info("ssl_object"))
+        return self._settle_terms()
 
     cdef int _do_greeting(self, int verb, const char *line, size_t n, size_t arguments) except -1:
         cdef Span name
@@ -1007,10 +1052,13 @@ cdef class ServerSession(Receiver):
             return self._misspelt(refusal)
         if self.reception.draining:
             return self._abort(R_DRAINING)
+        if self.profile.successor is not None:
+            self._renew()
         self._reset()
         self._dialogue = DIALOGUE_READY
         self._greeting_name = PyBytes_FromStringAndSize(line + name.start, name.length)
         self._extended = verb != VERB_HELO
+        self._note_offers()
         if not self._extended:
             self._say(b"250 ", 4)
             self._say(PyBytes_AS_STRING(self.profile.hostname), PyBytes_GET_SIZE(self.profile.hostname))
@@ -1058,7 +1106,7 @@ cdef class ServerSession(Receiver):
         if granted > self._terms.highest_priority:
             granted = self._terms.highest_priority
         self._priority = granted
-        if granted == self._mail.priority or self._offers() & OFFER_PRIORITY == 0 or not self._extended:
+        if granted == self._mail.priority or self._offered & OFFER_PRIORITY == 0:
             return self._reply(R_SENDER_OK)
         n = put(reply, 0, b"250 2.3.6 ", 10)
         if granted < 0:
@@ -1071,13 +1119,15 @@ cdef class ServerSession(Receiver):
     cdef int _do_mail(self, const char *line, size_t n, size_t arguments) except -1:
         cdef Path path
         cdef const char *refusal
+        if self.profile.successor is not None:
+            self._renew()
         if self.profile.authentication_required and not PyBytes_GET_SIZE(self._login):
             return self._reply(R_AUTH_REQUIRED if self.tls else R_TLS_FIRST)
         if self.reception.draining:
             return self._abort(R_DRAINING)
         if self.profile.transactions and self._transactions >= self.profile.transactions:
             return self._abort(R_TRANSACTIONS)
-        refusal = parse_mail(line, n, arguments, self._offers() if self._extended else 0, &path, &self._mail)
+        refusal = parse_mail(line, n, arguments, self._offers(), &path, &self._mail)
         if refusal != NULL:
             return self._misspelt(refusal)
         if self._mail.has_hold:
@@ -1137,7 +1187,7 @@ cdef class ServerSession(Receiver):
         cdef char *p
         cdef char *moved
         cdef Permission permission
-        refusal = parse_rcpt(line, n, arguments, self._offers() if self._extended else 0, self._mail.smtputf8,
+        refusal = parse_rcpt(line, n, arguments, self._offers(), self._mail.smtputf8,
                              &path, &parameters)
         if refusal != NULL:
             return self._misspelt(refusal)
@@ -1705,6 +1755,7 @@ cdef class ServerSession(Receiver):
         if said.greeting:
             self._greeting_name = said.greeting
             self._extended = not said.plain
+            self._note_offers()
             self._dialogue = DIALOGUE_READY
         if said.address is not None:
             self._take_address(said.address.decode("ascii"))

@@ -7,9 +7,10 @@ answers them. Unix sockets, and those that systemd has opened, are one for all w
 Started as root with node.user, it binds ports below 1024 and Unix sockets first, and becomes that user, with the groups
 that the user is in, before it touches the spool or starts anything: nothing that speaks with a client ever was root.
 
-Signals: SIGTERM and SIGINT drain and stop; SIGHUP reads the configuration again and replaces the lookup process, the
-access process, the workers and the admin process one after the other (an error keeps the old one; listeners, spool and
-worker count need a restart, and it says so); SIGUSR1 reopens the event log.
+Signals: SIGTERM and SIGINT drain and stop; SIGHUP reads the configuration again and has the workers change to it while
+they serve (angarium.app.reload; an error keeps the old one, and what needs a restart is said by key); the lookup,
+access and admin processes are replaced when their part of it has changed. SIGUSR1 reopens the event log. Commands reach
+it by a Unix socket (angarium.app.node_socket).
 
 Fails: a socket that cannot be bound, a spool that is in use or cannot be written: one line, exit status 1, before
 anything starts. A child that dies is started again, after a pause that grows while it keeps dying."""
@@ -28,14 +29,18 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from angarium._core.counters import Slab
+from angarium._core.counters import Slab, Slot
+from angarium.app.channel import Channel, Order, pair
 from angarium.app.inherited import take_sockets
+from angarium.app.node_socket import Client, NodeSocket, Request, node_socket_path
 from angarium.app.process import give_orders
+from angarium.app.reloads import Reloads
 from angarium.config.address import ListenAddress
+from angarium.config.change import part_of
 from angarium.config.model import Config, dump
 from angarium.config.resolve import needs_access, shard_count, worker_count
 from angarium.delivery.lookup_protocol import socket_path
@@ -47,6 +52,8 @@ from angarium.queue.placement import describe_spool
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from angarium.app.reading import Source
+    from angarium.app.reload import Decision
     from angarium.config.model import Listener, Sendmail
 
 log = logging.getLogger("angarium")
@@ -65,7 +72,7 @@ class StartFailure(Exception):
     """The relay cannot start; the text says why."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Child:
     """One process and how it has fared."""
 
@@ -80,12 +87,18 @@ class Child:
     early_deaths: int = 0  # before it was ready
     start_at: float | None = None
     retiring: bool = False
-    waiters: list[Callable[[], None]] = field(default_factory=list)
+    leaving: bool = False  # it is not started again
+    channel: Channel | None = None  # to a worker
 
     @property
     def name(self) -> str:
         """For the log."""
         return self.role if self.role != "worker" else f"worker {self.number}"
+
+    def kill(self) -> None:
+        """End it at once; it is started again."""
+        if self.process is not None:
+            self.process.kill()
 
 
 def end_half_line(events: Path) -> None:
@@ -107,15 +120,21 @@ class Supervisor:
         self,
         config: Config,
         *,
-        reload: Callable[[], Config] | None = None,
+        source: Source | None = None,
+        sha256: str = "",
         sink: ListenAddress | None = None,
         on_ready: Callable[[], None] | None = None,
-        config_file: str = "",
     ) -> None:
-        """config_file: where the configuration was read from, for who asks where a route stands."""
+        """source: where the configuration was read from, None: nowhere, and there is nothing to read again. sha256: of
+        the file as it was read."""
         self.config = config
-        self._config_file = config_file
-        self._reload = reload
+        self._source = source
+        self._draining = False
+        self._gave_up_rights = False
+        self._stop_asked: list[Client] = []
+        self._access: Child
+        self._replaced: list[Child] = []  # for the last change of the configuration
+        self._parts: dict[str, object] = {}  # what the lookup and admin processes were started with
         self._sink = sink
         self._on_ready = on_ready
         self._workers = worker_count(config)
@@ -129,6 +148,18 @@ class Supervisor:
         self._lock_fd = -1
         self._replacing: list[Child] = []
         self._inherited: dict[str, socket.socket] = {}
+        self._node_socket: NodeSocket | None = None
+        self._reloads = Reloads(
+            source,
+            sha256,
+            running=lambda: self.config,
+            members=lambda: [child for child in self._workers_that_hear() if child.ready and not child.retiring],
+            workers=self._workers,
+            bind=self._bind_new,
+            decided=self._take,
+            settled=self._is_settled,
+            tell=self._tell,
+        )
 
     # -------------------------------------------------------------- life
 
@@ -158,7 +189,11 @@ class Supervisor:
         self._slab = Slab.create(self._workers + 3)
         self._inherit()
         for number in range(self._workers):
-            sockets = [self._listening(listener, number) for listener in self.config.listener]
+            before = self._children[0].sockets if number else [None] * len(self.config.listener)
+            sockets = [
+                self._listening(listener, number, first)
+                for listener, first in zip(self.config.listener, before, strict=True)
+            ]
             self._children.append(Child("worker", number, sockets))
         if self._sink is not None:
             self._children.append(Child("sink", self._workers, [bind(self._sink)]))
@@ -167,9 +202,14 @@ class Supervisor:
         # bound by the user whom the workers are; it stays open while the process behind it is replaced
         lookup = ListenAddress(path=socket_path(self._spool))
         self._children.insert(0, Child("lookup", self._workers, [_bind_path(lookup, mode=0o600)]))
+        access = ListenAddress(path=access_socket_path(self._spool))
+        self._access = Child("access", self._workers + 1, [_bind_path(access, mode=0o600)])
         if needs_access(self.config):
-            access = ListenAddress(path=access_socket_path(self._spool))
-            self._children.insert(1, Child("access", self._workers + 1, [_bind_path(access, mode=0o600)]))
+            self._children.insert(1, self._access)
+        control = ListenAddress(path=str(node_socket_path(self._spool)))
+        self._node_socket = NodeSocket(_bind_path(control, mode=0o600), self._on_request)
+        self._reloads.count_in(self._slab.region(self._slab.regions - 1))
+        self._parts = {role: part_of(role, self.config) for role in ("lookup", "access", "admin")}
         if self.config.events.file is not None:
             end_half_line(Path(self.config.events.file))
         self._shards = describe_spool(self._spool, shard_count(self.config), self._workers)
@@ -196,13 +236,13 @@ class Supervisor:
         for name in sorted(self._inherited.keys() - {listener.listen.name for listener in self.config.listener}):
             log.warning('systemd has opened a socket "%s" that no listener has as "systemd:%s"', name, name)
 
-    def _listening(self, listener: Listener, worker: int) -> socket.socket:
-        """The socket of a listener for one worker: its own, or one for all of them."""
+    def _listening(self, listener: Listener, worker: int, first: socket.socket | None) -> socket.socket:
+        """The socket of a listener for one worker: its own, or one for all of them. `first`: that of worker 0."""
         listen = listener.listen
         if listen.host:
             return bind(listen, shared=True, first=worker == 0)
-        if worker > 0:
-            return self._children[0].sockets[self.config.listener.index(listener)]
+        if first is not None:
+            return first
         if listen.path:
             return self._bind_door(listener)
         if listen.name not in self._inherited:
@@ -246,6 +286,7 @@ class Supervisor:
         os.initgroups(self.config.node.user, gid)  # a key that only the group ssl-cert may read, for one
         os.setgid(gid)
         os.setuid(uid)
+        self._gave_up_rights = True
 
     @staticmethod
     def _make_local_folders(sendmail: Sendmail, uid: int, gid: int) -> None:
@@ -280,6 +321,9 @@ class Supervisor:
     def _start(self, child: Child) -> None:
         read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
         fds = [sock.fileno() for sock in child.sockets]
+        theirs: Channel | None = None
+        if child.role == "worker":
+            child.channel, theirs = pair()
         orders = give_orders(
             dump(self.config),
             role=child.role,
@@ -291,15 +335,19 @@ class Supervisor:
             ready_fd=write_fd,
             worker_sockets=[str(self._spool / "run" / f"worker-{number}.sock") for number in range(self._workers)],
             supervisor_pid=os.getpid(),
-            config_file=self._config_file,
+            config_file="" if self._source is None else self._source.file,
+            channel_fd=-1 if theirs is None else theirs.fileno(),
+            draining=self._draining,
         )
         child.process = subprocess.Popen(
             [sys.executable, "-m", "angarium.app.process", child.role],
             stdin=subprocess.PIPE,
             # the spool stays locked until the last process that may write to it has ended
-            pass_fds=(*fds, self._slab.fd, write_fd, self._lock_fd),
+            pass_fds=(*fds, self._slab.fd, write_fd, self._lock_fd, *([] if theirs is None else [theirs.fileno()])),
         )
         os.close(write_fd)
+        if theirs is not None:
+            theirs.close()
         assert child.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             child.process.stdin.write(orders)
@@ -312,22 +360,42 @@ class Supervisor:
         child.start_at = None
 
     def _supervise(self, wake_fd: int) -> None:
+        assert self._node_socket is not None
         while not self._stopping:
             ready_fds = [child.ready_fd for child in self._children if child.ready_fd >= 0]
-            due = [child.start_at for child in self._children if child.start_at is not None]
-            timeout = max(0.0, min(due) - time.monotonic()) if due else 5.0
-            readable, _, _ = select.select([wake_fd, *ready_fds], [], [], timeout)
+            channels = {child.channel.fileno(): child for child in self._children if child.channel is not None}
+            asking = self._node_socket.files
+            reading = self._reloads.files
+            readable, _, _ = select.select([wake_fd, *ready_fds, *channels, *asking, *reading], [], [], self._pause())
             for child in self._children:
                 if child.ready_fd in readable:
                     self._note_ready(child)
+            for fd, child in channels.items():
+                if fd in readable:
+                    self._on_answer(child)
             if wake_fd in readable:
                 for number in sorted(set(os.read(wake_fd, 4096))):
                     self._on_signal(number)
             self._reap()
+            for fd in asking:
+                if fd in readable:
+                    self._node_socket.on_readable(fd)
+            self._reloads.advance(any(fd in readable for fd in reading))
             now = time.monotonic()
             for child in self._children:
-                if child.start_at is not None and child.start_at <= now and not self._stopping:
+                if child.start_at is not None and child.start_at <= now and self._may_start(child):
                     self._start(child)
+
+    def _may_start(self, child: Child) -> bool:
+        """A worker does not start while it is open which configuration it is to start with."""
+        return not self._stopping and not (child.role == "worker" and self._reloads.undecided)
+
+    def _pause(self) -> float:
+        """Seconds until something is due."""
+        due = [child.start_at for child in self._children if child.start_at is not None and self._may_start(child)]
+        if self._reloads.due is not None:
+            due.append(self._reloads.due)
+        return max(0.0, min([5.0, *(moment - time.monotonic() for moment in due)]))
 
     def _note_ready(self, child: Child) -> None:
         octets = os.read(child.ready_fd, 16)
@@ -344,12 +412,17 @@ class Supervisor:
             self._replace_next()
 
     def _reap(self) -> None:
-        for child in self._children:
+        for child in tuple(self._children):
             if child.process is None or child.process.poll() is None:
                 continue
             status = child.process.returncode
             was_ready = child.ready
             child.process = None
+            if child.channel is not None:
+                child.channel.close()
+                child.channel = None
+            if child.role == "worker":
+                self._reloads.on_end(child)
             child.ready = False
             if child.ready_fd >= 0:
                 os.close(child.ready_fd)
@@ -357,6 +430,9 @@ class Supervisor:
             if self._stopping:
                 continue
             now = time.monotonic()
+            if child.leaving:
+                self._children.remove(child)
+                continue
             if child.retiring:
                 child.start_at = now
                 continue
@@ -376,39 +452,149 @@ class Supervisor:
         if number in (signal.SIGTERM, signal.SIGINT):
             self._stopping = True
         elif number == signal.SIGHUP:
-            self._on_reload()
+            self._reloads.begin([])
         elif number == signal.SIGUSR1:
             for child in self._children:
                 if child.role in {"worker", "lookup", "access"} and child.process is not None and child.ready:
                     child.process.send_signal(signal.SIGUSR1)
 
-    def _on_reload(self) -> None:
-        if self._reload is None:
-            log.warning("reload: nothing to read again in the sandbox")
-            return
+    # -------------------------------------------------------------- commands
+
+    def _on_request(self, request: Request, client: Client) -> None:
+        match request.op:
+            case "reload":
+                self._reloads.begin([client])
+            case "drain":
+                self._drain(request.on)
+                client.answer({"ok": True, "draining": self._draining})
+            case "stop":
+                self._stop_asked.append(client)  # its connection ends with this process
+                self._stopping = True
+            case "status":
+                client.answer({"ok": True, "result": self._status()})
+
+    def _status(self) -> dict[str, Any]:
+        totals = self._slab.totals()
+        return {
+            "pid": os.getpid(),
+            "draining": self._draining,
+            "connections": totals[Slot.INGRESS_CONNECTIONS],
+            "messages": totals[Slot.QUEUE_MESSAGES],
+            "configuration": self._reloads.status(),
+        }
+
+    def _drain(self, on: bool) -> None:
+        """Take no mail, or take it again; deliveries go on. Workers that start later are told with their orders."""
+        self._draining = on
+        self._slab.region(self._slab.regions - 1).set(Slot.NODE_DRAINING, on)
+        log.info("drain: %s", "no mail is taken any more" if on else "mail is taken again")
+        for child in self._workers_that_hear():
+            self._order(child, Order("drain", on=on))
+
+    def _workers_that_hear(self) -> list[Child]:
+        return [child for child in self._children if child.role == "worker" and child.channel is not None]
+
+    def _order(self, child: Child, order: Order) -> None:
+        """Give an order that a worker which cannot take it need not carry out: it is about to end."""
+        assert child.channel is not None
         try:
-            config = self._reload()
-        except Exception as failure:  # noqa: BLE001  # whatever is wrong with the file, the old configuration stays
-            log.error("reload: the old configuration stays: %s", failure)
+            child.channel.order(order)
+        except OSError as failure:
+            log.error("%s takes no orders: %s", child.name, failure)
+
+    # -------------------------------------------------------------- the configuration
+
+    def _bind_new(self, listener: Listener | ListenAddress, worker: int, first: socket.socket | None) -> socket.socket:
+        """A socket of a new listener for one worker, or of the admin process; OSError says why there is none.
+
+        PermissionError: a restart could bind it, for the rights that it takes were given up after the start.
+        """
+        try:
+            if isinstance(listener, ListenAddress):
+                return bind(listener)
+            return self._listening(listener, worker, first)
+        except StartFailure as failure:
+            if isinstance(failure.__cause__, PermissionError) and self._gave_up_rights:
+                raise PermissionError(str(failure)) from failure
+            raise OSError(str(failure)) from failure
+
+    def _on_answer(self, child: Child) -> None:
+        assert child.channel is not None
+        try:
+            answer = child.channel.next_answer()
+        except OSError:
             return
-        fixed = [
-            name
-            for name, old, new in (
-                ("listeners", [x.listen for x in self.config.listener], [x.listen for x in config.listener]),
-                ("node.spool", self.config.node.spool, config.node.spool),
-                ("node.workers", self._workers, worker_count(config)),
-                ("admin.listen", self.config.admin.listen, config.admin.listen),
-                ("whether there are [[credentials]]", needs_access(self.config), needs_access(config)),
-            )
-            if old != new
+        if answer is None:  # it has ended, or is about to; _reap says so
+            child.channel.close()
+            child.channel = None
+            self._reloads.on_end(child)
+        else:
+            self._reloads.on_answer(child, answer)
+
+    def _take(self, decision: Decision) -> None:
+        """It is decided: this is the configuration that every process has, or starts with, from now on."""
+        before, self.config = self.config, decision.change.config
+        by_address = {str(listener.listen): position for position, listener in enumerate(before.listener)}
+        hearing = self._reloads.taking
+        for child in self._children:
+            if child.role == "worker":
+                old = child.sockets
+                child.sockets = [
+                    decision.sockets[address][child.number]
+                    if (address := str(listener.listen)) in decision.sockets
+                    else old[by_address[address]]
+                    for listener in self.config.listener
+                ]
+                for sock in old:
+                    if sock not in child.sockets and sock not in self._inherited.values():
+                        sock.close()
+                if child.process is not None and child not in hearing:
+                    child.retiring = True  # not ready yet: it starts again with this configuration
+                    child.process.terminate()
+            elif child.role == "admin" and decision.admin is not None:
+                for sock in child.sockets:
+                    sock.close()
+                child.sockets = [decision.admin]
+        for listener in before.listener:
+            if listener.listen.path and listener.listen not in [other.listen for other in self.config.listener]:
+                with contextlib.suppress(OSError), short_path(listener.listen.path) as name:
+                    os.unlink(name)
+        if self.config.events.file not in (None, before.events.file):
+            end_half_line(Path(self.config.events.file))
+        self._add_or_end_access()
+        parts = {role: part_of(role, self.config) for role in self._parts}
+        self._replaced = [
+            child
+            for child in self._children
+            if not child.leaving and parts.get(child.role) != self._parts.get(child.role)
         ]
-        if fixed:
-            log.error("reload: the old configuration stays: %s cannot change without a restart", ", ".join(fixed))
-            return
-        self.config = config
-        self._replacing = [child for child in self._children if child.role in ("lookup", "access", "worker", "admin")]
-        log.info("reload: replacing %d processes, one after the other", len(self._replacing))
+        self._replacing = list(self._replaced)
+        self._parts = parts
         self._replace_next()
+
+    def _add_or_end_access(self) -> None:
+        """Log-ins are verified where there are some to verify; who asks meanwhile waits in the socket."""
+        access = self._access
+        access.leaving = not needs_access(self.config)
+        if access.leaving:
+            if access.process is not None:
+                access.process.terminate()
+            elif access in self._children:
+                self._children.remove(access)
+        elif access not in self._children:
+            self._children.insert(1, access)
+            access.start_at = time.monotonic()
+
+    def _is_settled(self) -> bool:
+        """Whether every process that was replaced serves."""
+        return not self._replacing and all(child.ready and not child.retiring for child in self._replaced)
+
+    def _tell(self, fields: dict[str, Any]) -> None:
+        """Have one worker write the event `reload`."""
+        for child in self._workers_that_hear():
+            if child.ready:
+                self._order(child, Order("result", fields=fields))
+                break
 
     def _replace_next(self) -> None:
         """Let the next process end and start again with the new configuration; its sockets stay open meanwhile."""
@@ -420,17 +606,23 @@ class Supervisor:
                 child.retiring = True
                 child.process.terminate()
                 return
-        log.info("reload: done")
 
     # -------------------------------------------------------------- the end
 
     def _end(self) -> None:
         self._stopping = True
-        for sock in (sock for child in self._children for sock in child.sockets):
+        self._reloads.give_up()
+        if self._node_socket is not None:
+            self._node_socket.close()
+        for sock in (sock for child in (*self._children, self._access) for sock in child.sockets):
             sock.close()
         # the sink goes last: deliveries under way still end there, and may need a name
         for roles in (("worker",), ("lookup", "access", "sink", "admin")):
             self._terminate([child for child in self._children if child.role in roles])
+        for child in self._children:
+            if child.channel is not None:
+                child.channel.close()
+                child.channel = None
         self._slab.close()
         os.close(self._lock_fd)
 

@@ -295,6 +295,10 @@ def test_sighup_with_a_mistake_changes_nothing(tmp_path: Path, sink: SinkServer)
         os.kill(relay.pid, signal.SIGHUP)
         relay.wait(lambda: "the old configuration stays" in relay.stderr, "the refusal of the reload")
         assert relay.worker_pids() == pids
+        relay.write_config()
+        os.kill(relay.pid, signal.SIGHUP)
+        relay.wait(lambda: "reload: done; nothing changed" in relay.stderr, "the reload")
+        assert relay.worker_pids() == pids
         relay.send("a@dest.test", CONTENT)
         sink.wait_mail("a@dest.test")
 

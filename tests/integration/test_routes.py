@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import signal
 import socket
 import tempfile
 from datetime import UTC, datetime, timedelta
@@ -351,7 +350,7 @@ def test_a_reload_changes_the_way_of_mail_that_is_queued(tmp_path: Path) -> None
             assert not [mail for mail in sink.mails if mail.recipients[0] in tried], "their schedule is their own"
             admin = f"127.0.0.1:{relay.admin_port}"
             command = ("queue", "retry", "--all", "--yes", "--admin", admin)
-            relay.wait(lambda: run_command(*command).returncode == 0, "the admin process, which is replaced as well")
+            assert run_command(*command).returncode == 0
             for recipient in tried:
                 sink.wait_mail(recipient)
             relay.wait_empty()
@@ -359,28 +358,24 @@ def test_a_reload_changes_the_way_of_mail_that_is_queued(tmp_path: Path) -> None
 
 def test_mail_that_is_on_its_way_is_neither_lost_nor_doubled_by_a_reload(tmp_path: Path, room: Path) -> None:
     (room / "wait").mkdir()
-    script = f"while test -d {room}/wait; do sleep 0.1; done; sleep 3; echo old"
+    script = f"while test -d {room}/wait; do sleep 0.1; done; echo old"
     with SinkServer() as old, SinkServer() as new:
         routes = [
             {"recipients": ["prog.test"], "next_hop": f"pipe:/bin/sh -c '{script}'", "pipe": USER},
             {"recipients": ["*"], "next_hop": old.url},
         ]
         with Relay(tmp_path, {"route": routes}) as relay:
-            before = relay.worker_pids()
             old.hold(".")
             relay.send("a@there.test")
             old.wait_line("BDAT")
             program = relay.send("a@prog.test")
             relay.wait(lambda: relay.summary()["by_state"]["ready"] == 2, "both to be under way")
-            relay.config["route"] = [{"recipients": ["*"], "next_hop": new.url}]
-            relay.write_config()
+            relay.reload({"route": [{"recipients": ["*"], "next_hop": new.url}]})
             (room / "wait").rmdir()
-            os.kill(relay.pid, signal.SIGHUP)
-            relay.wait_event("delivery", id=program)
-            old.release()
-            relay.wait(lambda: relay.worker_pids() and relay.worker_pids() != before, "a new worker")
             relay.send("b@there.test")
             new.wait_mail("b@there.test")
+            relay.wait_event("delivery", id=program)
+            old.release()
             relay.wait_empty()
             assert [mail.recipients for mail in old.mails] == [["a@there.test"]]
             assert [mail.recipients for mail in new.mails] == [["b@there.test"]]

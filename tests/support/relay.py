@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from angarium.app.node_socket import Request, ask
 from tests.support.clients import PATIENCE_S, Dialogue
 from tests.support.ports import free_port
 
@@ -269,13 +270,25 @@ class Relay:
         assert self.stop() == 0
         self.start()
 
-    def reload(self, config: Mapping[str, Any] | None = None) -> None:
-        """SIGHUP with a changed configuration, and wait until the workers are other processes and serve."""
-        before = set(self.worker_pids())
+    def reload(self, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """`angarium reload` with a changed configuration; what it says when every process has it."""
         self.config = merged(self.config, config or {})
         self.write_config()
-        os.kill(self.pid, signal.SIGHUP)
-        self.wait(lambda: len(set(self.worker_pids()) - before) == len(before), "new workers after SIGHUP")
+        answer = self.ask("reload")
+        assert answer["ok"], answer
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def ask(self, op: str, **more: Any) -> dict[str, Any]:
+        """What the supervisor answers to a command."""
+        answer = ask(self.spool, Request(op, **more), PATIENCE_S)  # type: ignore[arg-type]
+        assert answer is not None, f"the relay ended before it answered {op}:\n{self.stderr}"
+        return answer
+
+    def configuration(self) -> dict[str, Any]:
+        """What the supervisor says of the configuration in force."""
+        found: dict[str, Any] = self.ask("status")["result"]["configuration"]
+        return found
 
     def __enter__(self) -> Relay:
         try:

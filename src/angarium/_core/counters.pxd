@@ -71,6 +71,11 @@ cpdef enum Slot:
     # ingress
     INGRESS_CERTIFICATE_LEFT         # seconds until the first of the relay's own certificates ends; first process only
     INGRESS_DROP_WAITING             # files in the drop folder when it was last looked into
+    # the node; written by its supervisor
+    NODE_CONFIGURATION_TIME          # unix seconds: since when the configuration in force is
+    NODE_RELOAD_REFUSED              # 1 when the last reload was refused
+    NODE_RESTART_KEYS                # keys of the file that wait for a restart
+    NODE_DRAINING                    # 1 while no mail is taken
 
     # ---- counters: they never go back ----
     # ingress: connections
@@ -244,6 +249,8 @@ cpdef enum Slot:
     INGRESS_CERTIFICATES_REFUSED
     INGRESS_CERTIFICATE_RELAYS       # client certificates that relay_certificates names
     INGRESS_CERTIFICATE_OTHER
+    NODE_RELOADS_APPLIED
+    NODE_RELOADS_REFUSED
 
     # ---- histograms of time: 32 slots each ----
     INGRESS_COMMIT_LATENCY = 512     # end of the mail data until the 250 is written

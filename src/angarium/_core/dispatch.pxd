@@ -74,6 +74,7 @@ cdef class ReadyQueue:
     cdef uint8_t _attached_lanes             # bit by lane: scheduled queues wait
     cdef bint _refilling
     cdef bint _busy                          # it is in Dispatcher.busy
+    cdef readonly bint retired               # no more mail goes this way
     cdef public object trouble               # None, or: a host is in trouble; whether another may take the delivery
 
     cdef int push(self, Delivery delivery, bint in_front) except -1

@@ -115,6 +115,12 @@ class ReadyQueue:
         """Mail has waited since the last tick: one more connection, if the limit allows."""
     def block(self, seconds: float, reason: bytes) -> None:
         """Leave the next hop alone for so long: whatever waits for it goes back untouched, and comes again then."""
+    @property
+    def retired(self) -> bool: ...
+    def retire(self) -> None:
+        """No more mail goes this way, for the routes have changed: what waits for it finds its way again."""
+    def reweigh(self) -> None:
+        """The tenants' weights have changed."""
     def apply_suspensions(self) -> None:
         """Rest while the site, or the source, is suspended; go on when neither is any more."""
 
@@ -164,6 +170,8 @@ class Dispatcher(Taker):
         """Let message wait for its next attempt at `at` (unix seconds)."""
     def loaded(self, message: Message, ready: ReadyQueue | None) -> None:
         """The mail data of a message asked of `load` is in memory, or cannot be had: then it is kept back."""
+    def give_back(self, delivery: Delivery) -> None:
+        """A delivery that waited for names finds its way again, for the routes have changed meanwhile."""
     def leave_alone(self, message: Message, seconds: float, reason: bytes) -> None:
         """What waits for the same domain as message is left alone for so long: its names cannot be had."""
     def failures_of(self, message: Message) -> int:

@@ -22,6 +22,8 @@ class EventLog:
         """Append the gathered lines to the file."""
     def reopen(self) -> None:
         """Open the file by its name again (it was rotated, or it is the first time); OSError when that fails."""
+    def move(self, path: str | None, fd: int) -> None:
+        """Go on in another file: `fd`, open for appending and ours from now on; path None, fd -1: no log is kept."""
     def close(self) -> None:
         """Write what there is and close the file."""
 

@@ -139,6 +139,8 @@ class Journal:
     @property
     def wants_spare(self) -> bool:
         """Whether a spare file should be prepared."""
+    def set_sync_interval(self, seconds: float) -> None:
+        """The longest time between 250 and the disk of class async, from now on."""
     def new_id(self) -> int:
         """A new queue id."""
     def append(self, message: Message, receiver: Receiver | None) -> None:

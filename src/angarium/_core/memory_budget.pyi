@@ -45,8 +45,8 @@ class MemoryBudget:
     @property
     def load_left_octets(self) -> int:
         """What this process may hold before no more mail data is read back from disk: half way to the hard mark."""
-    def resize(self, octets: int) -> None:
-        """Another budget from now on; its marks are the same shares of it."""
+    def resize(self, octets: int, soft: float | None = None, hard: float | None = None) -> None:
+        """Another budget from now on; marks that are not given are the same shares of it as before."""
     def refresh(self) -> int:
         """Tell the others what is held here, ask what they hold, and settle the state, which is returned."""
 

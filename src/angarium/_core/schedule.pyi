@@ -82,6 +82,10 @@ class Schedule:
         """Whether there was such a suspension; there is none any more."""
     def unblock(self, reason: bytes) -> None:
         """Next hops that are left alone for this reason are not any more."""
+    def unblock_all(self) -> None:
+        """No next hop is left alone any more for what it did before: the routes have changed. Suspensions stay."""
+    def renumber_policies(self) -> None:
+        """Ask policy_of again for every queue: the retry schedules have changed."""
     def expire_suspensions(self, now: float) -> list[tuple[str, bytes]]:
         """End the suspensions whose time is over; returns which."""
 

@@ -59,6 +59,7 @@ cdef class ListenerProfile:
     cdef readonly object xclient                 # address text -> bint: XCLIENT is offered to it; None: to nobody
     cdef readonly RecipientPolicy recipient_policy  # of mail to domains of ours; None: there are none
     cdef readonly bint lmtp                      # RFC 2033
+    cdef readonly ListenerProfile successor      # what holds from the next transaction on; None: this one
     cdef dict _clients                           # what client_policy said, bounded
     cdef dict _identities                        # what identity_policy said, bounded
     cdef bytes _greeting
@@ -116,6 +117,7 @@ cdef class ServerSession(Receiver):
     cdef uint8_t _mode                           # MODE_*: what the next octets are
     cdef uint8_t _waiting_for                    # WAIT_*: why input is not read on
     cdef bint _extended                          # EHLO, not HELO
+    cdef uint32_t _offered                       # OFFER_* of its last EHLO
     cdef bint _consuming                         # within _consume: who answers must not read on
     cdef bint _skipping_line
     cdef bytes _greeting_name
@@ -216,6 +218,8 @@ cdef class ServerSession(Receiver):
     cdef int _leave_if_free(self) except -1
     cdef int _abort(self, const char *reply) except -1
     cdef int _finish(self) except -1
+    cdef int _renew(self) except -1
     cdef void _reset(self) noexcept
     cdef uint32_t _offers(self) noexcept
+    cdef void _note_offers(self) noexcept
     cdef bint _may_relay(self) noexcept

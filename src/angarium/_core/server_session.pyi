@@ -146,7 +146,10 @@ class ListenerProfile:
     @property
     def lmtp(self) -> bool: ...
     def forget_clients(self) -> None:
-        """Ask client_policy and identity_policy again for everybody (the configuration changed)."""
+        """Ask client_policy and identity_policy again for everybody."""
+    @property
+    def successor(self) -> ListenerProfile | None:
+        """What holds from the next transaction on; None: this one."""
     def policy_of(self, address: str) -> ClientTerms:
         """What client_policy says of an address; remembered."""
     def terms_of(self, address: str, log_in: str, certificate: Any) -> ClientTerms:
@@ -177,6 +180,11 @@ class Reception:
         """End what has been silent for too long, let throttled sessions go on. Call it about once a second."""
     def pace(self) -> None:
         """Let sessions that wait for memory go on, when their time is over or there is some. Call it on every tick."""
+    def follow(self, successors: dict[ListenerProfile, ListenerProfile]) -> None:
+        """Other profiles hold in the place of these from now on (old -> new): the configuration has changed.
+
+        A transaction that is under way ends under the terms that it began with.
+        """
     def drain(self) -> None:
         """No new transactions: sessions between two transactions end now with 421, the others when theirs is over."""
 

@@ -46,6 +46,7 @@ from angarium.admin.model import (
     WorkerReport,
     WorkerStatus,
 )
+from angarium.admin.node import NodeReport, ask_node
 from angarium.admin.processes import ProcessCollector
 from angarium.admin.queue import HANDLERS as QUEUE_HANDLERS
 from angarium.admin.queue import LIST_MAX
@@ -148,7 +149,9 @@ async def metrics(request: Request[None, None, State], services: ServicesDepende
 @get("/api/v1/status", tags=["status"])
 async def status(services: ServicesDependency) -> NodeStatus:
     """The node at a glance: its processes, whether it accepts mail, and its counters."""
-    answers, lookup, access = await asyncio.gather(_ask_status(services), _ask_lookup(services), ask_access(services))
+    answers, lookup, access, node = await asyncio.gather(
+        _ask_status(services), _ask_lookup(services), ask_access(services), _ask_supervisor(services)
+    )
     uptimes = [answer.result.uptime_s for answer in answers if answer.result is not None]
     return NodeStatus(
         version=angarium.__version__,
@@ -164,8 +167,14 @@ async def status(services: ServicesDependency) -> NodeStatus:
             WorkerReport(worker=answer.worker, answering=answer.answered, error=answer.error, status=answer.result)
             for answer in answers
         ],
+        draining=node is not None and node.draining,
+        configuration=None if node is None else node.configuration,
         totals=_totals(services.slab),
     )
+
+
+async def _ask_supervisor(services: Services) -> NodeReport | None:
+    return None if services.node_socket is None else await ask_node(services.node_socket)
 
 
 def _totals(slab: Slab) -> NodeTotals:

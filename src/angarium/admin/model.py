@@ -18,6 +18,7 @@ __all__ = [
     "Attachment",
     "Attempt",
     "AttemptRecipient",
+    "ConfigurationStatus",
     "Envelope",
     "EnvelopeRecipient",
     "ExplainedDns",
@@ -49,6 +50,8 @@ __all__ = [
     "Readiness",
     "RecipientState",
     "RecordLocation",
+    "RefusedReload",
+    "ReloadUnderWay",
     "SandboxListing",
     "SandboxMessage",
     "SandboxMessageDetail",
@@ -400,8 +403,35 @@ class NodeTotals(msgspec.Struct, frozen=True):
     possible_duplicates: int
 
 
+class ReloadUnderWay(msgspec.Struct, frozen=True):
+    """A reload that runs: how far it is (`reading`, `preparing`, `committing`, `over`), and whom it waits for."""
+
+    phase: str
+    waiting_for: list[str]
+
+
+class RefusedReload(msgspec.Struct, frozen=True):
+    """The last reload that changed nothing, and why; it stays here when a later one was applied."""
+
+    time: str
+    problems: list[str]
+
+
+class ConfigurationStatus(msgspec.Struct, frozen=True):
+    """The configuration in force: `sha256` is that of the file as it was read, `changes` counts reloads that changed
+    something, `waiting` names the keys of the file that wait for a restart."""
+
+    file: str | None
+    sha256: str | None
+    since: str
+    changes: int
+    waiting: list[str]
+    reload: ReloadUnderWay | None
+    last_refused: RefusedReload | None
+
+
 class NodeStatus(msgspec.Struct, frozen=True):
-    """The node at a glance."""
+    """The node at a glance. `configuration` is null when the supervisor does not answer."""
 
     version: str
     hostname: str
@@ -413,6 +443,8 @@ class NodeStatus(msgspec.Struct, frozen=True):
     workers: list[WorkerReport]
     lookup: LookupReport | None
     access: AccessReport | None
+    draining: bool
+    configuration: ConfigurationStatus | None
     totals: NodeTotals
 
 

@@ -27,6 +27,7 @@ import uvloop
 
 from angarium._core.counters import Slab
 from angarium.admin.api import create_app
+from angarium.admin.node import node_socket_path
 from angarium.admin.sandbox_mail import SandboxMail
 from angarium.admin.services import Services
 from angarium.admin.suspensions import SuspensionBook
@@ -73,6 +74,7 @@ def run(
         sandbox_mail=SandboxMail(spool / "sink" / "Maildir") if config.sandbox else None,
         token=read_token(Path(config.admin.token_file)) if config.admin.token_file else None,
         supervisor_pid=supervisor_pid,
+        node_socket=node_socket_path(spool) if supervisor_pid is not None else None,
         lookup=LookupClient(
             socket_path(spool), monotonic=time.monotonic, random=random.Random(), away_s=LOOKUP_PATIENCE_S
         ),

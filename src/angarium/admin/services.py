@@ -11,6 +11,8 @@ from litestar.exceptions import HTTPException
 from litestar.params import SkipValidation
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from angarium._core.counters import Slab
     from angarium.admin.sandbox_mail import SandboxMail
     from angarium.admin.suspensions import SuspensionBook
@@ -37,6 +39,7 @@ class Services:
     supervisor_pid: int | None = None
     lookup: LookupClient | None = None
     access: LookupClient | None = None  # where there are log-ins to verify
+    node_socket: Path | None = None
     started: float = field(default_factory=time.monotonic)
 
 

@@ -135,6 +135,12 @@ class Bouncer:
         self._asked = False
         self.committing = 0  # notifications on their way to the disk
 
+    def change(self, *, hostname: str, wordings: Sequence[Wording], longest_original_octets: int) -> None:
+        """Another name, other words, another length, from the next notification on."""
+        self._hostname = hostname
+        self._wordings = wordings
+        self._longest_original_octets = longest_original_octets
+
     @property
     def waiting(self) -> int:
         """Notifications that no journal has taken yet."""

@@ -76,6 +76,15 @@ class ControlServer:
         self._operations = Operations(
             self._inspector, self._steering, worker.events, lambda log_in: worker.quotas.trust(worker.config, log_in)
         )
+        self.renew()
+        self._suspensions: list[Suspension] = []
+        self._suspensions_seen: tuple[int, int] | None = None
+        self._server: asyncio.Server | None = None
+        self._path: Path | None = None
+
+    def renew(self) -> None:
+        """Answer by the worker's configuration as it is now."""
+        worker = self._worker
         self._explainer = Explainer(
             worker=worker.number,
             config=worker.config,
@@ -83,15 +92,15 @@ class ControlServer:
             router=worker.router,
             connector=worker.connector,
             mail_hosts=worker.lookup.mail_hosts,
-            inbound=worker.inbound.explain,
+            inbound=self._explain_inbound,
             suspended=lambda: self._steering.suspended,
             draining=lambda: worker.draining,
             clock=SystemClock(),
         )
-        self._suspensions: list[Suspension] = []
-        self._suspensions_seen: tuple[int, int] | None = None
-        self._server: asyncio.Server | None = None
-        self._path: Path | None = None
+
+    async def _explain_inbound(self, address: bytes) -> list[tuple[str, str]]:
+        """By the policies in force when it is asked."""
+        return await self._worker.listeners.inbound.explain(address)
 
     async def start(self, path: Path) -> None:
         """Listen on a Unix socket at path; a stale one is replaced."""

@@ -19,6 +19,7 @@ import msgspec
 import uvloop
 
 from angarium._core.counters import Slab
+from angarium.app.channel import Channel
 from angarium.config.model import Config, load_dump
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -38,6 +39,8 @@ class Orders(msgspec.Struct):
     worker_sockets: list[str]
     supervisor_pid: int
     config_file: str = ""
+    channel_fd: int = -1  # of a worker
+    draining: bool = False  # a worker takes no mail until it is told to
 
 
 def give_orders(config_dump: bytes, **rest: object) -> bytes:
@@ -109,7 +112,16 @@ def main() -> None:
     from angarium.app.worker import Worker  # noqa: PLC0415  # the admin process needs none of it
 
     async def work() -> None:
-        worker = Worker(config, orders.number, orders.workers, orders.shards, slab, config_file=orders.config_file)
+        worker = Worker(
+            config,
+            orders.number,
+            orders.workers,
+            orders.shards,
+            slab,
+            Channel(socket.socket(fileno=orders.channel_fd)),
+            config_file=orders.config_file,
+            draining=orders.draining,
+        )
         await worker.run(sockets, orders.ready_fd)
 
     uvloop.run(work())

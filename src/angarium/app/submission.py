@@ -30,13 +30,13 @@ class Submission:
     def __init__(self, intake: JournalIntake, clock: Clock, *, hostname: str) -> None:
         self._intake = intake
         self._clock = clock
-        self._hostname = hostname
+        self.hostname = hostname
 
     async def submit(self, reverse_path: bytes, recipient: bytes, mail_data: bytes) -> str:
         """Queue a message; its id when it is on disk."""
         number = self._intake.new_id()
         date = formatdate(self._clock.now(), localtime=False).replace("-0000", "+0000")
-        trace = f"Received: by {self._hostname} id {format_id(number)}; {date}\r\n"
+        trace = f"Received: by {self.hostname} id {format_id(number)}; {date}\r\n"
         buffer = make_accepted(
             {
                 "reverse_path": reverse_path,

@@ -1,8 +1,9 @@
-"""A worker: one loop, its shards, its sessions, its connections. This module alone wires the stages together.
+"""A worker: one loop, its shards, its sessions, its connections. With angarium.app.wiring it alone wires the stages
+together; angarium.app.renewal changes its configuration while it runs.
 
-Input: the configuration, its number, the sockets that the supervisor bound, the slab of shared counters. It runs until
-SIGTERM, then drains: listeners close, sessions between two transactions are told 421, deliveries under way end, and the
-journal is synced. SIGUSR1 reopens the event log.
+Input: the configuration, its number, the sockets that the supervisor bound, the slab of shared counters, the channel on
+which the supervisor gives orders. It runs until SIGTERM, then drains: listeners close, sessions between two
+transactions are told 421, deliveries under way end, and the journal is synced. SIGUSR1 reopens the event log.
 
 Fails: an exception here ends the process; the supervisor starts another, which recovers the shards.
 """
@@ -30,27 +31,25 @@ from angarium.app.bouncer import Bouncer
 from angarium.app.collection import settle_garbage_collection
 from angarium.app.control import ControlServer
 from angarium.app.drop import LocalMail, settle_crash
+from angarium.app.journal_care import JournalCare
+from angarium.app.lateness import Lateness
+from angarium.app.renewal import Renewal, wordings_of
+from angarium.app.retry_schedules import RetrySchedules
 from angarium.app.submission import Submission
+from angarium.app.wiring import Ground, Ways
 from angarium.clock import SystemClock
-from angarium.config.resolve import memory_budget_octets, needs_access
-from angarium.config.wording import read_wordings
-from angarium.delivery.attempt import Router
-from angarium.delivery.connection import Connector
-from angarium.delivery.dial import families_of
-from angarium.delivery.egress import Egresses
+from angarium.config.resolve import memory_budget_octets
 from angarium.delivery.lookup_client import LookupClient
 from angarium.delivery.lookup_protocol import socket_path
-from angarium.delivery.route import MailCircumstances, RouteTable
+from angarium.delivery.route import RouteTable
 from angarium.delivery.tls_account import TlsAccount
-from angarium.delivery.tls_policy import TlsPolicies
-from angarium.delivery.token_client import NodeTokens
-from angarium.ingress.listener import listen
-from angarium.mail.address import folded_domain, split_mailbox
+from angarium.ingress.listeners import Listeners
+from angarium.mail.address import folded_domain
 from angarium.outcome.recorder import Recorder
 from angarium.policy.access_protocol import access_socket_path
 from angarium.policy.inbound import InboundPolicies
 from angarium.policy.quota import Quotas
-from angarium.queue.backoff import expires_at, next_attempt_at, warns_at
+from angarium.queue.backoff import expires_at, next_attempt_at
 from angarium.queue.compaction import Compactor
 from angarium.queue.damaged import keep_aside
 from angarium.queue.indexer import Indexer
@@ -61,15 +60,14 @@ from angarium.queue.recovery import RecoveryReport, open_shard
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
 
     from angarium._core.dispatch import ReadyQueue
     from angarium._core.journal import Journal, Segment
     from angarium._core.record import Message
-    from angarium._core.server_session import ListenerProfile
+    from angarium.app.channel import Channel
     from angarium.config.model import Config, Retry
-    from angarium.config.wording import Wording
-    from angarium.ingress.door import Door
+    from angarium.delivery.attempt import Router
+    from angarium.delivery.connection import Connector
     from angarium.queue.damaged import Damage
 
 log = logging.getLogger(__name__)
@@ -84,20 +82,26 @@ HEAP_MAPPED_OCTETS = 4 << 20
 LET_GO_S = 0.2
 IDLE_OCTETS = 8 << 20  # with no more mail data than that in memory, and none under way, a worker is idle, and then
 KEPT_OCTETS = 1 << 20  # no more free memory is kept
-SWEEP_S = 60.0  # in so long every queued message is looked at once: has its time come to an end?
-LEAST_SWEPT = 256
-MOST_TOLD = 50  # notifications of expiry and delay written in one tick; the next round finds the others again
 LAST_RESULTS_S = 1.0  # for what was counted of TLS, when a worker ends
-SPARE_TICKS = 20  # segments that are done come back as spares: one is made only when none has for so long
 
 
 class Worker:
     """One worker process."""
 
     def __init__(
-        self, config: Config, number: int, workers: int, shards: int, slab: Slab, *, config_file: str = ""
+        self,
+        config: Config,
+        number: int,
+        workers: int,
+        shards: int,
+        slab: Slab,
+        channel: Channel,
+        *,
+        config_file: str = "",
+        draining: bool = False,
     ) -> None:
-        """config_file: where the configuration was read from, for who asks where a route stands."""
+        """config_file: where the configuration was read from, for who asks where a route stands. draining: it takes no
+        mail until the supervisor says so."""
         keep_heap(HEAP_KEPT_OCTETS, HEAP_MAPPED_OCTETS)
         self.config = config
         self.config_file = config_file
@@ -117,11 +121,12 @@ class Worker:
         self.started = self._clock.monotonic()
         self.draining = False
         self._stop = asyncio.Event()
-        self._servers: list[tuple[asyncio.Server | Door, ListenerProfile]] = []
-        self._flush_ticks = max(1, round(config.events.flush_interval_s / TICK_S))
-        self._preparing = False
-        self._spare_missed = False
-        self._ticks_without_spare = SPARE_TICKS  # the first one is made at once
+        self.ways: Ways
+        self.ledger: LedgerWatch
+        self._refusing = draining
+        self._former: list[Ways] = []  # that were replaced, while something goes by them
+        self._renewal = Renewal(self, channel)
+        self.set_flush_interval(config.events.flush_interval_s)
         self._background: set[asyncio.Future[None]] = set()
 
     # -------------------------------------------------------------- life
@@ -133,10 +138,16 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGUSR1, self._reopen_events)
-        self._retry_schedules()
+        self._routes = RouteTable(self.config.route)
+        self.retries = RetrySchedules(self.config, self._routes, self.dispatcher)
+        self.dispatcher.schedule.fold_domain = folded_domain
+        self.retries.install()  # before recovery makes the first scheduled queue
         self._open_shards(loop)
-        self._first_spare(self.journals[0])
+        self.care = JournalCare(self.journals)
+        self.care.first_spare()
         self._wire()
+        inbound = InboundPolicies(self.lookup, self.counters, self.events, self._clock)
+        self.listeners = Listeners(self.reception, self.access, inbound, self.quotas)
         self.control = ControlServer(self)
         self.control.read_suspensions()
         settle_crash(
@@ -146,18 +157,15 @@ class Worker:
         )
         self._requeue()
         self.ledger.publish_now()
-        self._servers = await listen(
-            self.config,
-            self.reception,
-            sockets,
-            self.access,
-            recipient_policy=self.inbound.policy_of,
-            quotas=self.quotas,
-        )
+        by_address = {str(listener.listen): sock for listener, sock in zip(self.config.listener, sockets, strict=True)}
+        if self._refusing:
+            self.refuse_mail(True)
+        await self.listeners.commit(self.listeners.prepare(self.config, by_address))
         await self.control.start(self.spool / "run" / f"worker-{self.number}.sock")
         if self.local_mail is not None:
             await self.local_mail.start()
         settle_garbage_collection()
+        self._renewal.start()
         os.write(ready_fd, b"1")
         os.close(ready_fd)
         try:
@@ -201,37 +209,53 @@ class Worker:
                     "shard %d: %d recipients are queued of whom the ledger did not know", shard, report.unexpected
                 )
 
-    def _retry_schedules(self) -> None:
-        """Number the retry schedules, before recovery makes the first scheduled queue."""
-        self._routes = RouteTable(self.config.route)
-        self._retries = [self.config.queue.retry]
-        for route in self.config.route:
-            if route.retry is not None and route.retry not in self._retries:
-                self._retries.append(route.retry)
-        self.dispatcher.schedule.policy_of = self._policy_of
-        self.dispatcher.schedule.fold_domain = folded_domain
-        self.dispatcher.set_retry_schedules(
-            [retry.expire_s for retry in self._retries], [retry.warn_after_s for retry in self._retries]
-        )
+    # -------------------------------------------------------------- what a change of the configuration changes
 
-    def _policy_of(self, domain: bytes) -> int:
-        """The number of the retry schedule for mail to a domain; the longest, where it depends on the message."""
-        if not domain:
-            return 0
-        matches = [self._routes.lookup(b"", domain), *self._routes.ahead(b"", domain)]
-        retries = [match.route.retry or self.config.queue.retry for match in matches]
-        return self._retries.index(max(retries, key=lambda retry: retry.expire_s))
+    @property
+    def router(self) -> Router:
+        """The routes in force."""
+        return self.ways.router
+
+    @property
+    def connector(self) -> Connector:
+        """Who opens connections by them."""
+        return self.ways.connector
+
+    def set_flush_interval(self, seconds: float) -> None:
+        """How often the event log is written."""
+        self._flush_ticks = max(1, round(seconds / TICK_S))
+
+    def weigh_tenants(self) -> None:
+        """The tenants' shares of a busy next hop are as the configuration says."""
+        weights = self.dispatcher.weights
+        weights.clear()
+        weights.update({tenant.name.encode("utf-8"): tenant.weight for tenant in self.config.tenant})
+        for queue in self.router.queues:
+            queue.reweigh()
+
+    def go_by(self, ways: Ways) -> None:
+        """Mail goes other ways from now on; what is under way ends by those that it took."""
+        before, self.ways = self.ways, ways
+        ways.take_over(before)
+        self._former.append(before)
+
+    def forget_names(self) -> None:
+        """Who knows names will know them by other rules."""
+        for ways in (self.ways, *self._former):
+            ways.router.forget_names()
+
+    def refuse_mail(self, refuse: bool) -> None:
+        """Take no mail, as `angarium drain` says, or take it again. Deliveries go on."""
+        self._refusing = refuse
+        if refuse:
+            self.reception.drain()
+        elif not self.draining:
+            self.reception.draining = False
 
     def _retry_of(self, message: Message) -> Retry:
-        """The retry schedule of the route that the first of its recipients who are left takes, or of its domain."""
-        queue = self.dispatcher.schedule.assign(message)
-        left = message.unfinished() if self._routes.conditional and queue.domain else []
-        if not left or message.buffer is None:
-            return self._retries[queue.policy]
-        local, domain = split_mailbox(message.buffer.recipient(left[0])[0])
-        if not self._routes.ahead(local, domain):
-            return self._retries[queue.policy]
-        return self._routes.lookup(local, domain, MailCircumstances(message.buffer)).route.retry or self._retries[0]
+        return self.retries.of(message)
+
+    # -------------------------------------------------------------- the queue
 
     def _load(self, message: Message, ready: ReadyQueue | None) -> None:
         self.loader.load(message, lambda read: self.dispatcher.loaded(read, ready))
@@ -252,26 +276,17 @@ class Worker:
             hard=config.queue.memory_hard_mark,
         )
         self._share_memory()
-        dispatcher.weights.update({tenant.name.encode("utf-8"): tenant.weight for tenant in config.tenant})
         self.reception = Reception(self.counters, self.events, self.intake, self.memory)
-        self.egress = Egresses(self.counters, config.delivery)
         self.bouncer = Bouncer(
             self.intake,
             self.counters,
             self.events,
             clock,
             hostname=config.node.hostname,
-            wordings=self._wordings(),
+            wordings=wordings_of(config),
             longest_original_octets=config.notification.original_size_octets,
         )
-        listener = config.sendmail_listener
-        self.local_mail = (
-            LocalMail(
-                config, listener, self.reception, self.intake, dispatcher, now=clock.monotonic, quotas=self.quotas
-            )
-            if listener is not None and self.number == 0
-            else None
-        )
+        self.local_mail = self._make_local_mail()
         self.submission = Submission(self.intake, clock, hostname=config.node.hostname)
         chance = random.Random()
         self.recorder = recorder = Recorder(
@@ -290,42 +305,26 @@ class Worker:
         self.lookup = LookupClient(
             socket_path(self.spool), monotonic=clock.monotonic, random=chance, on_change=self._say_lookup
         )
-        self.access = (
-            LookupClient(
-                access_socket_path(self.spool),
-                monotonic=clock.monotonic,
-                random=chance,
-                on_change=self._say_access,
-                away="the access process does not answer",
-            )
-            if needs_access(config)
-            else None
+        self.access = LookupClient(  # it connects with the first log-in
+            access_socket_path(self.spool),
+            monotonic=clock.monotonic,
+            random=chance,
+            on_change=self._say_access,
+            away="the access process does not answer",
         )
-        self.inbound = InboundPolicies(self.lookup, self.counters, self.events, clock)
-        self.connector = Connector(
-            self.egress,
+        self.ground = Ground(
+            dispatcher,
             self.counters,
             clock,
-            hostname=config.node.hostname,
-            chance=chance,
-            settle=recorder.settle,
-            loopback_only=config.sandbox,
-            families=families_of(config.delivery.address_family),
-            on_tls_result=self.tls_account.note,
-            host_addresses=self.lookup.host_addresses,
-        )
-        self.router = Router(
-            dispatcher,
-            self.connector,
+            chance,
             self.lookup,
-            self._routes,
-            config.delivery,
-            clock,
-            hostname=config.node.hostname,
+            settle=recorder.settle,
+            note_tls=self.tls_account.note,
             workers=self._workers,
-            tls=TlsPolicies(config.delivery, config.tls_policy),
-            tokens=lambda oauth2: NodeTokens(self.lookup, oauth2, clock),
         )
+        self.ways = Ways(config, self.ground, self._routes)
+        self.ways.take_over(None)
+        self.weigh_tenants()
         self.compactor = Compactor(
             dispatcher.table,
             clock,
@@ -334,21 +333,36 @@ class Worker:
         )
         self.ledger = LedgerWatch(dispatcher, self.journals, self.counters)
         self.loader = Loader(dispatcher.journals, self._unreadable, self._damaged, self.spool / "damaged")
+        self.lateness = Lateness(dispatcher, recorder, self.loader, clock, self._retry_of, tick_s=TICK_S)
         self.indexer = Indexer(self.journals)
-        dispatcher.place = self.router.place
         dispatcher.load = self._load
         dispatcher.settle = recorder.settle
         dispatcher.reconsider = recorder.reconsider
         dispatcher.partial = recorder.partial
         dispatcher.keep_reply = recorder.delivered
 
-    def _wordings(self) -> list[Wording]:
-        """What notifications are written in; a file that went bad since the configuration was checked is left out."""
-        known, problems = read_wordings(self.config.notification.templates)
-        for problem in problems:
-            log.error("notification.templates: %s", problem)
-        languages = [language for language in self.config.notification.languages if language in known]
-        return [known[language] for language in languages or ["en"]]
+    def _make_local_mail(self) -> LocalMail | None:
+        """This machine's own mail is the first worker's."""
+        listener = self.config.sendmail_listener
+        if listener is None or self.number:
+            return None
+        return LocalMail(
+            self.config,
+            listener,
+            self.reception,
+            self.intake,
+            self.dispatcher,
+            now=self._clock.monotonic,
+            quotas=self.quotas,
+        )
+
+    async def renew_local_mail(self) -> None:
+        """Under the configuration in force. Who cannot reach the socket in between uses the drop folder."""
+        if self.local_mail is not None:
+            await self.local_mail.close()
+        self.local_mail = self._make_local_mail()
+        if self.local_mail is not None:
+            await self.local_mail.start()
 
     def _requeue(self) -> None:
         """What recovery found waits for its time, or goes as soon as there is room."""
@@ -369,7 +383,7 @@ class Worker:
             if message.state != MessageState.MESSAGE_HELD:
                 self.dispatcher.wait(message, message.next_attempt)
                 if not resend and self.dispatcher.withdraw(message):
-                    self._with_mail_data(message, self._fail_in_doubt)
+                    self.lateness.with_mail_data(message, self._fail_in_doubt)
         # that a message is in doubt is in the log before it can be sent again
         self.events.flush()
 
@@ -440,72 +454,35 @@ class Worker:
         if count % self._flush_ticks == 0:
             self.events.flush()
         dispatcher.grow()
-        self._sweep()
+        self.lateness.look()
+        if self._former:
+            self._tend_former()
         dispatcher.publish_gauges()
-        self._ticks_without_spare = self._ticks_without_spare + 1 if self.journals[0].wants_spare else 0
-        if self._ticks_without_spare > SPARE_TICKS and not self._preparing:
-            self._prepare_spare(self.journals[0])
+        self.care.tick()
         if count % SWEEP_TICKS == 0:
             self.indexer.step(self._clock.monotonic())
             self.reception.sweep()
-            self.inbound.refresh()
+            self.listeners.inbound.refresh()
             if self.local_mail is not None:
                 self.local_mail.tick()
-            self.egress.sweep()
+            for ways in (self.ways, *self._former):
+                ways.egress.sweep()
             self.counters.set(Slot.QUEUE_JOURNAL_OCTETS, sum(journal.octets_on_disk for journal in self.journals))
-            for journal in self.journals:
-                self._checkpoint(journal)
+            self.care.checkpoint()
             self.ledger.check()
             self.counters.set(Slot.QUEUE_LIVING_OCTETS, sum(journal.living_octets for journal in self.journals))
             self.compactor.tick(self.journals)
             self._hand_over_tls_results()
             self.control.read_suspensions(only_if_changed=True)
         if count % HEAL_TICKS == 0:
-            for journal in self.journals:
-                self._heal(journal)
+            self.care.heal()
             if memory_octets() < IDLE_OCTETS and not dispatcher.ready and not dispatcher.loading:
                 trim_heap(KEPT_OCTETS)  # a pause of some milliseconds, when nobody waits
 
-    # -------------------------------------------------------------- the time of a message is over
-
-    def _sweep(self) -> None:
-        """Look at a part of the queue, so that all of it is looked at once a minute."""
-        over, late = self.dispatcher.sweep(max(LEAST_SWEPT, int(self.dispatcher.table.capacity * TICK_S / SWEEP_S)))
-        for message, then in [
-            *((message, self._expire) for message in over),
-            *((message, self._warn) for message in late),
-        ][:MOST_TOLD]:
-            if self.dispatcher.withdraw(message):
-                self._with_mail_data(message, then)
-
-    def _with_mail_data(self, message: Message, then: Callable[[Message], None]) -> None:
-        if message.buffer is not None:
-            then(message)
-        else:
-            self.loader.load(message, then)
-
-    def _expire(self, message: Message) -> None:
-        if message.buffer is None:
-            return  # it cannot be read, and that has been dealt with
-        end = expires_at(self._retry_of(message), message.received_us * 1e-6)
-        if self._clock.now() < end:
-            self.dispatcher.wait(message, end)
-        else:
-            self.recorder.expire(message, self._waits_for(message))
-
-    def _warn(self, message: Message) -> None:
-        if message.buffer is None:
-            return
-        at = message.next_attempt
-        late = warns_at(self._retry_of(message), message.received_us * 1e-6)
-        if late is not None and self._clock.now() >= late:
-            self.recorder.warn(message, self._waits_for(message))
-        self.dispatcher.wait(message, at)
-
-    def _waits_for(self, message: Message) -> bytes:
-        """Why the next hop of message is left alone, if it is."""
-        queue = self.dispatcher.schedule.queue(message)
-        return b"" if queue is None or queue.reason is None else queue.reason
+    def _tend_former(self) -> None:
+        for ways in self._former:
+            ways.tend()
+        self._former = [ways for ways in self._former if ways.under_way]
 
     def _say_lookup(self, away: bool) -> None:
         if away:
@@ -529,62 +506,6 @@ class Worker:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    def _first_spare(self, journal: Journal) -> None:
-        """Before there is mail: the segment that the first messages will be written to."""
-        if not journal.wants_spare:
-            return
-        try:
-            segment = journal.make_spare()
-            journal.prepare_spare(segment)
-        except OSError as failure:
-            log.warning("shard %d: no spare segment: %s", journal.shard, failure)
-            return
-        journal.add_spare(segment)
-
-    def _prepare_spare(self, journal: Journal) -> None:
-        """Have the next segment written once, so that syncs in it change no metadata."""
-        try:
-            segment = journal.make_spare()
-        except OSError as failure:
-            self._ticks_without_spare = 0  # tried again after a while, and said once
-            if not self._spare_missed:
-                log.warning("shard %d: no spare segment: %s", journal.shard, failure)
-            self._spare_missed = True
-            return
-        self._spare_missed = False
-        self._preparing = True
-        task = asyncio.ensure_future(self._fill(journal, segment))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-
-    async def _fill(self, journal: Journal, segment: Segment) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            await loop.run_in_executor(None, journal.prepare_spare, segment)
-        except OSError as failure:
-            log.warning("shard %d: %s: %s", journal.shard, segment.path, failure)
-        else:
-            journal.add_spare(segment)
-        finally:
-            self._preparing = False
-
-    def _checkpoint(self, journal: Journal) -> None:
-        try:
-            journal.checkpoint_memory()
-        except OSError as failure:
-            log.debug("shard %d: no checkpoint of class memory: %s", journal.shard, failure)
-
-    def _heal(self, journal: Journal) -> None:
-        if journal.failed:
-            try:
-                journal.heal()
-            except OSError as failure:
-                log.error("shard %d still fails: %s", journal.shard, failure)
-                return
-            log.warning("shard %d takes mail again", journal.shard)
-        elif journal.full:
-            journal.full = False  # the next message tries again
-
     def _reopen_events(self) -> None:
         try:
             self.events.reopen()
@@ -597,38 +518,40 @@ class Worker:
         """Stop intake, let what is under way end, sync."""
         self.draining = True
         loop = asyncio.get_running_loop()
-        for server, _ in self._servers:
-            server.close()
+        self._renewal.close()
+        self.listeners.close()
         if self.local_mail is not None:
             await self.local_mail.close()
         self.reception.drain()
         self.dispatcher.stopped = True
-        self.egress.quit_idle()
+        all_ways = (self.ways, *self._former)
+        for ways in all_ways:
+            ways.tend()
         until = loop.time() + DRAIN_S
         # a notification that is on its way to the disk ends its message's story: wait for it, or it is written twice
         while loop.time() < until and (
             self.reception.sessions
-            or self.egress.sessions
-            or self.router.hand_offs.under_way
+            or any(ways.egress.sessions or ways.router.hand_offs.under_way for ways in all_ways)
             or self.bouncer.committing
         ):
             await asyncio.sleep(TICK_S)
             self.reception.drain()
-            self.egress.quit_idle()
+            for ways in all_ways:
+                ways.tend()
+                ways.egress.sweep()  # or a host that does not answer QUIT holds the end up
             self.events.flush()
             for journal in self.journals:
                 journal.flush()
-        await self.inbound.close()
-        await self.connector.close()
-        await self.router.close()
+        await self.listeners.inbound.close()
+        for ways in all_ways:
+            await ways.close()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.tls_account.hand_over_last(self.lookup), LAST_RESULTS_S)
         await self.lookup.close()
-        if self.access is not None:
-            await self.access.close()
+        await self.access.close()
         await self.compactor.close()
+        self.care.checkpoint()
         for journal in self.journals:
-            self._checkpoint(journal)
             loop.remove_reader(journal.event_fd)
             journal.close()
         self.ledger.publish_now()
@@ -639,7 +562,7 @@ class Worker:
     @property
     def accepting(self) -> tuple[bool, str]:
         """Whether mail is taken now, and if not, why."""
-        if self.draining:
+        if self.draining or self._refusing:
             return False, "draining"
         if not self.intake.accepting:
             return False, "no journal takes records"

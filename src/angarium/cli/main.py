@@ -38,6 +38,9 @@ COMMANDS: dict[str, Entry] = {
         "angarium.cli.doctor.command:doctor", "What of this machine, or of a domain, keeps mail from going."
     ),
     "status": Entry("angarium.cli.status:status", "The running relay at a glance."),
+    "reload": Entry("angarium.cli.node:reload", "Have the running relay read its configuration again."),
+    "drain": Entry("angarium.cli.node:drain", "Take no more mail, and deliver what is queued."),
+    "stop": Entry("angarium.cli.node:stop", "Stop the running relay, and wait until it has ended."),
     "queue": Entry("angarium.cli.queue:queue", "Look at the queue; retry, hold, delete, bounce, export messages."),
     "suspend": Entry("angarium.cli.suspend:suspend", "Stop delivery by domain, site, source or tenant, for a time."),
     "resume": Entry("angarium.cli.suspend:resume", "Start it again."),

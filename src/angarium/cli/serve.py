@@ -9,14 +9,10 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from angarium.cli.main import DEFAULT_CONFIG, config_option, fail
-
-if TYPE_CHECKING:
-    from angarium.config.model import Config
 
 
 @click.command()
@@ -50,8 +46,9 @@ def serve(
 
     SIGHUP reads the configuration again, SIGUSR1 reopens the event log.
     """
+    from angarium.app.reading import Source
     from angarium.config.address import ListenAddress
-    from angarium.config.load import ConfigErrors, load_config
+    from angarium.config.load import ConfigErrors, examine
     from angarium.config.sandbox import sandbox_config
     from angarium.queue.placement import SpoolError
     from angarium.supervisor import StartFailure, Supervisor
@@ -59,10 +56,8 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="angarium: %(message)s", stream=sys.stderr)
     given = config
     sink: ListenAddress | None = None
-
-    def read() -> Config:
-        return load_config(given or DEFAULT_CONFIG, sandbox=sandbox)
-
+    source: Source | None = None
+    sha256 = ""
     try:
         if sandbox and not given:
             from angarium.app.certificate import ensure_certificate
@@ -84,13 +79,13 @@ def serve(
             )
             sink = ListenAddress(host="127.0.0.1", port=sink_port)
         else:
-            settings = read()
+            examination = examine(given or DEFAULT_CONFIG, sandbox=sandbox)
+            if examination.config is None:
+                raise ConfigErrors(examination.problems)
+            settings, sha256 = examination.config, examination.sha256
+            source = Source(os.path.abspath(given or DEFAULT_CONFIG), sandbox)
         supervisor = Supervisor(
-            settings,
-            reload=None if sink else read,
-            sink=sink,
-            on_ready=lambda: announce(settings, sandbox),
-            config_file="" if sink else os.path.abspath(given or DEFAULT_CONFIG),
+            settings, source=source, sha256=sha256, sink=sink, on_ready=lambda: announce(settings, sandbox)
         )
         status = supervisor.run()
     except ConfigErrors as errors:

@@ -6,6 +6,7 @@ The JSON of `--json` is the admin API's, unchanged. Fails: RelayError, exit stat
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
@@ -13,6 +14,8 @@ from angarium.cli.client import RelayClient, connecting, printable
 from angarium.cli.show import ago, show_table
 
 __all__ = ["status"]
+
+DIGEST_SHOWN = 16  # of its 64 digits; `--json` has all of them
 
 
 @click.command()
@@ -32,6 +35,8 @@ def status(client: RelayClient, *, as_json: bool) -> None:
     )
     for reason in answer["reasons"]:
         click.echo(f"  {printable(reason)}")
+    if answer.get("configuration") is not None:
+        _show_configuration(answer["configuration"])
     rows = []
     for worker in answer["workers"]:
         said = worker["status"]
@@ -54,3 +59,17 @@ def status(client: RelayClient, *, as_json: bool) -> None:
     show_table(("worker", "state", "process", "shards", "up"), rows, right=(0, 2, 4))
     totals = [(name.replace("_", " "), f"{value:,}") for name, value in answer["totals"].items()]
     show_table(None, totals, right=(1,))
+
+
+def _show_configuration(configuration: dict[str, Any]) -> None:
+    """Which one is in force, what waits for a restart, and what became of the last file that was refused."""
+    file, digest = configuration["file"], configuration["sha256"]
+    where = "built in" if file is None else f"{printable(file)}, sha256 {printable(str(digest))[:DIGEST_SHOWN]}"
+    click.echo(f"configuration: {where}, in force since {printable(configuration['since'])}")
+    for key in configuration["waiting"]:
+        click.echo(f"  waits for a restart: {printable(key)}")
+    if configuration["reload"] is not None:
+        click.echo(f"  reload under way: {printable(configuration['reload']['phase'])}")
+    refused = configuration["last_refused"]
+    if refused is not None:
+        click.echo(f"  last refused {printable(refused['time'])}: {printable('; '.join(refused['problems']))}")

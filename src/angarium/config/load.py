@@ -14,6 +14,7 @@ that says nothing of TLS offers STARTTLS when there is a [tls] section, and a li
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tomllib
 from pathlib import Path
@@ -52,10 +53,11 @@ _NO_NODE = Node(hostname="unknown.invalid", spool="/nonexistent")
 
 
 class Examination(Struct, frozen=True):
-    """What came of reading a file. `config` is None when a problem is an error."""
+    """What came of reading a file. `config` is None when a problem is an error. `sha256`: of the file."""
 
     config: Config | None
     problems: tuple[Problem, ...]
+    sha256: str = ""
 
 
 def load_config(path: str | Path, *, sandbox: bool = False) -> Config:
@@ -80,7 +82,8 @@ def examine(path: str | Path, *, sandbox: bool = False) -> Examination:
         line = before.count(b"\n") + 1
         column = len(before.rpartition(b"\n")[2].decode("utf-8")) + 1
         return _hopeless(Problem(file, line, column, "", f"is not UTF-8: octet 0x{octets[error.start]:02X}"))
-    return examine_text(text, file=file, folder=Path(path).absolute().parent, sandbox=sandbox)
+    examination = examine_text(text, file=file, folder=Path(path).absolute().parent, sandbox=sandbox)
+    return msgspec.structs.replace(examination, sha256=hashlib.sha256(octets).hexdigest())
 
 
 def examine_text(text: str, *, file: str = "<text>", folder: Path = Path("/"), sandbox: bool = False) -> Examination:

@@ -109,9 +109,24 @@ class Router:
         self._fixed: dict[tuple[Way, TlsPolicy], ReadyQueue] = {}
         self._sites: dict[tuple[Way, TlsPolicy, str], ReadyQueue] = {}
         self._closed = False
+        self._retired = False
         self._looking_up = 0
         self._most_looking_up = max(LEAST_LOOKING_UP, MOST_LOOKING_UP // workers)
         self._crowded = ReadyQueue(dispatcher, MX, b"")  # what is sent there comes back after a while
+
+    def retire(self) -> None:
+        """The routes have changed, and another Router finds the way of mail from now on.
+
+        What waits here goes back untouched; what is under way ends, and `close` breaks it off.
+        """
+        self._retired = True
+        for queue in self.queues:
+            queue.retire()
+
+    @property
+    def under_way(self) -> int:
+        """Look-ups and hand-offs that have begun and are not over."""
+        return self._looking_up + self.hand_offs.under_way
 
     @property
     def queues(self) -> list[ReadyQueue]:
@@ -303,6 +318,9 @@ class Router:
         self._looking_up -= 1
         if self._closed:
             return
+        if self._retired:
+            self._dispatcher.give_back(delivery)
+            return
         if isinstance(hosts, ResolutionFailure):
             text = hosts.text.encode("utf-8", "replace")
             if hosts.code // 100 == TRANSIENT and by_domain:
@@ -348,6 +366,11 @@ class Router:
             queue.target.hosts, queue.target.found = _at_addresses(hosts), hosts.hosts
         queue.expires = hosts.expires
         return queue
+
+    def forget_names(self) -> None:
+        """The mail hosts of every domain are asked for again; connections stay."""
+        for queue in self._sites.values():
+            queue.expires = 0.0
 
     def _forget_idle_sites(self) -> None:
         for key, queue in list(self._sites.items()):

@@ -72,17 +72,20 @@ class Connector:
         families: Sequence[socket.AddressFamily] = FAMILIES,
         on_tls_result: Callable[[TlsOutcome], None] | None = None,
         host_addresses: Callable[[str, int], Awaitable[MailHosts]] | None = None,
+        order: HostOrder | None = None,
     ) -> None:
         """`families` are those of the names that a route gives, the preferred one first. `host_addresses`: who looks a
-        name up with its TLSA records, for the policy "dane" (RFC 7672 §2.2.2)."""
+        name up with its TLSA records, for the policy "dane" (RFC 7672 §2.2.2). `order`: what is known of hosts already.
+        """
         self._host_addresses = host_addresses
         self._egresses = egresses
         self._counters = counters
         self._clock = clock
         self._dialler = Dialler(loopback_only=loopback_only, families=families)
         self._tls = TlsResults(counters, clock, on_tls_result)
+        self._hostname = hostname
         self._handshake = Handshake(Contexts(clock.now), hostname=hostname)
-        self.order = HostOrder(clock.monotonic, chance)
+        self.order = HostOrder(clock.monotonic, chance) if order is None else order
         self._settle = settle
         self._tasks: set[asyncio.Task[None]] = set()
         self._greeted = asyncio.Semaphore(MOST_GREETED)
@@ -92,6 +95,15 @@ class Connector:
         task = asyncio.get_running_loop().create_task(self._open(queue))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def forget_files(self) -> None:
+        """Read the certificates and keys of TLS policies again, for the connections that are opened from now on."""
+        self._handshake = Handshake(Contexts(self._clock.now), hostname=self._hostname)
+
+    @property
+    def under_way(self) -> int:
+        """Connections that are being opened."""
+        return len(self._tasks)
 
     async def close(self) -> None:
         """Give up what is being opened."""

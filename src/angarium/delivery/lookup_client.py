@@ -112,7 +112,9 @@ class LookupClient:
         self._away_s = away_s
         self._on_change = on_change
         self._away = away
-        self._cache: Cache[tuple[str, Any], Any] = Cache(ENTRIES)
+        self._cache: Cache[tuple[str, Any], tuple[int, Any]] = Cache(ENTRIES)
+        self._generation = 1  # what was put into the cache under another one is to be asked again
+        self._gone: Callable[[], None] | None = None
         self._under_way: dict[tuple[str, Any], _Question] = {}
         self._alone: set[asyncio.Future[Any]] = set()  # who awaits an answer that nobody shares
         self._waiting: dict[int, _Waiting] = {}
@@ -154,6 +156,15 @@ class LookupClient:
         """Whether the hosts of domain have been asked for before, so that there is an answer, be it an old one."""
         return self._cache.peek((MAIL_HOSTS.name, domain)) is not None
 
+    def expect_another(self, gone: Callable[[], None]) -> None:
+        """The process will be replaced by one with other rules.
+
+        What this one has said, or says until it is gone, is asked again; it remains what is used when nobody answers.
+        `gone` is called when it is.
+        """
+        self._generation += 1
+        self._gone = gone
+
     async def ask(self, kind: Kind[A, R], argument: A) -> R:
         """The answer, from the cache while it holds. A dataclass may be used for longer when there is no other."""
         cached = self._fresh((kind.name, argument))
@@ -176,7 +187,7 @@ class LookupClient:
             return
         question = self._under_way.get(key)
         if question is None:
-            cached = self._cache.peek(key)
+            _, cached = self._cache.peek(key) or (0, None)
             if len(self._under_way) >= QUESTIONS and cached is None:
                 loop.call_soon(tell, ResolutionFailure(False, 451, (4, 4, 3), "too many look-ups under way"))
                 return
@@ -211,8 +222,8 @@ class LookupClient:
         self._send(kind.name, argument, ended)
 
     def _fresh(self, key: tuple[str, Any]) -> Any:
-        cached = self._cache.peek(key)
-        if cached is None or cached.expires <= self._monotonic():
+        generation, cached = self._cache.peek(key) or (0, None)
+        if cached is None or generation != self._generation or cached.expires <= self._monotonic():
             return None
         self._cache.use(key)
         return cached
@@ -255,7 +266,7 @@ class LookupClient:
             except msgspec.MsgspecError as unreadable:
                 return ResolutionFailure(False, 451, (4, 3, 0), f"the lookup process says {unreadable}")
             if result.expires > self._monotonic():
-                self._cache.put(question.key, result)
+                self._cache.put(question.key, (self._generation, result))
             return result
         cached = question.cached
         if failure.permanent or cached is None or not is_dataclass(cached):
@@ -351,6 +362,10 @@ class LookupClient:
         if connection is not self._connection:
             return
         self._connection = None
+        gone, self._gone = self._gone, None
+        if gone is not None:
+            self._generation += 1
+            gone()
         if self._waiting and not self._closed:
             self._connecting = asyncio.get_running_loop().create_task(self._connect())
 

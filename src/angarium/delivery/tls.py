@@ -60,7 +60,7 @@ class Reached:
 
 
 class Contexts:
-    """The SSL contexts of one worker. Files are read when they are first needed; a reload makes new workers."""
+    """The SSL contexts of one worker. Files are read when they are first needed; a reload makes another one."""
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now

@@ -1,7 +1,7 @@
-"""The listeners of one worker: what the configuration says, as profiles that the compiled sessions read, and servers on
-bound sockets.
+"""A listener: what the configuration says of it, as a profile that the compiled sessions read, and a server on its
+socket. angarium.ingress.listeners holds those of a worker.
 
-Input: the configuration and sockets that the supervisor has bound. Output: servers whose protocols are ServerSessions:
+Input: the configuration, and sockets that the supervisor has bound. Output: servers whose protocols are ServerSessions:
 asyncio's own where SMTP begins with the connection, and a Door where something else comes first.
 
 Fails: ssl.SSLError, OSError or ValueError when a certificate cannot be loaded; a TLS handshake that fails ends that
@@ -18,7 +18,6 @@ from angarium._core.counters import Slot
 from angarium._core.server_session import ListenerProfile
 from angarium.config.model import DURABILITIES
 from angarium.ingress.authentication import ListenerAuthentication, Verifier, any_login, mechanisms_of
-from angarium.ingress.certificates import Certificates
 from angarium.ingress.channel_binding import EndPoints
 from angarium.ingress.door import Door, DoorLimits
 from angarium.ingress.own_pages import OwnPages
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from angarium.config.address import Peer
     from angarium.config.credentials import Mechanism
     from angarium.config.model import Config, Limits, Listener
-    from angarium.delivery.lookup_client import LookupClient
     from angarium.ingress.certificates import LiveContext
     from angarium.ingress.exchange import Exchange
     from angarium.policy.certificate import ClientCertificate
@@ -181,45 +179,18 @@ def make_profile(
     )
 
 
-async def listen(
-    config: Config,
-    reception: Reception,
-    sockets: list[socket.socket],
-    access: LookupClient | None = None,
-    *,
-    recipient_policy: Callable[[Listener], RecipientPolicy | None] = lambda _: None,
-    quotas: Quotas | None = None,
-) -> list[tuple[asyncio.Server | Door, ListenerProfile]]:
-    """Serve each listener of the configuration on its socket, in the configuration's order.
-
-    `access` is the way to the access process, where there is one. recipient_policy: which recipients a listener takes
-    from clients that may not relay.
-    """
-    verifier = Verifier(access) if access is not None else None
-    certificates = Certificates(config, reception.counters, reception.events) if config.tls is not None else None
-    servers: list[tuple[asyncio.Server | Door, ListenerProfile]] = []
-    for listener, sock in zip(config.listener, sockets, strict=True):
-        live = certificates.of(listener) if certificates is not None and listener.tls != "none" else None
-        profile = make_profile(config, listener, live, reception, verifier, recipient_policy(listener), quotas)
-        servers.append((await _serve(config, listener, sock, live, profile, reception), profile))
-    if certificates is not None:
-        certificates.watch()
-    return servers
-
-
-async def _serve(
+async def serve(
     config: Config,
     listener: Listener,
     sock: socket.socket,
     live: LiveContext | None,
-    profile: ListenerProfile,
+    session: Callable[..., ServerSession],
     reception: Reception,
 ) -> asyncio.Server | Door:
-    """One listener."""
+    """Accept connections on a socket, which is the server's from then on.
 
-    def session(client: str | None = None) -> ServerSession:
-        return reception.session(profile, client)
-
+    `session` makes what speaks with a client: without an argument, or for the address that a proxy has named.
+    """
     implicit = listener.tls == "implicit"
     if not (implicit or listener.proxy_networks or sock.family == socket.AF_UNIX):
         return await asyncio.get_running_loop().create_server(session, sock=sock, backlog=BACKLOG)

@@ -564,6 +564,25 @@ METRICS: tuple[MetricSpec, ...] = (
     # processes
     _counter("worker_starts_total", Slot.WORKER_STARTS, "Starts of worker processes, the first ones included."),
     _histogram("worker_loop_lag_seconds", Slot.LOOP_LAG, "How late a worker's event loop ran what was due."),
+    # the node
+    _counter(
+        "node_reloads_total",
+        {"applied": Slot.NODE_RELOADS_APPLIED, "refused": Slot.NODE_RELOADS_REFUSED},
+        "Reloads of the configuration: changed in place, or refused as a whole, so that the one before stays.",
+        "result",
+    ),
+    _gauge("node_last_reload_refused", Slot.NODE_RELOAD_REFUSED, "1 when the last reload was refused, else 0."),
+    _gauge(
+        "node_configuration_timestamp_seconds",
+        Slot.NODE_CONFIGURATION_TIME,
+        "Since when the configuration in force is in force, Unix time.",
+    ),
+    _gauge(
+        "node_restart_keys",
+        Slot.NODE_RESTART_KEYS,
+        "Keys of the configuration file that differ from what is in force and wait for a restart.",
+    ),
+    _gauge("node_draining", Slot.NODE_DRAINING, "1 while the node takes no mail because of `angarium drain`, else 0."),
 )
 
 _PROCESSES = ("supervisor", "admin", "lookup", "access", "worker-N")
@@ -628,6 +647,7 @@ _STAGE_TITLES = {
     "delivery": "Delivery: attempts at the next hop",
     "outcome": "Outcome: what is reported",
     "worker": "Workers",
+    "node": "The node: its configuration",
     "process": "Processes: read from /proc at every scrape; one that cannot be seen is left out",
 }
 

@@ -104,7 +104,7 @@ class Recorder:
         self._next_attempt = next_attempt
         self._expires_at = expires_at
         self._tell = tell
-        self._in_doubt = in_doubt
+        self.in_doubt = in_doubt
         self._part: _Part | None = None  # of the delivery that is being settled
 
     # ------------------------------------------------------------------ a delivery is over
@@ -125,7 +125,7 @@ class Recorder:
             outcome = classify(code, enhanced, text, phase, accepted_recipients=accepted)
             if outcome.state is RecipientState.IN_DOUBT:
                 doubted = True
-                if self._in_doubt == "fail":
+                if self.in_doubt == "fail":
                     self._counters.add(Slot.QUEUE_IN_DOUBT_TOTAL, 1)
                     self._dispatcher.log_attempt("in_doubt", delivery, index, OWN_REPLY, outcome.status, text)
                     text = LOST_REPLY_TEXT  # noqa: PLW2901
@@ -138,7 +138,7 @@ class Recorder:
                 reports.append(report)
         if doubted:
             self._events.flush()  # it is in the log before it can be sent again
-            if self._in_doubt == "hold":
+            if self.in_doubt == "hold":
                 self._hold(message)
         if not reports:
             self._finish(delivery, part)
@@ -171,7 +171,7 @@ class Recorder:
         if outcome.state is RecipientState.DELIVERED:
             self._counters.observe(Slot.DELIVERY_LATENCY, max(0, int(self._clock.now() * 1e6) - message.received_us))
         elif outcome.state is RecipientState.IN_DOUBT:
-            if self._in_doubt == "resend":
+            if self.in_doubt == "resend":
                 self._counters.add(Slot.DELIVERY_DUPLICATES_POSSIBLE, 1)
             message.in_doubt = True
         if outcome.soon:
@@ -205,11 +205,11 @@ class Recorder:
             message.set_recipient_state(index, RecipientState.IN_DOUBT)
             self._part.entries.append((index, RecipientState.IN_DOUBT, OWN_REPLY, b"4.4.2 " + WENT_DOWN))
         self._write_outcome(message, message.attempts + 1, message.next_attempt)
-        if self._in_doubt == "resend":
+        if self.in_doubt == "resend":
             self._counters.add(Slot.DELIVERY_DUPLICATES_POSSIBLE, 1)
-        elif self._in_doubt == "hold":
+        elif self.in_doubt == "hold":
             self._hold(message)
-        return self._in_doubt != "fail"
+        return self.in_doubt != "fail"
 
     def fail_in_doubt(self, message: Message) -> None:
         """A message of `found_in_doubt` whose mail data is in memory ends: its sender is told."""

@@ -46,8 +46,15 @@ class InboundPolicies:
         self._events = events
         self._clock = clock
         self._lists: dict[tuple[str, str | None], WatchedList] = {}
+        self._known: dict[tuple[str, str | None], WatchedList] = {}  # of the configuration before
         self._queries: list[RecipientQuery] = []
         self._policies: dict[str, RecipientPolicy] = {}
+
+    def follow(self) -> InboundPolicies:
+        """Those of another configuration, of no listener yet; files that both name are known already."""
+        following = InboundPolicies(self._lookup, self._counters, self._events, self._clock)
+        following._known = self._lists  # its own kind
+        return following
 
     def policy_of(self, listener: Listener) -> RecipientPolicy | None:
         """What a listener takes from those who may not relay; None: nothing."""
@@ -88,7 +95,8 @@ class InboundPolicies:
         if listener.verify_recipients == "list" and listener.recipient_file is not None:
             key = (listener.recipient_file, listener.recipient_delimiter)
             if key not in self._lists:
-                self._lists[key] = WatchedList(*key, self._counters, self._events)
+                known = self._known.get(key)
+                self._lists[key] = WatchedList(*key, self._counters, self._events) if known is None else known
             return self._lists[key].verify
         if listener.verify_recipients == "call-ahead":
             query = RecipientQuery(

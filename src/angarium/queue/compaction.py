@@ -81,7 +81,7 @@ class Compactor:
     ) -> None:
         self._table = table
         self._clock = clock
-        self._rate = rate_octets
+        self.rate_octets = rate_octets
         self._damaged = damaged
         self._task: asyncio.Task[None] | None = None
         self._rests_until = 0.0
@@ -215,12 +215,12 @@ class Compactor:
     async def _pay(self, journal: Journal, octets: int) -> None:
         """Wait as long as the budget wants it, unless space is running out."""
         now = self._clock.monotonic()
-        self._debt = max(0.0, self._debt - (now - self._paid_at) * self._rate) + octets
+        self._debt = max(0.0, self._debt - (now - self._paid_at) * self.rate_octets) + octets
         self._paid_at = now
         if wants_compaction(journal, MOST):
             self._debt = 0.0
         if self._debt > 0:
-            await asyncio.sleep(self._debt / self._rate)
+            await asyncio.sleep(self._debt / self.rate_octets)
 
 
 def _chunks(messages: list[Message]) -> Iterable[list[Message]]:

@@ -846,6 +846,85 @@ def test_a_suspended_site_or_source_rests_and_comes_back(node: Node, kind: str, 
     assert queue.backlog == 3
 
 
+# ---------------------------------------------------------------- other routes
+
+
+def test_what_waits_in_a_ready_queue_that_retires_finds_its_way_again(node: Node) -> None:
+    queue = node.queue(limit=1)
+    node.dispatcher.remember(b"example.net", queue)
+    messages = [node.accept() for _ in range(3)]
+    busy = queue.take()
+    assert busy is not None
+    node.dispatcher.by_domain.clear()
+    queue.retire()
+    assert (queue.retired, queue.backlog, queue.attached) == (True, 0, 0)
+    assert [message.state for message in messages] == [
+        MessageState.MESSAGE_READY,
+        MessageState.MESSAGE_SCHEDULED,
+        MessageState.MESSAGE_SCHEDULED,
+    ]
+    assert all(message.attempts == 0 for message in messages)
+    node.dispatcher.tick()
+    assert set(node.placed) <= set(messages[1:])
+    assert node.placed
+    # what was under way and is handed back does not go the old way again
+    queue.put_back(busy)
+    assert (queue.backlog, node.asked) == (0, [queue])
+    assert messages[0].state == MessageState.MESSAGE_SCHEDULED
+    assert messages[0].attempts == 0
+
+
+def test_what_waits_for_room_in_a_ready_queue_that_retires_goes_back_to_the_timer(node: Node) -> None:
+    queue = node.queue(limit=0)
+    queue.failures = 1  # room for one
+    node.dispatcher.remember(b"example.net", queue)
+    messages = [node.wait(time.time() - 1) for _ in range(3)]
+    assert node.dispatcher.tick() == 1
+    assert queue.attached == 1
+    other = node.hand()
+    node.dispatcher.by_domain.clear()
+    queue.retire()
+    assert queue.attached == 0
+    node.dispatcher.remember(b"example.net", other)
+    node.read()  # the one that was being read for the old way
+    for _ in messages:
+        node.dispatcher.tick()
+        node.read()
+    assert {delivery.message for delivery in node.handed} | set(node.placed) == set(messages)
+    assert queue.backlog == 0
+
+
+def test_a_delivery_that_waited_for_names_is_given_back(node: Node) -> None:
+    node.dispatcher.place = lambda message: node.dispatcher.send(message, node.hand(), message.unfinished())
+    message = node.accept()
+    (delivery,) = node.handed
+    node.dispatcher.give_back(delivery)
+    assert (message.state, message.attempts) == (MessageState.MESSAGE_SCHEDULED, 0)
+    assert node.dispatcher.tick() == 1
+    assert len(node.handed) == 2
+
+
+def test_weights_that_change_hold_for_who_waits_already(node: Node) -> None:
+    queue = node.queue(limit=0)
+    queue.failures = 1
+    node.dispatcher.remember(b"example.net", queue)
+    sizes = {b"one": 0, b"two": 0}
+    for tenant in sizes:
+        for _ in range(40):
+            node.wait(time.time() - 1, tenant=tenant, data=DATA * 800)
+    node.dispatcher.tick()
+    node.dispatcher.tick()
+    node.dispatcher.weights[b"two"] = 4
+    queue.reweigh()
+    for _ in range(30):
+        node.read()
+        taken = queue.take()
+        assert taken is not None
+        sizes[taken.mail_buffer().envelope()["tenant"]] += 1
+        queue.wake()
+    assert sizes[b"two"] > sizes[b"one"] + 5
+
+
 # ---------------------------------------------------------------- the end of their time
 
 

@@ -382,3 +382,22 @@ def test_a_line_that_was_written_in_part_spoils_no_other(tmp_path: Path) -> None
     total, broken, last = done.stdout.split()
     assert (int(total), last) == (3001, "None")
     assert int(broken) == 1
+
+
+def test_a_log_moves_to_another_file_between_two_lines(tmp_path: Path, log: EventLog) -> None:
+    old = Path(str(log.path))
+    log.event("first", {})
+    new = tmp_path / "new.jsonl"
+    log.move(str(new), os.open(new, os.O_WRONLY | os.O_APPEND | os.O_CREAT))
+    log.event("second", {})
+    assert [line["event"] for line in lines(log)] == ["second"]
+    assert [json.loads(line)["event"] for line in old.read_bytes().splitlines()] == ["first"]
+    assert log.path == str(new)
+    log.reopen()
+    log.move(None, -1)
+    log.event("third", {})
+    log.flush()
+    assert len(new.read_bytes().splitlines()) == 1
+    log.move(str(old), os.open(old, os.O_WRONLY | os.O_APPEND))
+    log.event("fourth", {})
+    assert [line["event"] for line in lines(log)] == ["first", "fourth"]

@@ -129,6 +129,11 @@ def test_a_budget_of_another_size() -> None:
     assert (budget.octets, budget.refresh()) == (1 << 62, MemoryState.MEMORY_BELOW)
     budget.resize(100 * MIB)
     assert (budget.octets, budget.soft_octets, budget.hard_octets) == (100 * MIB, 50 * MIB, 85 * MIB)
+    budget.resize(200 * MIB, soft=0.25, hard=0.75)
+    assert (budget.octets, budget.soft_octets, budget.hard_octets) == (200 * MIB, 50 * MIB, 150 * MIB)
+    with pytest.raises(ValueError, match="in this order"):
+        budget.resize(100 * MIB, soft=0.8)
+    assert (budget.soft, budget.hard, budget.octets) == (0.25, 0.75, 200 * MIB)
 
 
 @pytest.mark.parametrize(("soft", "hard"), [(0.0, 0.5), (0.5, 0.5), (0.9, 0.5), (0.5, 1.1), (float("nan"), 0.5)])

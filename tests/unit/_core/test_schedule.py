@@ -210,3 +210,43 @@ def test_a_retry_schedule_is_asked_for_once_a_queue() -> None:
 def test_a_queued_message_whose_mail_data_is_on_disk_takes_112_octets() -> None:
     message = make(1)
     assert sys.getsizeof(message) <= 120  # 112, and 8 while `replies` is there
+
+
+def test_other_routes_leave_no_next_hop_alone_and_keep_suspensions() -> None:
+    table = MessageTable()
+    schedule = table.schedule
+    messages = [waiting(table, number, domain) for number, domain in enumerate((b"a.test", b"b.test", b"c.test"), 1)]
+    queues = [schedule.assign(message) for message in messages]
+    schedule.leave_alone(queues[0], 5000.0, b"unreachable", 3)
+    schedule.leave_alone(queues[1], 6000.0, b"unreachable", 1)
+    schedule.suspend("domain", b"b.test", 0.0, "complaints")
+    schedule.unblock_all()
+    assert [(queue.not_before, queue.reason, queue.failures) for queue in queues] == [(0.0, None, 0)] * 3
+    assert [queue.suspended for queue in queues] == [False, True, False]
+    due = []
+    while (queue := schedule.pop_due(2000.0)) is not None:
+        due.append(queue.domain)
+    assert sorted(due) == [b"a.test", b"c.test"]
+
+
+def test_other_retry_schedules_are_asked_for_again() -> None:
+    table = MessageTable()
+    schedule = table.schedule
+    schedule.policy_of = lambda domain: 1 if domain == b"a.test" else 0
+    queues = [
+        schedule.assign(waiting(table, number, domain)) for number, domain in enumerate((b"a.test", b"b.test"), 1)
+    ]
+    assert [queue.policy for queue in queues] == [1, 0]
+    schedule.policy_of = lambda domain: 2
+    schedule.renumber_policies()
+    assert [queue.policy for queue in queues] == [2, 2]
+
+
+def waiting(table: MessageTable, number: int, domain: bytes) -> Message:
+    """A message to that domain that waits until 1000."""
+    envelope: dict[str, Any] = {"recipients": [(b"r@" + domain, 0, b"")]}
+    message = new_message(make_accepted(envelope, b"mail", number << 14))
+    table.insert(message)
+    table.schedule.assign(message)
+    table.schedule.wait(message, 1000.0)
+    return message

@@ -8,7 +8,7 @@ import re
 import socket
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -563,3 +563,118 @@ def test_rejections_say_who_and_why(tmp_path: Path) -> None:
 )
 def test_newlines_are_repaired(data: bytes, repaired: bytes) -> None:
     assert repair_newlines(data) == repaired
+
+
+# ---------------------------------------------------------------- another configuration
+
+
+def profile(*, may_relay: bool = True, **changed: Any) -> ListenerProfile:
+    """The profile that another configuration makes of the server's listener."""
+    return ListenerProfile(
+        hostname=b"other.example.org", name=b"relay", client_policy=lambda _: (may_relay, False), **changed
+    )
+
+
+def test_a_session_between_two_transactions_goes_on_under_new_terms_at_once() -> None:
+    server = Server(commit="sync")
+    client = server.connect()
+    client.say(HELLO)
+    old = server.profile
+    new = profile(may_relay=False)
+    server.reception.follow({old: new})
+    assert client.session.profile is new
+    assert old.successor is new
+    assert codes(client.say(b"MAIL FROM:<a@client.example>\r\nRCPT TO:<b@example.net>\r\n")) == [250, 550]
+
+
+def test_what_the_last_ehlo_offered_is_taken_until_the_next() -> None:
+    server = Server(commit="sync", priorities=b"")
+    client = server.connect()
+    assert b"MT-PRIORITY" in client.say(b"EHLO client.example\r\n")
+    server.reception.follow({server.profile: profile()})
+    assert codes(client.say(b"MAIL FROM:<a@client.example> MT-PRIORITY=3\r\nRSET\r\n")) == [250, 250]
+    offered = client.say(b"EHLO client.example\r\n")
+    assert offered.startswith(b"250-other.example.org\r\n")
+    assert b"MT-PRIORITY" not in offered
+    assert codes(client.say(b"MAIL FROM:<a@client.example> MT-PRIORITY=3\r\n")) == [555]
+
+
+@pytest.mark.parametrize(
+    ("before", "rest", "replies"),
+    [
+        (b"MAIL FROM:<a@client.example>\r\n", b"RCPT TO:<b@example.net>\r\nDATA\r\nx: y\r\n.\r\n", [250, 354, 250]),
+        (ENVELOPE, b"DATA\r\nx: y\r\n.\r\n", [354, 250]),
+        (ENVELOPE + b"DATA\r\nx: ", b"y\r\n.\r\n", [250]),
+        (ENVELOPE + b"BDAT 6\r\nx: y\r\n", b"BDAT 2 LAST\r\n\r\n", [250]),
+        (ENVELOPE + b"BDAT 8 LAST\r\nx: ", b"y\r\n\r\n", [250]),
+    ],
+    ids=["MAIL", "RCPT", "DATA", "between chunks", "within a chunk"],
+)
+def test_a_transaction_ends_under_the_terms_that_it_began_with(before: bytes, rest: bytes, replies: list[int]) -> None:
+    server = Server(commit="sync")
+    client = server.connect()
+    client.say(HELLO + before)
+    old = server.profile
+    new = profile(may_relay=False, recipients=1, message_octets=1)
+    server.reception.follow({old: new})
+    assert client.session.profile is old
+    assert codes(client.say(rest)) == replies
+    assert len(server.accepted) == 1
+    assert codes(client.say(b"MAIL FROM:<a@client.example>\r\nRCPT TO:<b@example.net>\r\n")) == [250, 550]
+    assert client.session.profile is new
+
+
+def test_a_commit_that_is_waited_for_is_answered_under_the_old_terms() -> None:
+    server = Server(commit="held")
+    client = server.connect()
+    client.say(HELLO)
+    client.say(MESSAGE + ENVELOPE)
+    new = profile(may_relay=False)
+    server.reception.follow({server.profile: new})
+    done, _ = server.pending.popleft()
+    done()
+    client.run()
+    # what stands behind it in the pipeline is the next transaction
+    assert codes(client.transport.take()) == [250, 250, 550]
+    assert len(server.accepted) == 1
+
+
+def test_ten_changes_within_one_transaction_leave_nothing_between() -> None:
+    server = Server(commit="sync")
+    client = server.connect()
+    client.say(HELLO + b"MAIL FROM:<a@client.example>\r\n")
+    old = current = server.profile
+    for number in range(10):
+        following = profile(recipients=number + 1)
+        server.reception.follow({current: following})
+        current = following
+    assert old.successor is current
+    assert codes(client.say(b"RSET\r\nMAIL FROM:<a@client.example>\r\n")) == [250, 250]
+    assert client.session.profile is current
+
+
+def test_sessions_of_a_listener_that_went_away_keep_their_terms() -> None:
+    server = Server(commit="sync")
+    client = server.connect()
+    server.reception.follow({})
+    assert codes(client.say(HELLO + MESSAGE)) == [220, 250, 250, 250, 354, 250]
+
+
+def test_another_idle_timeout_holds_for_who_is_idle_already() -> None:
+    server = Server(commit="sync", idle_timeout_s=3600)
+    client = server.connect()
+    client.say(HELLO)
+    server.reception.follow({server.profile: profile(idle_timeout_s=-3600)})
+    server.reception.sweep()
+    assert codes(client.transport.take()) == [421]
+
+
+def test_a_session_that_starts_tls_meanwhile_has_the_new_terms_behind_it() -> None:
+    server = Server(commit="sync", tls=True)
+    client = server.connect()
+    client.say(b"EHLO client.example\r\nSTARTTLS\r\n")
+    new = profile(may_relay=False)
+    server.reception.follow({server.profile: new})
+    client.handshake()
+    assert client.say(b"EHLO client.example\r\n").startswith(b"250-other.example.org\r\n")
+    assert codes(client.say(ENVELOPE)) == [250, 550]

@@ -1,5 +1,6 @@
 """The API: shapes as promised, answers of all workers merged, and honest when some are missing."""
 
+import asyncio
 import os
 import random
 import socket
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
@@ -232,6 +234,37 @@ async def test_status_reports_every_worker_and_the_counters(
     assert answer["reasons"] == ["worker 1: disk full", "worker 2 does not answer: No such file or directory"]
     assert answer["totals"]["accepted_messages"] == 3
     assert answer["totals"]["rejections"] == 4
+
+
+async def test_the_supervisor_says_which_configuration_is_in_force(
+    start_workers: StartWorkers, connect: Connect, tmp_path: Path
+) -> None:
+    (worker,) = await start_workers(1)
+    configuration = {
+        "file": "/etc/angarium/angarium.toml",
+        "sha256": "ab" * 32,
+        "since": "2026-01-02T03:04:05.000+00:00",
+        "changes": 1,
+        "waiting": ["node.spool"],
+        "reload": None,
+        "last_refused": None,
+    }
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        said = {"ok": True, "result": {"draining": True, "configuration": configuration, "pid": 1}}
+        writer.write(msgspec.json.encode(said) + b"\n")
+        writer.close()
+
+    path = tmp_path / "supervisor.sock"
+    client = connect([worker.path], node_socket=path)
+    assert (await client.get("/api/v1/status")).json()["configuration"] is None
+    async with await asyncio.start_unix_server(answer, path):
+        status = (await client.get("/api/v1/status")).json()
+    assert status["configuration"] == configuration
+    assert status["draining"] is True
+    assert asked == [b'{"op": "status"}\n']
 
 
 async def test_ready_while_one_worker_accepts(start_workers: StartWorkers, connect: Connect) -> None:

@@ -117,6 +117,16 @@ STATUS = {
         "error": None,
         "status": {"pid": 4713, "under_way": 0, "bans": 1, "uptime_s": 62.0},
     },
+    "draining": False,
+    "configuration": {
+        "file": "/etc/angarium/angarium.toml",
+        "sha256": "0123456789abcdef" * 4,
+        "since": "2026-01-02T03:04:05.000+00:00",
+        "changes": 2,
+        "waiting": ["node.workers"],
+        "reload": {"phase": "preparing", "waiting_for": ["worker 1"]},
+        "last_refused": {"time": "2026-01-02T03:03:05.000+00:00", "problems": ["a.toml:1:1: node: is no key"]},
+    },
     "totals": dict.fromkeys(NodeTotals.__struct_fields__, 7),
 }
 

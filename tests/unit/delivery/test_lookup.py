@@ -284,6 +284,28 @@ async def test_while_it_is_away_what_was_right_once_is_used(node: Node) -> None:
     assert (await failure_of(client.mail_hosts("one.example"))).code == 451
 
 
+async def test_a_successor_with_other_rules_is_asked_anew(node: Node) -> None:
+    client = node.client()
+    gone: list[bool] = []
+    await client.mail_hosts("one.example")
+    client.expect_another(lambda: gone.append(True))
+    await client.mail_hosts("one.example")
+    assert node.asked == ["one.example"] * 2, "what it has said does not count any more"
+    await client.mail_hosts("one.example")
+    assert (len(node.asked), gone) == (2, [])
+    await node.stop()
+    async with asyncio.timeout(60):
+        while not gone:
+            await asyncio.sleep(0)
+    await node.start()
+    await client.mail_hosts("one.example")
+    assert (len(node.asked), gone) == (3, [True]), "nor does what it said until it was gone"
+    await node.stop()
+    await node.start()
+    await client.mail_hosts("one.example")
+    assert (len(node.asked), gone) == (3, [True]), "once: a successor by the same rules would say the same"
+
+
 async def test_what_was_right_once_is_used_when_the_successor_has_no_answer(node: Node) -> None:
     client = node.client()
     await client.mail_hosts("one.example")

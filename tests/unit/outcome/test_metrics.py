@@ -44,7 +44,7 @@ def test_a_slot_is_of_its_metrics_type(spec: MetricSpec) -> None:
 
 @pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.name)
 def test_a_name_says_stage_and_unit(spec: MetricSpec) -> None:
-    stages = "ingress|policy|queue|delivery|outcome|worker|process"
+    stages = "ingress|policy|queue|delivery|outcome|worker|process|node"
     assert re.fullmatch(rf"angarium_({stages})(_[a-z]+)+", spec.name)
     assert spec.name.endswith("_total") is (spec.kind is Kind.COUNTER)
     if spec.kind is Kind.HISTOGRAM:
