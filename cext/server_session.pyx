@@ -1677,18 +1677,21 @@ cdef class ServerSession(Receiver):
         refusal = parse_nothing(line, n, arguments)
         if refusal != NULL:
             return self._misspelt(refusal)
-        self._reply(R_TLS_READY)
-        self._flush()
         self._waiting_for = WAIT_TLS
         self.profile.start_tls(self)
         return 0
 
-    def discard_plaintext(self):
-        """Throw away what came behind STARTTLS in plaintext.
+    def begin_tls(self):
+        """Say 220, and throw away what came behind STARTTLS in plaintext: it may be injected (RFC 3207 §6).
 
-        It may be injected (RFC 3207 §6). Call before the handshake.
+        Call in the same step as the handshake begins; False when the session has ended meanwhile.
         """
+        if self.closed or self._mode == MODE_CLOSED or self.transport is None:
+            return False
         self._stash_length = 0
+        self._reply(R_TLS_READY)
+        self._flush()
+        return True
 
     def tls_established(self, transport):
         """The handshake is over: go on over `transport`, knowing nothing of before (RFC 3207 §4.2)."""

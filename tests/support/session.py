@@ -183,6 +183,7 @@ class Server:
         self.taken: list[Taken] = []
         self.errors: deque[int] = deque()  # of the next commits; below 0: accept raises
         self.pending: deque[tuple[Committed, int] | tuple[Decision, object]] = deque()
+        self.upgrades: list[ServerSession] = []  # STARTTLS has been said, and not answered yet
         self.handshakes: list[ServerSession] = []
         self.asked: list[str] = []
         self.knows = Knows()
@@ -200,7 +201,7 @@ class Server:
             hostname=HOSTNAME,
             name=b"relay",
             client_policy=usual,
-            start_tls=self.handshakes.append if tls else None,
+            start_tls=self.upgrades.append if tls else None,
             xclient=(lambda _: True) if xclient else None,
             recipient_policy=RecipientPolicy(
                 domains, verify=None if known is None else self._verify, fold=folded_domain
@@ -286,6 +287,11 @@ class ServerDialogue:
         while self.server.pending and self.server.commit != "held":
             done, answer = self.server.pending.popleft()
             done(answer)  # type: ignore[arg-type]  # whom it is for is who asked
+        while self.server.upgrades:
+            upgraded = self.server.upgrades.pop()
+            if upgraded.begin_tls():
+                self.server.handshakes.append(upgraded)
+                upgraded.transport.reading = False  # what comes now is the TLS layer's
         self.transport.pump(step)
         if self.server.pending and self.server.commit != "held":
             self.run(step)
@@ -296,7 +302,6 @@ class ServerDialogue:
         """The client's part of STARTTLS succeeds."""
         session = self.server.handshakes.pop()
         assert session is self.session
-        session.discard_plaintext()
         self.transport = FakeTransport(session, self.peer, FakeSsl())
         session.tls_established(self.transport)
 

@@ -228,8 +228,11 @@ class ServerSession(Receiver, BufferedProtocol):
     def connection_lost(self, exception: Exception | None) -> None: ...
     def pause_writing(self) -> None: ...
     def resume_writing(self) -> None: ...
-    def discard_plaintext(self) -> None:
-        """Throw away what came behind STARTTLS in plaintext (RFC 3207 §6). Call before the handshake."""
+    def begin_tls(self) -> bool:
+        """Say 220, and throw away what came behind STARTTLS in plaintext (RFC 3207 §6).
+
+        Call in the same step as the handshake begins; False when the session has ended meanwhile.
+        """
     def tls_established(self, transport: Any) -> None:
         """The handshake is over: go on over `transport`, knowing nothing of before (RFC 3207 §4.2)."""
     def tls_failed(self) -> None:

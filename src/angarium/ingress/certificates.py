@@ -23,13 +23,14 @@ import os
 import ssl
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from angarium._core.counters import Slot
+from angarium.ingress.handshake_line import HandshakeLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,9 +64,10 @@ class Kind:
 
 @dataclass
 class LiveContext:
-    """The context of the next handshake."""
+    """The context of the next handshake, and the line in which it waits."""
 
     context: ssl.SSLContext
+    line: HandshakeLine = field(default_factory=HandshakeLine)
 
 
 Stamp = tuple[tuple[int, int, int] | None, ...]  # of the files: inode, time of change, size; None: not there
@@ -108,7 +110,8 @@ class Certificates:
         )
         self._read_stamp = self._changed_stamp = self._stamp()
         self._expires = 0.0
-        self._live = {kind: LiveContext(context) for kind, context in self._make().items()}
+        line = HandshakeLine()
+        self._live = {kind: LiveContext(context, line) for kind, context in self._make().items()}
         self._timer: asyncio.TimerHandle | None = None
 
     def of(self, listener: Listener) -> LiveContext:

@@ -45,6 +45,7 @@ __all__ = ["UNKNOWN_CLIENT", "Door", "DoorLimits"]
 ACCEPT_AT_ONCE = 64  # connections taken in one turn of the loop
 PAUSE_S = 1.0  # when there is no descriptor left
 HEADER_OCTETS = 4096  # looked at in one go
+LEAST_HANDSHAKE_S = 1.0  # for one whose turn came late
 UNKNOWN_CLIENT = "unknown"  # a client of the proxy's without an address: it is in no network
 
 
@@ -218,12 +219,19 @@ class Door:
             place.leave()  # the session counts itself
             await self._loop.connect_accepted_socket(session, connection)
             return
+        until = self._loop.time() + self._limits.handshake_timeout_s
+        try:
+            await self._readable(connection, until, TimeoutError())  # who says nothing has no TLS engine
+            await self._tls.line.turn()
+        except BaseException:
+            connection.close()
+            raise
         await OwnPages(
             self._loop.connect_accepted_socket(
                 lambda: _Entry(place, session),
                 connection,
                 ssl=self._tls.context,
-                ssl_handshake_timeout=self._limits.handshake_timeout_s,
+                ssl_handshake_timeout=max(LEAST_HANDSHAKE_S, until - self._loop.time()),
             )
         )
 
@@ -240,7 +248,8 @@ class Door:
                     raise _Refused(Slot.INGRESS_PROXY_LOST, "the connection was closed")
                 connection.recv(header.feed(octets))
             except (BlockingIOError, InterruptedError):
-                await self._readable(connection, until)
+                late = _Refused(Slot.INGRESS_PROXY_TIMEOUT, "not there in time")
+                await self._readable(connection, until, late)
             except OSError as failure:
                 raise _Refused(Slot.INGRESS_PROXY_LOST, str(failure)) from failure
             except ValueError as failure:
@@ -249,9 +258,10 @@ class Door:
         self._counters.add(Slot.INGRESS_PROXY_CLIENT if header.known else Slot.INGRESS_PROXY_OWN, 1)
         return (header.source or UNKNOWN_CLIENT) if header.known else None
 
-    async def _readable(self, connection: socket.socket, until: float) -> None:
+    async def _readable(self, connection: socket.socket, until: float, late: Exception) -> None:
+        """Until there is something to read; `late` is raised when there is nothing in time."""
         ready = self._loop.create_future()
-        timer = self._loop.call_at(until, _settle, ready, _Refused(Slot.INGRESS_PROXY_TIMEOUT, "not there in time"))
+        timer = self._loop.call_at(until, _settle, ready, late)
         self._loop.add_reader(connection, _settle, ready, None)
         try:
             await ready

@@ -58,8 +58,8 @@ class TlsUpgrade:
         task.add_done_callback(self._tasks.discard)
 
     async def _handshake(self, session: ServerSession) -> None:
-        session.discard_plaintext()
-        if session.closed or session.transport is None:
+        await self._live.line.turn()
+        if not session.begin_tls():
             return
         try:
             transport = await OwnPages(

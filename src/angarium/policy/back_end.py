@@ -5,14 +5,17 @@ verify. A back end is asked for a password, a token or a SCRAM verifier; it acce
 unknown of the rest, which is the next one's to answer.
 
 Fails: a back end raises nothing but VerifierBusy; what goes wrong within it is UNAVAILABLE, with the reason in the log.
-Bounds: MOST_AT_ONCE questions of each back end that asks others; `threads` verifications, and `waiting` in line."""
+Bounds: MOST_AT_ONCE questions of each back end that asks others; in each of two lanes `threads` verifications, and
+`waiting` in line."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import heapq
 import itertools
+import os
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -23,10 +26,11 @@ if TYPE_CHECKING:
 
     from angarium.policy.access_protocol import PasswordAttempt, TokenAttempt
 
-__all__ = ["MOST_AT_ONCE", "RANK", "BackEnd", "Finding", "Found", "VerifierBusy", "VerifierPool"]
+__all__ = ["MOST_AT_ONCE", "NEVER_FAILED", "RANK", "BackEnd", "Finding", "Found", "VerifierBusy", "VerifierPool"]
 
 MOST_AT_ONCE = 64
-RANK: ContextVar[float] = ContextVar("rank", default=1.0)  # of the question at hand: the lower goes first
+NEVER_FAILED = 1.0  # a rank; above it are clients whose log-ins have failed
+RANK: ContextVar[float] = ContextVar("rank", default=NEVER_FAILED)  # of the question at hand: the lower goes first
 
 R = TypeVar("R")
 
@@ -70,36 +74,17 @@ class BackEnd:
         """Let go of connections."""
 
 
-class VerifierPool:
-    """Threads for what blocks: hashing, libraries that know no event loop. Of those in line the lowest RANK is next."""
+class _Lane:
+    """Some threads, and those who wait for one; the lowest RANK is next."""
 
-    def __init__(self, threads: int, waiting: int) -> None:
-        self._most = threads + waiting
+    def __init__(self, threads: int, name: str, initializer: Callable[[], None] | None = None) -> None:
         self._free = threads
         self._line: list[tuple[float, int, asyncio.Future[None]]] = []
         self._numbers = itertools.count()
-        self._executor = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="verifier")
-        self.under_way = 0
+        self.executor = ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=initializer)
 
-    async def run(self, function: Callable[[], R]) -> R:
-        """What the function returns; VerifierBusy when there is no room in line."""
-        if self.under_way >= self._most:
-            raise VerifierBusy
-        self.under_way += 1
-        try:
-            await self._turn()
-            try:
-                return await asyncio.get_running_loop().run_in_executor(self._executor, function)
-            finally:
-                self._give_turn()
-        finally:
-            self.under_way -= 1
-
-    def close(self) -> None:
-        """Those in line are not served any more."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
-
-    async def _turn(self) -> None:
+    async def turn(self) -> None:
+        """Until a thread is free."""
         if self._free:
             self._free -= 1
             return
@@ -109,13 +94,55 @@ class VerifierPool:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._give_turn()
+                self.give_turn()
             raise
 
-    def _give_turn(self) -> None:
+    def give_turn(self) -> None:
+        """To the next, or back."""
         while self._line:
             _, _, turn = heapq.heappop(self._line)
             if not turn.done():
                 turn.set_result(None)
                 return
         self._free += 1
+
+
+class VerifierPool:
+    """Threads for what blocks: hashing, libraries that know no event loop.
+
+    Who has failed before waits in a lane of its own, whose threads get what time nobody else wants: a storm of wrong
+    passwords takes the processor from nobody, and its line is not the others' line.
+    """
+
+    def __init__(self, threads: int, waiting: int) -> None:
+        """`threads` and `waiting`: of each of the two lanes."""
+        self._most = threads + waiting
+        self._lanes = _Lane(threads, "verifier"), _Lane(threads, "idle verifier", _run_when_idle)
+        self.under_way = [0, 0]
+
+    async def run(self, function: Callable[[], R]) -> R:
+        """What the function returns; VerifierBusy when there is no room in line."""
+        number = int(RANK.get() > NEVER_FAILED)
+        if self.under_way[number] >= self._most:
+            raise VerifierBusy
+        lane = self._lanes[number]
+        self.under_way[number] += 1
+        try:
+            await lane.turn()
+            try:
+                return await asyncio.get_running_loop().run_in_executor(lane.executor, function)
+            finally:
+                lane.give_turn()
+        finally:
+            self.under_way[number] -= 1
+
+    def close(self) -> None:
+        """Those in line are not served any more."""
+        for lane in self._lanes:
+            lane.executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _run_when_idle() -> None:
+    """This thread alone (sched(7)): whoever wakes up goes before it, at once."""
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

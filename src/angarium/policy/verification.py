@@ -7,15 +7,16 @@ back ends, of which the first that knows the log-in decides.
 
 A failure is answered `delay` after the question came, however long it took to find out, so that the time tells nothing;
 the delay grows with each failure of the client or of the log-in, until one of them is banned (policy.failure_table).
-Where many wait for a thread, those go first who have logged in from there before, then those who have failed least: a
-storm of wrong passwords delays itself.
+Where many wait for a thread, those go first who have logged in from there before, then those who have failed least; and
+who has failed is verified by threads that run when nobody else wants to (VerifierPool): a storm of wrong passwords
+delays itself.
 
 What is remembered is a hash with a key that only this process has; nothing keeps a password.
 
 Input: the back ends, the settings, a clock, a way to wait. Output: Verdicts, events. Fails: when no
 back end can say, or there is no room in line: `unavailable`.
 
-Bounds: `waiting` questions in line, PER_CLIENT of one client at a time and IN_LINE_PER_CLIENT behind them,
+Bounds: `waiting` questions in line of clients that have failed, as many of others, PER_CLIENT of one client at a time and IN_LINE_PER_CLIENT behind them,
 MOST_REMEMBERED passwords, MOST_HELD answers that are held back; more are answered at once."""
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from angarium._core.counters import Slot
 from angarium.policy.access_protocol import Verdict
-from angarium.policy.back_end import RANK, Finding, Found, VerifierBusy
+from angarium.policy.back_end import NEVER_FAILED, RANK, Finding, Found, VerifierBusy
 from angarium.policy.credentials_file import LONGEST_LOG_IN
 from angarium.policy.failure_table import client_of
 from angarium.policy.file_back_end import FileBackEnd
@@ -108,7 +109,12 @@ class Verification:
         self._wrong: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
         self._turns: dict[str, _Turns] = {}
         self._held = 0
-        self.under_way = 0
+        self._in_line = [0, 0]  # of clients that have not failed, and of those that have
+
+    @property
+    def under_way(self) -> int:
+        """Questions that back ends are asked, or that wait for a thread."""
+        return sum(self._in_line)
 
     def forget(self) -> None:
         """What was remembered may not be so any more."""
@@ -201,11 +207,13 @@ class Verification:
         key: bytes | None,
         ask: Callable[[], Awaitable[Found]],
     ) -> Verdict:
-        if self.under_way >= self._access.verifiers + self._access.waiting:
+        rank = self._table.rank(attempt.address, log_in)
+        failed_before = int(rank > NEVER_FAILED)
+        if self._in_line[failed_before] >= self._access.verifiers + self._access.waiting:
             self._count(Slot.INGRESS_VERIFIED_UNAVAILABLE)
             return UNAVAILABLE
-        self.under_way += 1
-        RANK.set(self._table.rank(attempt.address, log_in))  # this task is of this question alone
+        self._in_line[failed_before] += 1
+        RANK.set(rank)  # this task is of this question alone
         try:
             async with self._turn(attempt.address):
                 # while it waited its client may have been banned, or just this password been verified
@@ -223,7 +231,7 @@ class Verification:
             self._count(Slot.INGRESS_VERIFIED_UNAVAILABLE)
             return UNAVAILABLE
         finally:
-            self.under_way -= 1
+            self._in_line[failed_before] -= 1
         await self._hold_back(begun, delay_s)
         return verdict
 

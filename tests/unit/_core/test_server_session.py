@@ -501,9 +501,9 @@ def test_octets_that_come_with_the_handshake_are_kept() -> None:
     # an asyncio transport may hand over decrypted octets before start_tls() has returned
     server = Server(tls=True)
     client = server.connect()
-    client.say(HELLO + b"STARTTLS\r\nNOOP\r\n")
-    client.session.feed(b"MAIL FROM:<injected@client.example>\r\n")  # still plaintext
-    client.session.discard_plaintext()
+    client.transport.deliver(HELLO + b"STARTTLS\r\nNOOP\r\n")
+    client.session.feed(b"MAIL FROM:<injected@client.example>\r\n")  # it waits for its turn, still in plaintext
+    client.run()
     client.session.feed(b"EHLO client.example\r\nNO")
     transport = FakeTransport(client.session, client.peer, FakeSsl())
     client.session.tls_established(transport)

@@ -60,6 +60,7 @@ def test_it_is_thrown_away(role: str, how: str, what: str) -> None:
     else:
         octets = INJECTED[what][:2000] if PIECES[how] else INJECTED[what]
         plain.deliver(b"STARTTLS\r\n" + octets, PIECES[how])
+    client.run()
     assert plain.take() == b"220 2.0.0 Ready to start TLS\r\n"
     client.handshake()
     assert client.transport.take() == b""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 
 import pytest
 
-from angarium.policy.back_end import RANK, VerifierBusy, VerifierPool
+from angarium.policy.back_end import NEVER_FAILED, RANK, VerifierBusy, VerifierPool
 
 
 async def ranked(pool: VerifierPool, rank: float, done: list[float]) -> None:
@@ -15,15 +16,43 @@ async def ranked(pool: VerifierPool, rank: float, done: list[float]) -> None:
     await pool.run(lambda: done.append(rank))
 
 
-async def test_the_lowest_rank_goes_first() -> None:
+@pytest.mark.parametrize("lowest", [0.0, 1.5], ids=["never failed", "failed before"])
+async def test_the_lowest_rank_goes_first(lowest: float) -> None:
     pool, done, gate = VerifierPool(1, 10), list[float](), threading.Event()
+    RANK.set(lowest)
     first = asyncio.ensure_future(pool.run(gate.wait))
     await asyncio.sleep(0)
-    waiting = [asyncio.ensure_future(ranked(pool, rank, done)) for rank in (3.0, 1.0, 0.0, 1.5)]
+    ranks = [lowest + more for more in (0.75, 0.25, 0.0, 0.5)]
+    waiting = [asyncio.ensure_future(ranked(pool, rank, done)) for rank in ranks]
     await asyncio.sleep(0)
     gate.set()
     await asyncio.gather(first, *waiting)
-    assert done == [0.0, 1.0, 1.5, 3.0]
+    assert done == sorted(ranks)
+    pool.close()
+
+
+async def test_who_has_failed_is_verified_by_threads_that_run_when_nobody_else_wants_to() -> None:
+    pool = VerifierPool(1, 10)
+    policies = []
+    for rank in (0.0, NEVER_FAILED, 1.1):
+        RANK.set(rank)
+        policies.append(await pool.run(lambda: os.sched_getscheduler(0)))
+    assert policies == [os.SCHED_OTHER, os.SCHED_OTHER, os.SCHED_IDLE]
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    pool.close()
+
+
+async def test_the_line_of_those_who_have_failed_is_nobody_else_s_line() -> None:
+    pool, gate, done = VerifierPool(1, 1), threading.Event(), list[float]()
+    RANK.set(2.0)
+    storm = [asyncio.ensure_future(pool.run(gate.wait)) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(VerifierBusy):
+        await pool.run(gate.wait)
+    await ranked(pool, 1.0, done)
+    assert done == [1.0]
+    gate.set()
+    await asyncio.gather(*storm)
     pool.close()
 
 
@@ -38,7 +67,7 @@ async def test_one_who_gives_up_takes_nobody_s_turn() -> None:
     await asyncio.gather(first, stays)
     await pool.run(lambda: done.append(9.0))
     assert done == [1.0, 9.0]
-    assert pool.under_way == 0
+    assert pool.under_way == [0, 0]
     pool.close()
 
 

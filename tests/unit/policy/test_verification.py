@@ -293,6 +293,23 @@ async def test_there_is_room_for_so_many_in_line() -> None:
     assert (await node.password("user", "x", "192.0.2.9")).outcome == "accepted"
 
 
+async def test_those_who_have_failed_do_not_take_the_others_places_in_line() -> None:
+    back_end = Scripted(REFUSED)
+    node = Node(back_end, verifiers=1, waiting=1, address_failures=100)
+    for number in range(3):
+        for _ in range(2):
+            await node.password(f"user{number}", f"guess {number}", f"192.0.2.{number}")
+    back_end.findings, back_end.gate = [ACCEPTED], asyncio.Event()
+    storm = [asyncio.ensure_future(node.password("user", f"{n}", f"192.0.2.{n}")) for n in range(2)]
+    await asyncio.sleep(0)
+    assert (await node.password("user", "x", "192.0.2.2")).outcome == "unavailable"
+    other = asyncio.ensure_future(node.password("user", "y", "192.0.2.9"))
+    await asyncio.sleep(0)
+    assert node.verification.under_way == 3
+    back_end.gate.set()
+    assert {verdict.outcome for verdict in await asyncio.gather(*storm, other)} == {"accepted"}
+
+
 async def test_a_pool_that_is_busy_is_nobody_s_fault() -> None:
     node = Node(Scripted(VerifierBusy()))
     assert (await node.password()).outcome == "unavailable"
