@@ -8,6 +8,7 @@ SUBMISSION_PORT ?= 2587
 SUBMISSIONS_PORT ?= 2465
 HTTP_PORT ?= 8025
 SINK_PORT ?= 2526
+TEST_PROCESSES ?= auto
 CORE_SOURCES := setup.py pyproject.toml constraints.txt $(wildcard cext/*.pyx cext/*.h src/angarium/_core/*.pxd)
 
 .PHONY: help setup run test lint format bench bench-micro bench-load bench-queue bench-domains bench-hop bench-login torture clean peers
@@ -38,8 +39,8 @@ run: setup       ## the relay in sandbox mode: nothing leaves this machine
 peers:           ## install the peer programs that tests talk to (Debian, root); elsewhere those tests skip
 	.ci/install-peers
 
-test: setup peers  ## the whole test suite
-	$(BIN)/python -m pytest
+test: setup peers  ## the whole test suite, in as many processes as there are cores
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup --benchmark-disable
 
 lint: export PATH := $(abspath $(BIN)):$(PATH)
 lint: setup      ## formatting, types, layering, Cython lint

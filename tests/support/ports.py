@@ -1,12 +1,18 @@
 """Free TCP ports on loopback, below the range from which the kernel takes those of outgoing connections.
 
 A port that bind(0) gave and that was closed again may be some client's own port a moment later; one from here is not.
+Where several processes run the tests side by side, each has a part of the range for itself.
 """
 
+import os
 import random
 import socket
 
-FIRST, LAST = 20_000, 31_999
+_PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_NUMBER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_ROOM = 12_000 // _PROCESSES
+FIRST = 20_000 + _NUMBER * _ROOM
+LAST = FIRST + _ROOM - 1
 _given: set[int] = set()
 
 
