@@ -50,9 +50,6 @@ cdef extern from "<malloc.h>" nogil:
         M_MMAP_THRESHOLD
         M_TRIM_THRESHOLD
 
-cdef enum:
-    MAPPED_BLOCK_OCTETS = 128 << 10
-
 
 def keep_heap(int kept_octets, int mapped_octets):
     """Let the allocator keep so many free octets, and map only larger blocks than mapped_octets one by one.
@@ -61,24 +58,9 @@ def keep_heap(int kept_octets, int mapped_octets):
     message a fifth of its CPU time. Threads share the heap: they allocate while they hold the GIL, and what a heap of
     their own had taken it would keep. Process-wide; call it once, at the start.
     """
-    global heap_mapped_octets
-    heap_mapped_octets = mapped_octets
     mallopt(M_ARENA_MAX, 1)
     mallopt(M_TRIM_THRESHOLD, kept_octets)
     mallopt(M_MMAP_THRESHOLD, mapped_octets)
-
-
-cdef int heap_mapped_octets = 0         # as keep_heap was told; 0: it was not called
-
-
-def map_blocks(bint on):
-    """While on, a block of 128 KiB or more is mapped by itself: it takes the pages that are written to, and no others.
-
-    For large blocks that stay for long and are hardly used. Within the heap they would stand where smaller blocks have
-    been, and keep those pages. Nothing happens where keep_heap was not called.
-    """
-    if heap_mapped_octets:
-        mallopt(M_MMAP_THRESHOLD, MAPPED_BLOCK_OCTETS if on else heap_mapped_octets)
 
 
 cdef size_t free_when_trimmed = 0       # the allocator goes on to call octets free whose pages it has given back

@@ -665,11 +665,10 @@ cdef class ServerSession(Receiver):
             done += step
 
     def eof_received(self):
-        # the client has said all it will: answer what is outstanding, then close (under TLS there is no half of a
-        # connection)
+        # the client has said all it will: answer what is outstanding, then close
         self._eof = True
-        return not self.tls and (self._waiting_for == WAIT_COMMIT or self._waiting_for == WAIT_RATE
-                                 or self._waiting_for == WAIT_POLICY or self._waiting_for == WAIT_MEMORY)
+        return (self._waiting_for == WAIT_COMMIT or self._waiting_for == WAIT_RATE
+                or self._waiting_for == WAIT_POLICY or self._waiting_for == WAIT_MEMORY)
 
     def connection_lost(self, exception):
         self._mode = MODE_CLOSED
@@ -1723,7 +1722,7 @@ cdef class ServerSession(Receiver):
         slot_add(self.reception.counters.slots, Slot.INGRESS_TLS_FAILURES, 1)
         self._mode = MODE_CLOSED
         if self.transport is not None:
-            self.transport.abort()
+            self.transport.close()
 
     # ------------------------------------------------------------------ XCLIENT
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import threading
 import time
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.load.accounting import MemorySampler, open_group, wait_for_quiet, wait_until_settled
-from bench.load.machine import sync_rates
+from bench.load.machine import cores_of, on_cores, sync_rates
 from bench.load.relays import Ground, RelayFailure
 from bench.load.report import machine_section, rate_text, table, with_spread
 from bench.load.series import running
@@ -47,7 +46,7 @@ from bench.queue.flood import Plan, flood
 from bench.queue.judge import of, paired, ratio_text, times
 
 from .names import ZONE, Names
-from .relays import SMTP_PORT, AngariumByMx, PostfixByMx, on_cores
+from .relays import SMTP_PORT, AngariumByMx, PostfixByMx
 
 if TYPE_CHECKING:
     from bench.load.relays import Relay
@@ -189,14 +188,6 @@ def run(options: argparse.Namespace) -> int:
         out.with_suffix(".md").write_text(render(result), encoding="utf-8")
         say(f"result: {out}, report: {out.with_suffix('.md')}")
         return 0 if all(each["ok"] for each in result["runs"]) else 1
-
-
-def cores_of(how: str) -> tuple[frozenset[int], frozenset[int]]:
-    """The relay's, and those of everything else."""
-    cores = sorted(os.sched_getaffinity(0))
-    if how == "shared" or len(cores) == 1:
-        return frozenset(cores), frozenset(cores)
-    return frozenset(cores[: len(cores) // 2]), frozenset(cores[len(cores) // 2 :])
 
 
 def make_names(folder: Path, sizes: Sizes, place: Place) -> Names:

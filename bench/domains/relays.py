@@ -5,15 +5,13 @@ Postfix asks whom /etc/resolv.conf names, at port 53: it is started in a mount n
 
 from __future__ import annotations
 
-import contextlib
-import os
 from typing import TYPE_CHECKING
 
+from bench.load.machine import on_cores
 from bench.load.relays import Angarium, Postfix
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
 
     from bench.load.relays import Ground
 
@@ -21,17 +19,6 @@ if TYPE_CHECKING:
 
 SMTP_PORT = 25
 PROCESSES = 300  # a connection carries one message here, so that Postfix wants more of them
-
-
-@contextlib.contextmanager
-def on_cores(cores: frozenset[int]) -> Iterator[None]:
-    """What is started here runs on these cores."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 class AngariumByMx(Angarium):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from .relays import PROJECT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .spool import Spool
 
 PROBE_OCTETS = 4096
@@ -75,6 +78,25 @@ def sync_rates(folder: Path, syncs: int = PROBE_SYNCS) -> dict[str, float]:
         os.close(descriptor)
         path.unlink()
     return rates
+
+
+def cores_of(how: str) -> tuple[frozenset[int], frozenset[int]]:
+    """The relay's, and those of everything else."""
+    cores = sorted(os.sched_getaffinity(0))
+    if how == "shared" or len(cores) == 1:
+        return frozenset(cores), frozenset(cores)
+    return frozenset(cores[: len(cores) // 2]), frozenset(cores[len(cores) // 2 :])
+
+
+@contextlib.contextmanager
+def on_cores(cores: frozenset[int]) -> Iterator[None]:
+    """What is started here runs on these cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def describe_machine(spool: Spool, accounting: str) -> dict[str, Any]:

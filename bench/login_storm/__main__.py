@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import platform
@@ -26,7 +27,7 @@ import uvloop
 
 from angarium.cli.measured_relay import MeasuredRelay, RelayNotReady, free_port
 from angarium.policy.credentials_file import editing, make_entry
-from bench.load.machine import first_match, git
+from bench.load.machine import cores_of, first_match, git, on_cores
 from bench.load.relays import RelayFailure
 from bench.load.stage import RESULTS, alone, carry_out, now, say, undisturbed, write
 
@@ -53,8 +54,10 @@ file = "{folder}/users"
 class LogInRelay(MeasuredRelay):
     """The relay of `angarium bench`, with a submission listener over TLS and some log-ins."""
 
-    def __init__(self, *, workers: int, durability: str, folder: Path) -> None:
-        super().__init__("discard:", workers=workers, durability=durability, folder=folder)
+    def __init__(self, *, workers: int | None, durability: str, folder: Path) -> None:
+        super().__init__(
+            "discard:", workers=workers or len(os.sched_getaffinity(0)), durability=durability, folder=folder
+        )
         self.tls_port = free_port()
         certificate = trustme.CA().issue_cert("relay.bench.invalid")
         (self.folder / "chain.pem").write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
@@ -74,8 +77,13 @@ def client(*arguments: str) -> subprocess.Popen[bytes]:
 
 def storm(options: argparse.Namespace, result: dict[str, Any]) -> bool:
     ok = True
+    relay_cores, client_cores = cores_of(options.cores)
     for addresses in (0, *options.addresses):
-        with LogInRelay(workers=options.workers, durability=options.durability, folder=options.spool) as relay:
+        with contextlib.ExitStack() as stack:
+            with on_cores(relay_cores):
+                made = LogInRelay(workers=options.workers, durability=options.durability, folder=options.spool)
+                relay = stack.enter_context(made)
+            stack.enter_context(on_cores(client_cores))
             run = _storm_from(addresses, relay, options)
         result["runs"].append(run)
         accept = run["others"]["accept"]
@@ -153,13 +161,19 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     verbs = parser.add_subparsers(dest="verb", required=True)
     for name, seconds in (("storm", 20.0), ("submission", 6.0)):
         one = verbs.add_parser(name)
-        one.add_argument("--workers", type=int, default=2, help="(default 2)")
+        one.add_argument("--workers", type=int, help="(default: one for each core of the relay)")
         one.add_argument("--durability", choices=("fsync", "async", "memory"), default="fsync", help="(default fsync)")
         one.add_argument("--spool", type=Path, default=Path("/var/tmp"), help="folder of the relay's files")
         one.add_argument("--out", type=Path, help="JSON result (default bench/results/login-NAME-DATE.json)")
         one.add_argument("--nice", type=int, default=-10, help="priority of relay and clients, where allowed")
         one.add_argument("--seconds", type=float, default=seconds, help=f"of a run (default {seconds:g})")
     storms, sends = verbs.choices["storm"], verbs.choices["submission"]
+    storms.add_argument(
+        "--cores",
+        choices=("apart", "shared"),
+        default="apart",
+        help="apart: half of them the relay's, half the clients', who in life are elsewhere (default apart)",
+    )
     storms.add_argument("--rate", type=float, default=1000.0, help="attempts a second (default 1000)")
     storms.add_argument("--messages-s", type=float, default=100.0, help="of somebody else (default 100)")
     storms.add_argument("--addresses", type=_addresses, default=[1, 100], help="that attack (default 1,100)")

@@ -135,12 +135,6 @@ class Message:
         """How many attempts have been made; beyond 65,535 it is that many."""
 
 def keep_heap(kept_octets: int, mapped_octets: int) -> None: ...
-def map_blocks(on: bool) -> None:
-    """While on, a block of 128 KiB or more is mapped by itself: it takes the pages that are written to, and no others.
-
-    Nothing happens where keep_heap was not called.
-    """
-
 def trim_heap(kept_octets: int) -> bool:
     """Give the pages of free octets of the heap back to the kernel when more than kept_octets have become free.
 

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 
 from angarium._core.counters import Slot, client_key
 from angarium._core.proxy_header import ProxyHeader
-from angarium.ingress.own_pages import OwnPages
+from angarium._core.tls_transport import TlsTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,20 +88,6 @@ class _Place:
             self._held = False
             self._counters.sub(Slot.INGRESS_CONNECTIONS, 1)
             self._counters.client_closed(self._key)
-
-
-class _Entry(asyncio.Protocol):
-    """What the TLS layer talks to until the handshake is over."""
-
-    def __init__(self, place: _Place, session: Callable[[], ServerSession]) -> None:
-        self._place = place
-        self._session = session
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._place.leave()  # the session counts itself
-        session = self._session()
-        transport.set_protocol(session)
-        session.connection_made(transport)
 
 
 class Door:
@@ -226,14 +212,20 @@ class Door:
         except BaseException:
             connection.close()
             raise
-        await OwnPages(
-            self._loop.connect_accepted_socket(
-                lambda: _Entry(place, session),
-                connection,
-                ssl=self._tls.context,
-                ssl_handshake_timeout=max(LEAST_HANDSHAKE_S, until - self._loop.time()),
-            )
-        )
+        shaken = self._loop.create_future()
+
+        def ended(tls: TlsTransport, failure: Exception | None) -> None:
+            _settle(shaken, failure)
+            if failure is None:
+                place.leave()  # the session counts itself
+                made = session()
+                tls.set_protocol(made)
+                made.connection_made(tls)
+
+        left_s = max(LEAST_HANDSHAKE_S, until - self._loop.time())
+        tls = TlsTransport(self._tls.context, ended, timeout_s=left_s)
+        await self._loop.connect_accepted_socket(lambda: tls, connection)
+        await shaken
 
     # -------------------------------------------------------------- a proxy's header
 

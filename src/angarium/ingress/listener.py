@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
+from functools import partial
 from typing import TYPE_CHECKING
 
 from angarium._core.counters import Slot
 from angarium._core.server_session import ListenerProfile
+from angarium._core.tls_transport import TlsTransport
 from angarium.config.model import DURABILITIES
 from angarium.ingress.authentication import ListenerAuthentication, Verifier, any_login, mechanisms_of
 from angarium.ingress.channel_binding import EndPoints
 from angarium.ingress.door import Door, DoorLimits
-from angarium.ingress.own_pages import OwnPages
 from angarium.policy.certificate import read_certificate
 from angarium.policy.tenancy import client_terms, identity_terms
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Sequence
 
     from angarium._core.recipient_policy import RecipientPolicy
@@ -61,20 +62,18 @@ class TlsUpgrade:
         await self._live.line.turn()
         if not session.begin_tls():
             return
-        try:
-            transport = await OwnPages(
-                asyncio.get_running_loop().start_tls(
-                    session.transport,
-                    session,
-                    self._live.context,
-                    server_side=True,
-                    ssl_handshake_timeout=self._timeout_s,
-                )
-            )
-        except (OSError, ssl.SSLError):  # ConnectionError and TimeoutError are OSErrors
-            session.tls_failed()
-            return
-        session.tls_established(transport)
+        plain = session.transport
+        tls = TlsTransport(self._live.context, partial(_shaken, session), session, timeout_s=self._timeout_s)
+        plain.set_protocol(tls)
+        tls.connection_made(plain)
+        plain.resume_reading()
+
+
+def _shaken(session: ServerSession, tls: TlsTransport, failure: Exception | None) -> None:
+    if failure is None:
+        session.tls_established(tls)
+    else:
+        session.tls_failed()
 
 
 def _handshake_timeout_s(limits: Limits) -> float:

@@ -5,32 +5,35 @@ verify. A back end is asked for a password, a token or a SCRAM verifier; it acce
 unknown of the rest, which is the next one's to answer.
 
 Fails: a back end raises nothing but VerifierBusy; what goes wrong within it is UNAVAILABLE, with the reason in the log.
-Bounds: MOST_AT_ONCE questions of each back end that asks others; in each of two lanes `threads` verifications, and
+Bounds: MOST_AT_ONCE questions of each back end that asks others; in each of three lanes `threads` verifications, and
 `waiting` in line."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
 import heapq
 import itertools
-import os
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
+
+from angarium._core.thread_priority import run_behind, run_when_idle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from angarium.policy.access_protocol import PasswordAttempt, TokenAttempt
 
-__all__ = ["MOST_AT_ONCE", "NEVER_FAILED", "RANK", "BackEnd", "Finding", "Found", "VerifierBusy", "VerifierPool"]
+__all__ = ["MOST_AT_ONCE", "RANK", "STRANGER", "BackEnd", "Finding", "Found", "VerifierBusy", "VerifierPool", "lane_of"]
 
 MOST_AT_ONCE = 64
-NEVER_FAILED = 1.0  # a rank; above it are clients whose log-ins have failed
-RANK: ContextVar[float] = ContextVar("rank", default=NEVER_FAILED)  # of the question at hand: the lower goes first
+STRANGER = 1.0  # a rank: below it are those who are known, above it clients whose log-ins have failed
+RANK: ContextVar[float] = ContextVar("rank", default=STRANGER)  # of the question at hand: the lower goes first
+STRANGERS_NICE = 19
+STRANGERS_SLICE_NS = 100_000
 
 R = TypeVar("R")
 
@@ -77,7 +80,7 @@ class BackEnd:
 class _Lane:
     """Some threads, and those who wait for one; the lowest RANK is next."""
 
-    def __init__(self, threads: int, name: str, initializer: Callable[[], None] | None = None) -> None:
+    def __init__(self, threads: int, name: str, initializer: Callable[[], object] | None = None) -> None:
         self._free = threads
         self._line: list[tuple[float, int, asyncio.Future[None]]] = []
         self._numbers = itertools.count()
@@ -110,19 +113,25 @@ class _Lane:
 class VerifierPool:
     """Threads for what blocks: hashing, libraries that know no event loop.
 
-    Who has failed before waits in a lane of its own, whose threads get what time nobody else wants: a storm of wrong
-    passwords takes the processor from nobody, and its line is not the others' line.
+    There are three lanes, each with threads and a line of its own: of those who have logged in from there before, of
+    those who have not, and of those who have failed. The first gives way to those who carry mail by its process's nice
+    value, the second far more, and the third runs when nobody else wants to: a storm of wrong passwords takes the
+    processor from nobody, and its line is not the others' line.
     """
 
     def __init__(self, threads: int, waiting: int) -> None:
-        """`threads` and `waiting`: of each of the two lanes."""
+        """`threads` and `waiting`: of each lane."""
         self._most = threads + waiting
-        self._lanes = _Lane(threads, "verifier"), _Lane(threads, "idle verifier", _run_when_idle)
-        self.under_way = [0, 0]
+        self._lanes = (
+            _Lane(threads, "verifier"),
+            _Lane(threads, "stranger", partial(run_behind, STRANGERS_NICE, STRANGERS_SLICE_NS)),
+            _Lane(threads, "failed", run_when_idle),
+        )
+        self.under_way = [0, 0, 0]
 
     async def run(self, function: Callable[[], R]) -> R:
         """What the function returns; VerifierBusy when there is no room in line."""
-        number = int(RANK.get() > NEVER_FAILED)
+        number = lane_of(RANK.get())
         if self.under_way[number] >= self._most:
             raise VerifierBusy
         lane = self._lanes[number]
@@ -142,7 +151,8 @@ class VerifierPool:
             lane.executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _run_when_idle() -> None:
-    """This thread alone (sched(7)): whoever wakes up goes before it, at once."""
-    with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+def lane_of(rank: float) -> int:
+    """0: has logged in from there before, or is trusted; 1: a stranger; 2: has failed."""
+    if rank < STRANGER:
+        return 0
+    return 1 if rank <= STRANGER else 2

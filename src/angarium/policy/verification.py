@@ -7,17 +7,18 @@ back ends, of which the first that knows the log-in decides.
 
 A failure is answered `delay` after the question came, however long it took to find out, so that the time tells nothing;
 the delay grows with each failure of the client or of the log-in, until one of them is banned (policy.failure_table).
-Where many wait for a thread, those go first who have logged in from there before, then those who have failed least; and
-who has failed is verified by threads that run when nobody else wants to (VerifierPool): a storm of wrong passwords
-delays itself.
+Where many wait for a thread, those go first who have failed least; and who has logged in from there before, who has
+not, and who has failed are verified by threads of their own, which may take less and less of the processor
+(VerifierPool): a storm of wrong passwords delays itself.
 
 What is remembered is a hash with a key that only this process has; nothing keeps a password.
 
 Input: the back ends, the settings, a clock, a way to wait. Output: Verdicts, events. Fails: when no
 back end can say, or there is no room in line: `unavailable`.
 
-Bounds: `waiting` questions in line of clients that have failed, as many of others, PER_CLIENT of one client at a time and IN_LINE_PER_CLIENT behind them,
-MOST_REMEMBERED passwords, MOST_HELD answers that are held back; more are answered at once."""
+Bounds: `waiting` questions in each line, PER_CLIENT of one client at a time (PER_KNOWN_CLIENT about log-ins that it is
+known for) and IN_LINE_PER_CLIENT behind them, MOST_REMEMBERED passwords, MOST_HELD answers that are held back; more are
+answered at once."""
 
 from __future__ import annotations
 
@@ -26,12 +27,12 @@ import contextlib
 import hashlib
 import os
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from angarium._core.counters import Slot
 from angarium.policy.access_protocol import Verdict
-from angarium.policy.back_end import NEVER_FAILED, RANK, Finding, Found, VerifierBusy
+from angarium.policy.back_end import RANK, Finding, Found, VerifierBusy, lane_of
 from angarium.policy.credentials_file import LONGEST_LOG_IN
 from angarium.policy.failure_table import client_of
 from angarium.policy.file_back_end import FileBackEnd
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Verification"]
 
-PER_CLIENT = 4
+PER_CLIENT = 1
+PER_KNOWN_CLIENT = 4
 IN_LINE_PER_CLIENT = 64
 MOST_REMEMBERED = 20_000
 WRONG_S = 60.0  # so long at most: a new password may have been tried before it was set
@@ -76,9 +78,9 @@ class Events(Protocol):
 
 @dataclass(slots=True)
 class _Turns:
-    """The questions of one client."""
+    """The questions of one client; those about log-ins that it is known for are by themselves."""
 
-    gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PER_CLIENT))
+    gate: asyncio.Semaphore
     there: int = 0
 
 
@@ -107,9 +109,9 @@ class Verification:
         self._secret = os.urandom(32)
         self._right: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
         self._wrong: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
-        self._turns: dict[str, _Turns] = {}
+        self._turns: dict[tuple[str, bool], _Turns] = {}
         self._held = 0
-        self._in_line = [0, 0]  # of clients that have not failed, and of those that have
+        self._in_line = [0, 0, 0]  # of each lane
 
     @property
     def under_way(self) -> int:
@@ -208,17 +210,17 @@ class Verification:
         ask: Callable[[], Awaitable[Found]],
     ) -> Verdict:
         rank = self._table.rank(attempt.address, log_in)
-        failed_before = int(rank > NEVER_FAILED)
-        if self._in_line[failed_before] >= self._access.verifiers + self._access.waiting:
+        lane = lane_of(rank)
+        if self._in_line[lane] >= self._access.verifiers + self._access.waiting:
             self._count(Slot.INGRESS_VERIFIED_UNAVAILABLE)
             return UNAVAILABLE
-        self._in_line[failed_before] += 1
-        RANK.set(rank)  # this task is of this question alone
+        self._in_line[lane] += 1
         try:
-            async with self._turn(attempt.address):
+            async with self._turn(attempt.address, known=lane == 0):
                 # while it waited its client may have been banned, or just this password been verified
                 if self._table.banned(attempt.address, log_in):
                     return BANNED
+                RANK.set(self._table.rank(attempt.address, log_in))  # this task is of this question alone
                 remembered = None if key is None else self._remembered(attempt, key)
                 if remembered is not None:
                     verdict, delay_s = remembered, 0.0
@@ -231,19 +233,19 @@ class Verification:
             self._count(Slot.INGRESS_VERIFIED_UNAVAILABLE)
             return UNAVAILABLE
         finally:
-            self._in_line[failed_before] -= 1
+            self._in_line[lane] -= 1
         await self._hold_back(begun, delay_s)
         return verdict
 
     @contextlib.asynccontextmanager
-    async def _turn(self, address: str) -> AsyncIterator[None]:
+    async def _turn(self, address: str, *, known: bool) -> AsyncIterator[None]:
         """Of one client only so many are verified at a time, or a burst would be hashed before the first is counted."""
         if self._table.trusts(address):
             yield
             return
-        client = client_of(address)
-        turns = self._turns.setdefault(client, _Turns())
-        if turns.there >= PER_CLIENT + IN_LINE_PER_CLIENT:
+        client, most = (client_of(address), known), PER_KNOWN_CLIENT if known else PER_CLIENT
+        turns = self._turns.setdefault(client, _Turns(asyncio.Semaphore(most)))
+        if turns.there >= most + IN_LINE_PER_CLIENT:
             raise VerifierBusy
         turns.there += 1
         try:

@@ -370,9 +370,10 @@ def test_client_policy_is_asked_once_an_address() -> None:
 # ---------------------------------------------------------------- ends
 
 
-def test_a_client_that_closes_its_half_gets_its_answers() -> None:
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_client_that_closes_its_half_gets_its_answers(tls: bool) -> None:
     server = Server(commit="held")
-    client = server.connect()
+    client = server.connect(tls=tls)
     client.say(HELLO + MESSAGE + b"NOOP\r\n")
     client.transport.take()
     assert client.session.eof_received()
@@ -398,12 +399,6 @@ def test_a_throttled_client_that_closes_its_half_gets_its_answers() -> None:
 def test_a_client_that_closes_its_half_with_nothing_outstanding_is_gone() -> None:
     client = Server().connect()
     client.say(HELLO)
-    assert not client.session.eof_received()
-
-
-def test_there_is_no_half_of_a_tls_connection() -> None:
-    client = Server(commit="held").connect(tls=True)
-    client.say(HELLO + MESSAGE)
     assert not client.session.eof_received()
 
 

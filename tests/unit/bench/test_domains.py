@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from bench.domains import __main__ as command
-from bench.domains.relays import AngariumByMx, PostfixByMx, on_cores
+from bench.domains.relays import AngariumByMx, PostfixByMx
 from bench.load import accounting, spool, stage
+from bench.load.machine import cores_of, on_cores
 from bench.load.relays import Ground
 from tests.support.ports import free_port, is_free
 
@@ -106,10 +107,10 @@ def test_angarium(ground: Ground, names: Any, sizes: command.Sizes, place: comma
 
 def test_the_cores_are_shared_out() -> None:
     with on_cores(ALL):
-        relay, others = command.cores_of("apart")
+        relay, others = cores_of("apart")
         assert relay | others == ALL
         assert not relay & others or len(ALL) == 1
-        assert command.cores_of("shared") == (ALL, ALL)
+        assert cores_of("shared") == (ALL, ALL)
         with on_cores(relay):
             assert os.sched_getaffinity(0) == relay
         assert os.sched_getaffinity(0) == ALL

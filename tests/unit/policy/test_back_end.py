@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from angarium.policy.back_end import NEVER_FAILED, RANK, VerifierBusy, VerifierPool
+from angarium.policy.back_end import RANK, STRANGER, VerifierBusy, VerifierPool
 
 
 async def ranked(pool: VerifierPool, rank: float, done: list[float]) -> None:
@@ -16,13 +16,13 @@ async def ranked(pool: VerifierPool, rank: float, done: list[float]) -> None:
     await pool.run(lambda: done.append(rank))
 
 
-@pytest.mark.parametrize("lowest", [0.0, 1.5], ids=["never failed", "failed before"])
+@pytest.mark.parametrize("lowest", [0.0, 1.5], ids=["known", "failed before"])
 async def test_the_lowest_rank_goes_first(lowest: float) -> None:
     pool, done, gate = VerifierPool(1, 10), list[float](), threading.Event()
     RANK.set(lowest)
     first = asyncio.ensure_future(pool.run(gate.wait))
     await asyncio.sleep(0)
-    ranks = [lowest + more for more in (0.75, 0.25, 0.0, 0.5)]
+    ranks = [lowest + more for more in (0.75, 0.25, 0.0, 0.5)]  # all of one lane
     waiting = [asyncio.ensure_future(ranked(pool, rank, done)) for rank in ranks]
     await asyncio.sleep(0)
     gate.set()
@@ -31,14 +31,15 @@ async def test_the_lowest_rank_goes_first(lowest: float) -> None:
     pool.close()
 
 
-async def test_who_has_failed_is_verified_by_threads_that_run_when_nobody_else_wants_to() -> None:
-    pool = VerifierPool(1, 10)
-    policies = []
-    for rank in (0.0, NEVER_FAILED, 1.1):
+async def test_the_less_a_client_is_known_the_less_its_thread_may_take_from_others() -> None:
+    pool, own = VerifierPool(1, 10), os.getpriority(os.PRIO_PROCESS, 0)
+    found = []
+    for rank in (0.0, STRANGER, 1.1):
         RANK.set(rank)
-        policies.append(await pool.run(lambda: os.sched_getscheduler(0)))
-    assert policies == [os.SCHED_OTHER, os.SCHED_OTHER, os.SCHED_IDLE]
-    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+        found.append(await pool.run(lambda: (os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0))))
+    assert found[:2] == [(os.SCHED_OTHER, own), (os.SCHED_OTHER, 19)]
+    assert found[2][0] == os.SCHED_IDLE
+    assert (os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0)) == (os.SCHED_OTHER, own)
     pool.close()
 
 
@@ -58,16 +59,17 @@ async def test_the_line_of_those_who_have_failed_is_nobody_else_s_line() -> None
 
 async def test_one_who_gives_up_takes_nobody_s_turn() -> None:
     pool, done, gate = VerifierPool(1, 10), list[float](), threading.Event()
+    RANK.set(2.0)
     first = asyncio.ensure_future(pool.run(gate.wait))
     await asyncio.sleep(0)
-    gone, stays = (asyncio.ensure_future(ranked(pool, rank, done)) for rank in (0.0, 1.0))
+    gone, stays = (asyncio.ensure_future(ranked(pool, rank, done)) for rank in (1.5, 2.0))
     await asyncio.sleep(0)
     gone.cancel()
     gate.set()
     await asyncio.gather(first, stays)
     await pool.run(lambda: done.append(9.0))
-    assert done == [1.0, 9.0]
-    assert pool.under_way == [0, 0]
+    assert done == [2.0, 9.0]
+    assert pool.under_way == [0, 0, 0]
     pool.close()
 
 
