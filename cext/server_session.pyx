@@ -481,6 +481,7 @@ cdef class Reception:
                 if now > session._deadline and session.transport is not None:
                     session.transport.abort()
             elif session._waiting_for == WAIT_RATE:
+                session._throttled = False
                 session._rate_count = 0
                 session._go_on()
             elif session._waiting_for == WAIT_NOTHING and now > session._deadline:
@@ -822,9 +823,11 @@ cdef class ServerSession(Receiver):
     cdef int _go_on(self) except -1:
         """Nothing is outstanding any more: take the input that was kept."""
         cdef size_t taken
-        self._waiting_for = WAIT_NOTHING
+        self._waiting_for = WAIT_RATE if self._throttled else WAIT_NOTHING
         if self._consuming:
             return 0             # the answer came while its command was being read: the reader goes on by itself
+        if self._throttled:
+            return self._flush()
         if self._stash_length:
             taken = self._consume(self._stash, self._stash_length)
             if self._mode == MODE_CLOSED:
@@ -953,7 +956,8 @@ cdef class ServerSession(Receiver):
         self._rate_count += 1
         if self._rate_count == self.profile.commands_per_second:
             slot_add(slots, Slot.INGRESS_THROTTLED, 1)
-            self._waiting_for = WAIT_RATE        # after this command, until the next sweep
+            self._throttled = True
+            self._waiting_for = WAIT_RATE        # after this command and its answer, until the next sweep
         verb = parse_verb(line, n, &arguments)
         refusal = self._out_of_order(verb)
         if refusal != NULL and not (verb == VERB_BDAT):
@@ -1462,7 +1466,7 @@ cdef class ServerSession(Receiver):
         except OSError as failure:
             if self._waiting_for != WAIT_COMMIT:
                 raise            # not of storing the message: it is answered already
-            self._waiting_for = WAIT_NOTHING
+            self._waiting_for = WAIT_RATE if self._throttled else WAIT_NOTHING
             self._give_back()
             refusal = R_STORAGE_FULL if failure.errno in (ENOSPC, EDQUOT) else R_STORAGE_FAILED
             return self._refuse_message(refusal, Slot.INGRESS_REJECTED_STORAGE)

@@ -13,7 +13,15 @@ from tests.support.relay import Relay, SandboxRelay
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-WANT_THE_SAME_ADDRESSES = {"test_lookup.py", "test_mx.py"}
+# they have hosts at port 25 of addresses of their own, and a bench has one at all addresses
+WANT_PORT_25 = {
+    "test_dane.py",
+    "test_doors.py",
+    "test_lookup.py",
+    "test_mta_sts.py",
+    "test_mta_sts_dane.py",
+    "test_mx.py",
+}
 
 # How long an example takes says what else the machine does. What never ends, pytest's own timeout ends.
 settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -21,14 +29,10 @@ settings.load_profile("unhurried")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side, a module is one process's, and so are the benches, and those that want the same addresses."""
+    """Side by side, a module is one process's, and so are all that want the same ports of the machine."""
     for item in items:
-        group = item.path
-        if group.parent.name == "bench":
-            group = group.parent
-        elif group.name in WANT_THE_SAME_ADDRESSES:
-            group = group.with_name("the same addresses")
-        item.add_marker(pytest.mark.xdist_group(group.as_posix()))
+        same = item.path.parent.name == "bench" or item.path.name in WANT_PORT_25
+        item.add_marker(pytest.mark.xdist_group("port 25" if same else item.path.as_posix()))
 
 
 @pytest.fixture(scope="module")

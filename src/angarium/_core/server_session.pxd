@@ -128,6 +128,7 @@ cdef class ServerSession(Receiver):
     cdef uint32_t _transactions
     cdef int64_t _rate_second
     cdef uint32_t _rate_count
+    cdef bint _throttled                 # it has the commands of this second: nothing more until the next sweep
     cdef double _deadline
     cdef double _data_deadline
     cdef double _paused_at                       # while it waits for memory

@@ -180,6 +180,24 @@ def test_a_throttled_client_stays_throttled() -> None:
     assert server.value(Slot.INGRESS_THROTTLED) == 3
 
 
+def test_a_client_whose_commands_are_asked_about_is_throttled_all_the_same() -> None:
+    """The command that reaches the limit may wait for a decision: the second is waited for behind it."""
+    server = Server(
+        domains=(b"ours.example",), known=(b"ada@ours.example",), commands_per_second=10, idle_timeout_s=1e18
+    )
+    client = server.connect()
+    client.transport.take()
+    client.transport.deliver(HELLO + b"MAIL FROM:<a@client.example>\r\n" + b"RCPT TO:<ada@ours.example>\r\n" * 33)
+    client.run()
+    said = [len(codes(client.transport.take()))]
+    for _ in range(4):
+        server.reception.sweep()
+        client.run()
+        said.append(len(codes(client.transport.take())))
+    assert said == [10, 10, 10, 5, 0]
+    assert server.value(Slot.INGRESS_THROTTLED) == 3
+
+
 def test_a_size_that_is_stated_and_not_kept_costs_no_more_than_is_stated() -> None:
     gc.collect()
     before = memory_octets()
