@@ -40,7 +40,7 @@ peers:           ## install the peer programs that tests talk to (Debian, root);
 	.ci/install-peers
 
 test: setup peers  ## the whole test suite, in as many processes as there are cores
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup --benchmark-disable
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --benchmark-disable
 
 lint: export PATH := $(abspath $(BIN)):$(PATH)
 lint: setup      ## formatting, types, layering, Cython lint

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +17,7 @@ from tests.support.relay import Relay, SandboxRelay
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# they have hosts at port 25 of addresses of their own, and a bench has one at all addresses
+# they have hosts at port 25 of addresses of their own, some of them the same
 WANT_PORT_25 = {
     "test_dane.py",
     "test_doors.py",
@@ -28,12 +32,16 @@ settings.register_profile("unhurried", settings(), deadline=None, suppress_healt
 settings.load_profile("unhurried")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side, a module is one process's, and so are all that want the same ports of the machine."""
-    for item in items:
-        same = item.path.parent.name == "bench" or item.path.name in WANT_PORT_25
-        item.add_marker(pytest.mark.xdist_group("port 25" if same else item.path.as_posix()))
+@pytest.fixture(scope="module", autouse=True)
+def port_25(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Where tests run in several processes: modules that want the same ports of the machine take turns."""
+    module: Path = request.path
+    if module.parent.name != "bench" and module.name not in WANT_PORT_25:
+        yield
+        return
+    with (Path(tempfile.gettempdir()) / f"angarium-tests-port-25-{os.getuid()}").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="module")
