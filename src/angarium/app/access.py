@@ -6,7 +6,8 @@ replaced. It answers the kinds of policy.access_protocol, keeps the table of fai
 runs at a lower priority (NICE) than those who carry mail. It runs until SIGTERM; SIGUSR1 reopens the event log.
 
 Fails: an exception here ends the process; the supervisor starts another. Meanwhile AUTH is answered 454, and what
-was under way is asked again. The table is in memory: a new process knows of no failures and no bans."""
+was under way is asked again. Failures and bans are in a file of the spool (policy.failure_file), which a new process
+begins with; the event `bans_lost` says that it could not."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ import contextlib
 import logging
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from angarium._core.counters import Slot
@@ -37,6 +39,7 @@ from angarium.policy.access_protocol import (
 )
 from angarium.policy.back_end import VerifierPool
 from angarium.policy.back_ends import make_back_ends
+from angarium.policy.failure_file import FailureFile
 from angarium.policy.failure_table import FailureTable
 from angarium.policy.verification import Verification
 
@@ -67,6 +70,7 @@ class Access:
         self.events = EventLog(config.events.file, counters)
         self._pool = VerifierPool(config.access.verifiers, config.access.waiting)
         self._table = FailureTable(config.access, clock.monotonic)
+        self._file = FailureFile(Path(config.node.spool), self._table, clock)
         self._back_ends = make_back_ends(config.credentials, self._pool, clock.monotonic, self._forget)
         self._verification = Verification(
             config.access,
@@ -92,6 +96,10 @@ class Access:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGUSR1, self._reopen_events)
         os.nice(NICE)
+        lost = self._file.load()
+        if lost:
+            log.error("%s: %s; nobody is banned", self._file.path, lost)
+            self.events.event("bans_lost", {"file": self._file.path, "why": lost})
         await self.server.start(sock)
         settle_garbage_collection()
         os.write(ready_fd, b"1")
@@ -100,11 +108,14 @@ class Access:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), PUBLISH_S)
             self._publish()
+            await self._file.save()
         await self.server.close(GRACE_S)
         for back_end in self._back_ends:
             await back_end.close()
         self._pool.close()
-        self._publish()
+        await self._file.save(at_once=True)
+        self.events.flush()
+        self._counters.reset_gauges()  # a node without log-ins has no such process, and bans nobody
         self.events.close()
 
     def _forget(self) -> None:
@@ -119,6 +130,7 @@ class Access:
             self._counters.add(Slot.INGRESS_BANS_LIFTED, 1)
             self.events.event("unban", {"of": ban.kind, "subject": ban.of, "left_s": round(ban.left_s, 3)})
         self._publish()
+        await self._file.save(at_once=True)
         return Lifted(len(lifted))
 
     async def _status(self, _: None) -> AccessStatus:
