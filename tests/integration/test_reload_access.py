@@ -147,7 +147,7 @@ def test_the_access_process_appears_with_the_first_credentials_and_goes_with_the
                 client.expect(354, "DATA")
                 was_there = access_pid(relay)
                 relay.reload({"credentials": None, "listener": [open_to_all]})
-                relay.wait(lambda: not os.path.exists(f"/proc/{was_there}"), "the process to end")
+                relay.wait(lambda pid=was_there: not os.path.exists(f"/proc/{pid}"), "the process to end")
                 assert relay.api("status")["access"] is None
                 client.write(stuffed(CONTENT))
                 client.queued()

@@ -221,9 +221,7 @@ class FailureTable:
                 key=lambda item: (item[1].banned_until > now, item[1].at),
             )
             entries[kind] = [
-                KeptEntry(
-                    key, entry.level, entry.failures, since + entry.at, since + entry.banned_until, entry.shown
-                )
+                KeptEntry(key, entry.level, entry.failures, since + entry.at, since + entry.banned_until, entry.shown)
                 for key, entry in sorted(chosen, key=lambda item: item[1].at)
             ]
         newest = itertools.islice(reversed(self._known.items()), MOST_KEPT)
