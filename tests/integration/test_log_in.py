@@ -221,6 +221,13 @@ def test_a_session_knows_nothing_of_the_one_before(relay: Submission) -> None:
         assert third.command(f"MAIL FROM:<{SENDER}>")[0] == 530
 
 
+def test_a_log_in_is_known_as_the_file_writes_it(relay: Submission) -> None:
+    with relay.dialogue() as client:
+        assert client.command(f"AUTH PLAIN {plain(LOG_IN.upper(), PASSWORD)}")[0] == 235
+        client.send(SENDER, ["capitals@dest.test"], MESSAGE)
+    check(relay, "capitals@dest.test")
+
+
 def test_commands_behind_auth_wait_for_its_answer(relay: Submission) -> None:
     with relay.dialogue() as client:
         client.write(f"AUTH PLAIN {plain(LOG_IN, PASSWORD)}\r\nMAIL FROM:<{SENDER}>\r\nRSET\r\n".encode())

@@ -204,6 +204,8 @@ def test_permissions_come_change_and_go_between_two_transactions(tmp_path: Path)
         for client in (mail, data):
             client.write(stuffed(big))
             client.queued()
+        idle.ehlo()
+        assert (idle.extensions["SIZE"], idle.extensions["LIMITS"]) == ("1000", "RCPTMAX=1")
         for client in everybody:
             assert client.command(f"MAIL FROM:<{LOG_IN}> SIZE=5000")[0] == 552
             client.expect(250, f"MAIL FROM:<{LOG_IN}>")

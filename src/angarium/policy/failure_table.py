@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from angarium.policy.log_in import fold_log_in
+from angarium.mail.log_in import fold_log_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
