@@ -81,6 +81,26 @@ def map_blocks(bint on):
         mallopt(M_MMAP_THRESHOLD, MAPPED_BLOCK_OCTETS if on else heap_mapped_octets)
 
 
+cdef extern from "<sys/mman.h>" nogil:
+    int madvise(void *address, size_t length, int advice)
+    enum:
+        MADV_DONTNEED
+
+
+cdef enum:
+    PAGE_OCTETS = 4096       # of the smallest pages that any machine has; a larger one gives back less
+
+
+def discard_pages(unsigned char[::1] octets not None):
+    """Give the pages of a buffer but its first back to the kernel: what stands in them is zeros from then on."""
+    cdef size_t begin, end
+    if octets.shape[0] < 2 * PAGE_OCTETS:
+        return
+    begin = (<size_t>&octets[0] + PAGE_OCTETS) & ~<size_t>(PAGE_OCTETS - 1)
+    end = (<size_t>&octets[0] + octets.shape[0]) & ~<size_t>(PAGE_OCTETS - 1)
+    madvise(<void *>begin, end - begin, MADV_DONTNEED)
+
+
 cdef size_t free_when_trimmed = 0       # the allocator goes on to call octets free whose pages it has given back
 
 

@@ -119,6 +119,7 @@ cdef extern from "<errno.h>" nogil:
 
 cdef enum:
     RECEIVE_OCTETS = 1 << 18     # of the buffer that a worker's sessions share
+    SWOLLEN_OCTETS = 4000        # that come at one time: more than a page of a TLS engine's buffer
     STASH_LIMIT = 1 << 16        # of input kept while an answer is outstanding
     AUTH_LINE_OCTETS = 12288     # RFC 4954 §4
     MOST_CLIENTS = 65536         # addresses whose policy is remembered
@@ -451,6 +452,7 @@ cdef class Reception:
         self._receive = PyByteArray_AS_STRING(octets)
         self._view = memoryview(octets)          # it keeps them where they are, and so does a transport that holds it
         self._date_second = -1
+        self.quiet_s = 1
 
     def session(self, ListenerProfile profile, str client=None) -> ServerSession:
         """A protocol for a new connection. client: the address of its client, where a proxy has said it."""
@@ -489,6 +491,10 @@ cdef class Reception:
             elif session._waiting_for == WAIT_NOTHING and session._in_data() and now > session._data_deadline:
                 slot_add(self.counters.slots, Slot.INGRESS_REJECTED_IDLE, 1)
                 session._abort(R_DATA_TIMEOUT)
+            elif session._swollen and now > session._deadline - session.profile.idle_timeout_s + self.quiet_s:
+                session._swollen = False
+                if self.rest is not None and session.transport is not None:
+                    self.rest(session.transport)
             session = following
 
     def pace(self):
@@ -648,6 +654,7 @@ cdef class ServerSession(Receiver):
         if self._mode == MODE_CLOSED:
             return
         self._deadline = monotonic() + self.profile.idle_timeout_s
+        self._swollen |= n > SWOLLEN_OCTETS and self.tls
         self._read(self.reception._receive, n)
         self._flush()
         if self.reception.draining:

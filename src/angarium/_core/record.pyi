@@ -135,6 +135,9 @@ class Message:
         """How many attempts have been made; beyond 65,535 it is that many."""
 
 def keep_heap(kept_octets: int, mapped_octets: int) -> None: ...
+def discard_pages(octets: memoryview | bytearray) -> None:
+    """Give the pages of a buffer but its first back to the kernel: what stands in them is zeros from then on."""
+
 def map_blocks(on: bool) -> None:
     """While on, a block of 128 KiB or more is mapped by itself: it takes the pages that are written to, and no others.
 

@@ -77,6 +77,8 @@ cdef class Reception:
     cdef readonly Intake intake
     cdef readonly MemoryBudget memory            # of the node
     cdef public bint draining                    # new commands get 421
+    cdef public object rest                      # (transport of a session that is quiet after much has come); None
+    cdef public double quiet_s                   # for so long
     cdef object _view                            # memoryview of _receive
     cdef char *_receive
     cdef bint _paced                             # some session may be waiting for memory
@@ -100,6 +102,7 @@ cdef class ServerSession(Receiver):
     cdef bytes _client                           # the same in the trace field and in events
     cdef bytes _client_name                      # of its host, b"" unless XCLIENT says it
     cdef bint _may_xclient
+    cdef bint _swollen                           # much came at one time, and it has not rested since
     cdef bint _spoken_for                        # XCLIENT has said who the client is
     cdef bytes _stated_login                     # then: what it has said of a log-in
     cdef str _own_address                        # then: whose connection it is

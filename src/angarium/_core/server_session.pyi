@@ -160,6 +160,9 @@ class Reception:
     """What the sessions of one worker share: receive buffer, clock, counters, intake."""
 
     draining: bool
+    rest: Callable[[BaseTransport], object] | None
+    """Called from `sweep` with the transport of a TLS session that has been quiet for quiet_s after much has come."""
+    quiet_s: float
     def __init__(
         self, counters: Counters, events: EventLog, intake: Intake, memory: MemoryBudget | None = None
     ) -> None:

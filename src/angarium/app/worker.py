@@ -44,6 +44,7 @@ from angarium.delivery.lookup_protocol import socket_path
 from angarium.delivery.route import RouteTable
 from angarium.delivery.tls_account import TlsAccount
 from angarium.ingress.listeners import Listeners
+from angarium.ingress.own_pages import give_back_pages
 from angarium.mail.address import folded_domain
 from angarium.outcome.recorder import Recorder
 from angarium.policy.access_protocol import access_socket_path
@@ -277,6 +278,7 @@ class Worker:
         )
         self._share_memory()
         self.reception = Reception(self.counters, self.events, self.intake, self.memory)
+        self.reception.rest = give_back_pages
         self.bouncer = Bouncer(
             self.intake,
             self.counters,
