@@ -1077,9 +1077,21 @@ cdef class ServerSession(Receiver):
             rest = self.profile._ehlo_tls if self.tls else self.profile._ehlo_plain
             if self.tls and self.profile._ehlo_certified is not None and self.certificate is not None:
                 rest = self.profile._ehlo_certified
+            if self._terms.permission is not None:
+                rest = self._with_own_limits(rest)
             self._say(PyBytes_AS_STRING(rest), PyBytes_GET_SIZE(rest))
         slot_add(self.reception.counters.slots, Slot.INGRESS_REPLIES_2XX, 1)
         return 0
+
+    cdef bytes _with_own_limits(self, bytes lines):
+        """EHLO lines with the limits of the client's permission, where they are lower than the listener's."""
+        cdef Permission permission = self._terms.permission
+        cdef uint64_t octets = self._most_octets()
+        if octets != self.profile.message_octets:
+            lines = lines.replace(b"-SIZE %d\r\n" % self.profile.message_octets, b"-SIZE %d\r\n" % octets, 1)
+        if 0 < permission.recipients < self.profile.recipients:
+            lines = lines.replace(b" RCPTMAX=%d" % self.profile.recipients, b" RCPTMAX=%d" % permission.recipients, 1)
+        return lines
 
     cdef int _say_future_release(self) except -1:
         """The EHLO line of RFC 4865 §3: the longest interval, and the latest time, which is different each time."""

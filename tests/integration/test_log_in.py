@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
@@ -14,8 +13,13 @@ from typing import TYPE_CHECKING
 import pytest
 from scramp import ScramClient  # type: ignore[import-untyped]
 
+from angarium.clock import SystemClock
+from angarium.config.credentials import Access
+from angarium.policy.failure_file import FailureFile
+from angarium.policy.failure_table import FailureTable
 from tests.support import clients
 from tests.support.clients import Dialogue
+from tests.support.log_ins import coded, text_of
 from tests.support.peers import SinkServer, require, require_nodemailer, require_perl_module
 from tests.support.relay import run_command
 from tests.support.submission import LOG_IN, PASSWORD, Submission, plain
@@ -164,14 +168,6 @@ def test_mutt(relay: Submission, tmp_path: Path) -> None:
 # ------------------------------------------------------------------ SCRAM
 
 
-def text_of(lines: list[str]) -> str:
-    return base64.b64decode(lines[0]).decode()
-
-
-def coded(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
-
-
 def scram(client: Dialogue, password: str, mechanism: str = "SCRAM-SHA-256", bound: bytes | None = None) -> int:
     binding = None if bound is None else ("tls-server-end-point", bound)
     scramp = ScramClient([mechanism], LOG_IN, password, channel_binding=binding)
@@ -223,6 +219,13 @@ def test_a_session_knows_nothing_of_the_one_before(relay: Submission) -> None:
         assert first.command(f"MAIL FROM:<{SENDER}>")[0] == 250
     with relay.dialogue() as third:
         assert third.command(f"MAIL FROM:<{SENDER}>")[0] == 530
+
+
+def test_a_log_in_is_known_as_the_file_writes_it(relay: Submission) -> None:
+    with relay.dialogue() as client:
+        assert client.command(f"AUTH PLAIN {plain(LOG_IN.upper(), PASSWORD)}")[0] == 235
+        client.send(SENDER, ["capitals@dest.test"], MESSAGE)
+    check(relay, "capitals@dest.test")
 
 
 def test_commands_behind_auth_wait_for_its_answer(relay: Submission) -> None:
@@ -284,6 +287,65 @@ def test_a_client_that_guesses_is_banned_and_let_in_again(tmp_path: Path, hop: S
             assert client.command(f"AUTH PLAIN {plain(LOG_IN, PASSWORD)}")[0] == 235
 
 
+def test_a_ban_outlives_the_process_the_node_and_a_reload(tmp_path: Path) -> None:
+    config = {
+        "access": {"delay": "1ms", "longest_delay": "2ms", "address_failures": 4},
+        "route": [{"recipients": ["*"], "next_hop": "discard:"}],
+    }
+    with Submission(tmp_path, config) as relay:
+        assert isinstance(relay, Submission)
+        kept = relay.spool / "access.failures"
+
+        def code(password: str = PASSWORD) -> int:
+            with relay.dialogue() as client:
+                return client.command(f"AUTH PLAIN {plain(LOG_IN, password)}")[0]
+
+        def saved(failures: int) -> None:
+            def written() -> int:
+                table = FailureTable(Access(ban_s=900.0), lambda: 0.0)
+                assert FailureFile(relay.spool, table, SystemClock()).load() == ""
+                return sum(entry.failures for entry in table.kept(0).entries["address"])
+
+            relay.wait(lambda: written() == failures, "the failures to be written")
+
+        def kill_access() -> None:
+            before = access_pid(relay)
+            relay.kill_process(before, signal.SIGKILL)
+            relay.wait(lambda: access_pid(relay) not in {0, before}, "another access process")
+
+        assert [code(f"guess{number}") for number in range(3)] == [535] * 3
+        saved(3)
+        kill_access()
+        assert code("guess3") == 535  # the fourth
+        relay.wait_event("ban", failures=4)
+        assert code() == 454
+        saved(4)
+        kill_access()
+        assert code() == 454
+        relay.kill()
+        relay.start()
+        assert code() == 454
+        assert relay.metrics()['angarium_ingress_banned{of="address"}'] == 1
+        assert relay.reload({"access": {"window": "2h"}})["changed"] == ["access.window"]
+        assert code() == 454
+        # what an operator has lifted stays lifted, whatever comes next
+        assert run_command("user", "unban", "127.0.0.1", "--admin", f"127.0.0.1:{relay.admin_port}").returncode == 0
+        kill_access()
+        assert code() == 235
+        # a file that is no such file costs itself
+        relay.stop()
+        kept.write_bytes(kept.read_bytes()[:-1])
+        relay.start()
+        assert relay.wait_event("bans_lost")["file"] == str(kept)
+        assert f"{kept}: it is damaged" in relay.stderr
+        assert code() == 235
+
+
+def access_pid(relay: Submission) -> int:
+    status = relay.api("status")["access"]["status"]
+    return 0 if status is None else status["pid"]
+
+
 # ------------------------------------------------------------------ what changes meanwhile
 
 
@@ -301,17 +363,13 @@ def test_a_log_in_that_is_added_and_removed_while_the_relay_runs(relay: Submissi
 
 
 def test_an_access_process_that_dies(relay: Submission) -> None:
-    def pid() -> int:
-        status = relay.api("status")["access"]["status"]
-        return 0 if status is None else status["pid"]
-
-    before = pid()
+    before = access_pid(relay)
     with relay.dialogue() as client:
         relay.kill_process(before, signal.SIGKILL)
         # asked of its successor, or told to come again; never let in, and never hanging
         code = client.command(f"AUTH PLAIN {plain(LOG_IN, 'wrong')}")[0]
         assert code in {454, 535}
-    relay.wait(lambda: pid() not in {0, before}, "another access process")
+    relay.wait(lambda: access_pid(relay) not in {0, before}, "another access process")
     with relay.dialogue() as client:
         assert client.command(f"AUTH PLAIN {plain(LOG_IN, PASSWORD)}")[0] == 235
 

@@ -30,11 +30,18 @@ class Dovecot:
     """A Dovecot of its own in a temporary folder, with a mailbox for each of `users`.
 
     Nobody else exists there. A user in `full` has a quota that the first message exceeds. LMTP is served on `lmtp_port`
-    and on `lmtp_socket`; the log-ins on `login_socket`, with the mechanisms PLAIN, LOGIN and CRAM-MD5. Only root can
-    start it.
+    and on `lmtp_socket`; the log-ins on `login_socket`. Of the users in `scram` nothing is kept but what SCRAM-SHA-256
+    needs. Only root can start it.
     """
 
-    def __init__(self, users: Sequence[str], *, full: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        users: Sequence[str],
+        *,
+        full: Sequence[str] = (),
+        scram: Sequence[str] = (),
+        mechanisms: str = "plain login cram-md5",
+    ) -> None:
         self._dovecot = require("dovecot")
         for program in ("lmtp", "imap"):
             if not (LIBRARIES / program).exists():
@@ -43,6 +50,8 @@ class Dovecot:
             pytest.skip("Dovecot can be started by root only")
         self._users = users
         self._full = full
+        self._scram = scram
+        self._mechanisms = mechanisms
         self.lmtp_port = free_port()
         self.imap_port = free_port()
         # not in pytest's own folders: Dovecot's users may not enter them
@@ -69,7 +78,7 @@ class Dovecot:
         shutil.chown(folder / "mail", MAIL_USER, MAIL_USER)
         (folder / "users").write_text(
             "".join(
-                f"{user}:{{PLAIN}}{PASSWORD}:{MAIL_USER}:{MAIL_USER}::{folder}/mail/{user}::"
+                f"{user}:{self._kept(user)}:{MAIL_USER}:{MAIL_USER}::{folder}/mail/{user}::"
                 f"{'userdb_quota_rule=*:bytes=10' if user in self._full else ''}\n"
                 for user in self._users
             )
@@ -83,7 +92,7 @@ protocols = imap lmtp
 listen = 127.0.0.1
 ssl = no
 disable_plaintext_auth = no
-auth_mechanisms = plain login cram-md5
+auth_mechanisms = {self._mechanisms}
 mail_location = maildir:~/Maildir
 mail_plugins = quota
 first_valid_uid = 1
@@ -142,6 +151,13 @@ service auth {{
             self._process.kill()
             self._process.wait()
         shutil.rmtree(self.folder)
+
+    def _kept(self, user: str) -> str:
+        """The password as the file has it."""
+        if user not in self._scram:
+            return f"{{PLAIN}}{PASSWORD}"
+        words = ["doveadm", "-c", "/dev/null", "pw", "-s", "SCRAM-SHA-256", "-p", PASSWORD]
+        return subprocess.run(words, check=True, capture_output=True, text=True, timeout=PATIENCE_S).stdout.strip()
 
     def _is_up(self) -> bool:
         assert self._process is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 from typing import TYPE_CHECKING, Any
 
@@ -74,3 +75,13 @@ def authentication_of(
 ) -> Callable[[bytes, ServerSession], Exchange | None]:
     """What a ListenerProfile takes."""
     return ListenerAuthentication("relay", knows, end_points)
+
+
+def coded(text: str) -> str:
+    """Text as a client's response."""
+    return base64.b64encode(text.encode()).decode()
+
+
+def text_of(lines: list[str]) -> str:
+    """The text of a challenge, as Dialogue reads it."""
+    return base64.b64decode(lines[0]).decode()

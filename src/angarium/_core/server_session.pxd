@@ -180,6 +180,7 @@ cdef class ServerSession(Receiver):
     cdef int _believe_nobody(self) except -1
     cdef int _auth_decided(self, answer) except -1
     cdef int _do_start_tls(self, const char *line, size_t n, size_t arguments) except -1
+    cdef bytes _with_own_limits(self, bytes lines)
     cdef int _say_future_release(self) except -1
     cdef const char *_settle_hold(self) noexcept
     cdef int _grant_priority(self) except -1

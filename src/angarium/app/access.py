@@ -1,27 +1,24 @@
 """The access process: who may log in, for all workers of a node.
 
 Hashing, and asking others whether a password is right, is slow; so it is on no worker's loop. Input: the
-configuration, the listening Unix socket that the supervisor keeps, so that questions wait in it while this process is
-replaced. It answers the kinds of policy.access_protocol, keeps the table of failures and bans for the whole node, and
-runs at a lower priority (NICE) than those who carry mail. It runs until SIGTERM; SIGUSR1 reopens the event log.
+configuration. It answers the kinds of policy.access_protocol (app.answering says how it lives), keeps the table of
+failures and bans for the whole node, and runs at a lower priority (NICE) than those who carry mail.
 
 Fails: an exception here ends the process; the supervisor starts another. Meanwhile AUTH is answered 454, and what
-was under way is asked again. The table is in memory: a new process knows of no failures and no bans."""
+was under way is asked again. Failures and bans are in a file of the spool (policy.failure_file), which a new process
+begins with; the event `bans_lost` says that it could not."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import os
-import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from angarium._core.counters import Slot
 from angarium._core.event_log import EventLog
-from angarium.app.collection import settle_garbage_collection
+from angarium.app.answering import AnsweringProcess
 from angarium.clock import SystemClock
-from angarium.delivery.lookup_server import LookupServer
 from angarium.policy.access_protocol import (
     ACCESS_STATUS,
     BANS,
@@ -37,12 +34,11 @@ from angarium.policy.access_protocol import (
 )
 from angarium.policy.back_end import VerifierPool
 from angarium.policy.back_ends import make_back_ends
+from angarium.policy.failure_file import FailureFile
 from angarium.policy.failure_table import FailureTable
 from angarium.policy.verification import Verification
 
 if TYPE_CHECKING:
-    import socket
-
     from angarium._core.counters import Counters
     from angarium.config.model import Config
 
@@ -51,22 +47,24 @@ __all__ = ["Access"]
 log = logging.getLogger(__name__)
 
 NICE = 5
-PUBLISH_S = 0.25
-GRACE_S = 1.0
 
 
-class Access:
+class Access(AnsweringProcess):
     """One access process."""
 
+    publish_s = 0.25
+    grace_s = 1.0
+
     def __init__(self, config: Config, counters: Counters) -> None:
+        super().__init__()
         counters.reset_gauges()
         clock = self._clock = SystemClock()
         self._started = clock.monotonic()
         self._counters = counters
-        self._stop = asyncio.Event()
         self.events = EventLog(config.events.file, counters)
         self._pool = VerifierPool(config.access.verifiers, config.access.waiting)
         self._table = FailureTable(config.access, clock.monotonic)
+        self._file = FailureFile(Path(config.node.spool), self._table, clock)
         self._back_ends = make_back_ends(config.credentials, self._pool, clock.monotonic, self._forget)
         self._verification = Verification(
             config.access,
@@ -76,7 +74,7 @@ class Access:
             count=lambda slot: counters.add(slot, 1),
             events=self.events,
         )
-        self.server = server = LookupServer()
+        server = self.server
         server.answer(PASSWORD, self._verification.password)
         server.answer(TOKEN_LOG_IN, self._verification.token)
         server.answer(SCRAM_FIRST, self._verification.scram_first)
@@ -85,26 +83,24 @@ class Access:
         server.answer(UNBAN, self._unban)
         server.answer(ACCESS_STATUS, self._status)
 
-    async def run(self, sock: socket.socket, ready_fd: int) -> None:
-        """Serve until SIGTERM. One octet on ready_fd says that questions are answered."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGUSR1, self._reopen_events)
+    async def begin(self) -> None:
         os.nice(NICE)
-        await self.server.start(sock)
-        settle_garbage_collection()
-        os.write(ready_fd, b"1")
-        os.close(ready_fd)
-        while not self._stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), PUBLISH_S)
-            self._publish()
-        await self.server.close(GRACE_S)
+        lost = self._file.load()
+        if lost:
+            log.error("%s: %s; nobody is banned", self._file.path, lost)
+            self.events.event("bans_lost", {"file": self._file.path, "why": lost})
+
+    async def publish(self) -> None:
+        self._publish()
+        await self._file.save()
+
+    async def end(self) -> None:
         for back_end in self._back_ends:
             await back_end.close()
         self._pool.close()
-        self._publish()
+        await self._file.save(at_once=True)
+        self.events.flush()
+        self._counters.reset_gauges()  # a node without log-ins has no such process, and bans nobody
         self.events.close()
 
     def _forget(self) -> None:
@@ -119,6 +115,7 @@ class Access:
             self._counters.add(Slot.INGRESS_BANS_LIFTED, 1)
             self.events.event("unban", {"of": ban.kind, "subject": ban.of, "left_s": round(ban.left_s, 3)})
         self._publish()
+        await self._file.save(at_once=True)
         return Lifted(len(lifted))
 
     async def _status(self, _: None) -> AccessStatus:
@@ -131,7 +128,7 @@ class Access:
         self._counters.set(Slot.INGRESS_BANNED_LOG_INS, kinds.count("log_in"))
         self.events.flush()
 
-    def _reopen_events(self) -> None:
+    def reopen_events(self) -> None:
         try:
             self.events.reopen()
         except OSError as failure:

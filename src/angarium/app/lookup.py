@@ -2,26 +2,20 @@
 
 Nothing slow or foreign is on a worker's loop: DNS is here, what concerns TLS policies and reports
 (angarium.app.tls_desk), the access tokens of log-ins (angarium.app.tokens), and what mailbox hosts say of recipients
-(angarium.app.recipients). Input: the configuration, the listening
-Unix socket that the supervisor keeps, so that requests wait in it while this process is replaced. It runs until
-SIGTERM, then answers what it can within GRACE_S; the rest is asked again of its successor. SIGUSR1 reopens the event
-log.
+(angarium.app.recipients). Input: the configuration. app.answering says how it lives.
 
 Fails: an exception here ends the process; the supervisor starts another, which knows nothing yet, and the workers use
 what they remember meanwhile."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import os
 import random
-import signal
 from typing import TYPE_CHECKING
 
 from angarium._core.counters import Slot
-from angarium.app.collection import settle_garbage_collection
+from angarium.app.answering import AnsweringProcess
 from angarium.app.recipients import RecipientDesk
 from angarium.app.tls_desk import TlsDesk
 from angarium.app.tokens import TokenDesk
@@ -38,12 +32,10 @@ from angarium.delivery.lookup_protocol import (
     TXT,
     LookupStatus,
 )
-from angarium.delivery.lookup_server import LookupServer
 from angarium.delivery.own_address import OwnAddresses
 from angarium.delivery.resolver import Resolver, families_of_machine
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Sequence
 
     from angarium._core.counters import Counters
@@ -53,14 +45,15 @@ __all__ = ["Lookup"]
 
 log = logging.getLogger(__name__)
 
-PUBLISH_S = 1.0
-GRACE_S = 2.0
 
-
-class Lookup:
+class Lookup(AnsweringProcess):
     """One lookup process."""
 
+    publish_s = 1.0
+    grace_s = 2.0
+
     def __init__(self, config: Config, counters: Counters, worker_sockets: Sequence[str]) -> None:
+        super().__init__()
         clock = SystemClock()
         counters.reset_gauges()
         own = OwnAddresses(
@@ -70,7 +63,6 @@ class Lookup:
         self._started = clock.monotonic()
         self._counters = counters
         self._counted = (0, 0, 0, 0)
-        self._stop = asyncio.Event()
         self._resolver = Resolver(
             hostnames=(config.node.hostname,),
             monotonic=clock.monotonic,
@@ -81,7 +73,7 @@ class Lookup:
             never_contact=config.delivery.never_contact,
             is_own=own.__contains__,
         )
-        self.server = server = LookupServer()
+        server = self.server
         self._tls = TlsDesk(config, counters, self._resolver, clock, worker_sockets)
         server.answer(MAIL_HOSTS, self._tls.mail_hosts)
         server.answer(HOST_ADDRESSES, lambda asked: self._resolver.host_addresses(*asked))
@@ -95,29 +87,20 @@ class Lookup:
         server.answer(TLS_RESULTS, self._tls.gather)
         server.answer(TLS_REPORTS, self._tls.reports)
 
-    async def run(self, sock: socket.socket, ready_fd: int) -> None:
-        """Serve until SIGTERM. One octet on ready_fd says that requests are answered."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+    async def begin(self) -> None:
         await self._tls.start()
-        loop.add_signal_handler(signal.SIGUSR1, self._reopen_events)
-        await self.server.start(sock)
-        settle_garbage_collection()
-        os.write(ready_fd, b"1")
-        os.close(ready_fd)
-        while not self._stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), PUBLISH_S)
-            self._publish()
-        await self.server.close(GRACE_S)
+
+    async def publish(self) -> None:
+        self._publish()
+
+    async def end(self) -> None:
         await self._tls.close()
         await self._resolver.close()
         self._publish()
         await self._tokens.close()
         await self._recipients.close()
 
-    def _reopen_events(self) -> None:
+    def reopen_events(self) -> None:
         self._tokens.reopen_events()
         self._recipients.reopen_events()
 

@@ -24,8 +24,10 @@ from angarium.cli.main import DEFAULT_CONFIG, config_option, fail, json_option, 
 from angarium.cli.show import ago, show_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any, TypeVar
+
+    from angarium.policy.credentials_file import Entry
 
     F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -106,7 +108,7 @@ def remove(log_in: str, *, file: str | None, config: str | None) -> None:
     path = _path(file, config)
     try:
         with editing(path) as entries:
-            if entries.pop(log_in, None) is None:
+            if entries.pop(_as_it_stands(entries, log_in), None) is None:
                 fail(f"there is no log-in {log_in} in {path}")
     except (OSError, ValueError) as failure:
         fail(_why(path, failure))
@@ -209,6 +211,7 @@ def _change(path: str, log_in: str, password: str, *, scram: bool, there: bool, 
         check_log_in(log_in)
         entry = make_entry(password, scram=scram)
         with editing(path, group=group) as entries:
+            log_in = _as_it_stands(entries, log_in)
             if there and log_in not in entries:
                 fail(f"there is no log-in {log_in} in {path}; angarium user add makes one")
             if not there and log_in in entries:
@@ -216,6 +219,13 @@ def _change(path: str, log_in: str, password: str, *, scram: bool, there: bool, 
             entries[log_in] = entry
     except (OSError, ValueError) as failure:
         fail(_why(path, failure))
+
+
+def _as_it_stands(entries: Mapping[str, Entry], log_in: str) -> str:
+    """How the file writes the log-in, if it is there."""
+    from angarium.mail.log_in import fold_log_in
+
+    return next((name for name in entries if fold_log_in(name) == fold_log_in(log_in)), log_in)
 
 
 def _why(path: str, failure: OSError | ValueError) -> str:

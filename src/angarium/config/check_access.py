@@ -115,7 +115,9 @@ def _check_mechanisms(config: Config, listener: Listener, path: KeyPath, finding
             findings.error(where, f'{mechanism} needs [[credentials]] with kind = "oauth2"')
         elif mechanism in PASSWORD_MECHANISMS and not kinds - {"oauth2"}:
             findings.error(where, f"{mechanism} needs [[credentials]] that know passwords, and oauth2 does not")
-        elif mechanism.startswith("SCRAM") and "file" not in kinds:
+        elif mechanism == "SCRAM-SHA-256" and not kinds & {"file", "dovecot"}:
+            findings.error(where, f'{mechanism} needs [[credentials]] with kind = "file", or a Dovecot that does it')
+        elif mechanism == "SCRAM-SHA-256-PLUS" and "file" not in kinds:
             findings.error(where, f'{mechanism} needs [[credentials]] with kind = "file": the others cannot do it')
     if "SCRAM-SHA-256-PLUS" in listener.mechanisms and "SCRAM-SHA-256" not in listener.mechanisms:
         findings.warn((*path, "mechanisms"), "clients that cannot bind a log-in to TLS have no SCRAM to use")

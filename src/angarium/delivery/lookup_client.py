@@ -116,7 +116,7 @@ class LookupClient:
         self._generation = 1  # what was put into the cache under another one is to be asked again
         self._gone: Callable[[], None] | None = None
         self._under_way: dict[tuple[str, Any], _Question] = {}
-        self._alone: set[asyncio.Future[Any]] = set()  # who awaits an answer that nobody shares
+        self._awaited: set[asyncio.Future[Any]] = set()
         self._waiting: dict[int, _Waiting] = {}
         self._number = GREETING
         self._connection: _Connection | None = None
@@ -170,7 +170,7 @@ class LookupClient:
         cached = self._fresh((kind.name, argument))
         if cached is not None:
             return cast("R", cached)
-        waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        waiter = self._waiter()
         self.ask_then(kind, argument, partial(_settle, waiter))
         return cast("R", await waiter)
 
@@ -198,9 +198,7 @@ class LookupClient:
 
     async def ask_once(self, kind: Kind[A, R], argument: A) -> R:
         """The answer of now: it is not kept, nobody else's question shares it, and no old one stands in for it."""
-        waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._alone.add(waiter)
-        waiter.add_done_callback(self._alone.discard)
+        waiter = self._waiter()
         self.ask_once_then(kind, argument, partial(_settle, waiter))
         return cast("R", await waiter)
 
@@ -221,6 +219,13 @@ class LookupClient:
 
         self._send(kind.name, argument, ended)
 
+    def _waiter(self) -> asyncio.Future[Any]:
+        """What somebody awaits, until `close`."""
+        waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._awaited.add(waiter)
+        waiter.add_done_callback(self._awaited.discard)
+        return waiter
+
     def _fresh(self, key: tuple[str, Any]) -> Any:
         generation, cached = self._cache.peek(key) or (0, None)
         if cached is None or generation != self._generation or cached.expires <= self._monotonic():
@@ -231,11 +236,7 @@ class LookupClient:
     async def close(self) -> None:
         """Give up what is under way; whoever awaits it is cancelled."""
         self._closed = True
-        for question in self._under_way.values():
-            for tell in question.waiters:
-                if isinstance(tell, partial) and tell.func is _settle:
-                    tell.args[0].cancel()
-        for waiter in tuple(self._alone):
+        for waiter in tuple(self._awaited):
             waiter.cancel()
         self._under_way.clear()
         self._waiting.clear()

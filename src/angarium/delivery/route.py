@@ -22,6 +22,7 @@ from angarium._core.header import HeaderSection
 from angarium.config.model import Route
 from angarium.config.next_hop import NextHop
 from angarium.mail.address import ascii_domain, fold_local_part, split_mailbox
+from angarium.mail.log_in import fold_log_in, fold_pattern
 from angarium.mail.pattern import AddressPattern
 
 if TYPE_CHECKING:
@@ -124,8 +125,10 @@ def holds(route: Route, mail: Circumstances) -> bool:
         return False
     if route.listeners and mail.listener.decode("utf-8", "replace") not in route.listeners:
         return False
-    if route.log_ins and not (mail.log_in and any(pattern.matches(mail.log_in) for pattern in route.log_ins)):
-        return False
+    if route.log_ins:
+        name = fold_log_in(mail.log_in.decode("utf-8", "replace")).encode()
+        if not (name and any(fold_pattern(pattern).matches(name) for pattern in route.log_ins)):
+            return False
     return all(
         any(condition.value.matches(value) for value in mail.header(condition.name)) for condition in route.headers
     )

@@ -36,8 +36,10 @@ ANY_LOG_IN: tuple[Mechanism, ...] = ("PLAIN", "LOGIN")
 def mechanisms_of(config: Config, listener: Listener) -> tuple[Mechanism, ...]:
     """What a listener offers under TLS, the strongest first; nothing where nobody logs in.
 
-    What it names itself, or else what the credentials allow. EXTERNAL needs a client's certificate and is offered where
-    it is named. So is SCRAM-SHA-256-PLUS: a client that can bind by tls-exporter alone would choose it, and fail.
+    What it names itself, or else what all credentials allow: a client takes the strongest, whoever knows its password.
+    So SCRAM-SHA-256 is offered by itself where all passwords are in files. EXTERNAL needs a client's certificate and
+    is offered where it is named. So is SCRAM-SHA-256-PLUS: a client that can bind by tls-exporter alone would choose
+    it, and fail.
     """
     if listener.auth == "any":
         return ANY_LOG_IN
@@ -47,7 +49,7 @@ def mechanisms_of(config: Config, listener: Listener) -> tuple[Mechanism, ...]:
         return ()
     kinds = {one.kind for one in config.credentials}
     offered: list[Mechanism] = []
-    if "file" in kinds:
+    if kinds - {"oauth2"} == {"file"}:
         offered.append("SCRAM-SHA-256")
     if "oauth2" in kinds:
         offered.extend(TOKEN_MECHANISMS)

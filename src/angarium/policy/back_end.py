@@ -25,7 +25,7 @@ from angarium._core.thread_priority import run_behind, run_when_idle
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from angarium.policy.access_protocol import PasswordAttempt, TokenAttempt
+    from angarium.policy.access_protocol import PasswordAttempt, ScramFinal, ScramFirst, TokenAttempt
 
 __all__ = ["MOST_AT_ONCE", "RANK", "STRANGER", "BackEnd", "Finding", "Found", "VerifierBusy", "VerifierPool", "lane_of"]
 
@@ -63,6 +63,8 @@ class VerifierBusy(Exception):
 class BackEnd:
     """One place where log-ins are looked for. What it cannot do at all, it does not know."""
 
+    passes_scram_on = False  # to another server, which keeps the state of an exchange
+
     async def password(self, attempt: PasswordAttempt) -> Found:
         """Whether a password is right."""
         del attempt
@@ -72,6 +74,16 @@ class BackEnd:
         """Whose access token it is."""
         del attempt
         return Found(Finding.UNKNOWN)
+
+    async def scram_first(self, question: ScramFirst, log_in: str) -> str | None:
+        """The challenge for a SCRAM client, where SCRAM is passed on; None when there is none now."""
+        del question, log_in
+        return None
+
+    async def scram_final(self, question: ScramFinal, log_in: str) -> Found:
+        """Whether the client's proof holds; ACCEPTED with the server's last message."""
+        del question, log_in
+        return Found(Finding.UNAVAILABLE)
 
     async def close(self) -> None:
         """Let go of connections."""

@@ -4,7 +4,8 @@ Job: read it, look a log-in up, check a password, and write it anew for `angariu
 parts with spaces between them: the name, the hash in the PHC string format, and the verifier as
 `SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey` or "-". A line that begins with "#" is a comment. The first line
 that begins with "@secret" carries the file's own secret: from it come the salts that unknown log-ins are answered with,
-the same today and after a restart.
+the same today and after a restart. Names compare by mail.log_in; whoever writes a log-in otherwise is known as the
+file has it.
 
 Timing: the password of an unknown log-in is verified as well, against a hash of nobody's password whose cost is that of
 one of the file's own, chosen by the name.
@@ -34,6 +35,8 @@ from typing import TYPE_CHECKING
 import argon2
 from argon2.exceptions import InvalidHashError, VerificationError
 from scramp import ScramException, ScramMechanism  # type: ignore[import-untyped]
+
+from angarium.mail.log_in import fold_log_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -107,13 +110,26 @@ class CredentialsFile:
     costs: tuple[str, ...] = ()  # the cost part of every hash, as often as it is there
     iterations: tuple[int, ...] = ()  # of every SCRAM verifier, likewise
     own_secret: bool = True  # it stands in the file, and is not made of it
+    names: Mapping[str, str] = field(default_factory=dict)  # folded -> as it stands there
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.entries):
+            object.__setattr__(self, "names", {fold_log_in(name): name for name in self.entries})
+
+    def own_name(self, log_in: str) -> str | None:
+        """How the file writes a log-in; None when it is not there. Case and the like do not matter (mail.log_in)."""
+        return self.names.get(fold_log_in(log_in))
+
+    def _entry(self, log_in: str) -> Entry | None:
+        name = self.own_name(log_in)
+        return None if name is None else self.entries[name]
 
     def verify(self, log_in: str, password: str) -> bool | None:
         """Whether the password is right; None when there is no such log-in. It takes the same time all the same.
 
         It blocks for as long as a hash takes.
         """
-        entry = self.entries.get(log_in)
+        entry = self._entry(log_in)
         stored = self._nobodys_hash(log_in) if entry is None else entry.hash
         right = False
         with contextlib.suppress(VerificationError):
@@ -122,11 +138,12 @@ class CredentialsFile:
 
     def scram(self, log_in: str) -> ScramVerifier | None:
         """The verifier of a log-in, if there is one."""
-        entry = self.entries.get(log_in)
+        entry = self._entry(log_in)
         return None if entry is None else entry.scram
 
     def nobodys_scram(self, log_in: str) -> ScramVerifier:
         """What a log-in without a verifier is answered with: always the same, and right for no password."""
+        log_in = fold_log_in(log_in)
         keys = [
             hmac.digest(self.secret, f"{part}:{log_in}".encode(), "sha256") for part in ("salt", "stored", "server")
         ]
@@ -140,7 +157,9 @@ class CredentialsFile:
 
     def _chosen(self, log_in: str, of: int) -> int:
         """One of so many, always the same for a name."""
-        return int.from_bytes(hmac.digest(self.secret, f"cost:{log_in}".encode(), "sha256")[:4], "big") % of
+        return (
+            int.from_bytes(hmac.digest(self.secret, f"cost:{fold_log_in(log_in)}".encode(), "sha256")[:4], "big") % of
+        )
 
     def text(self) -> str:
         """The file."""
@@ -200,6 +219,7 @@ def read_credentials(path: str | Path) -> CredentialsFile:
     if len(octets) > LARGEST_OCTETS:
         raise ValueError(f"{path} is larger than {LARGEST_OCTETS} octets")
     entries: dict[str, Entry] = {}
+    names: dict[str, str] = {}
     secret = b""
     for number, line in enumerate(octets.split(b"\n"), 1):
         if not line.strip() or line.startswith(b"#"):
@@ -210,8 +230,11 @@ def read_credentials(path: str | Path) -> CredentialsFile:
                 secret = secret or _octets(text.split()[1])
             else:
                 log_in, entry = _entry_of(text)
-                if log_in in entries:
+                before = names.setdefault(fold_log_in(log_in), log_in)
+                if before == log_in and log_in in entries:
                     raise ValueError(f'"{log_in}" stands there twice')
+                if before != log_in:
+                    raise ValueError(f'"{log_in}" is the same log-in as "{before}", which stands there too')
                 entries[log_in] = entry
         except ValueError as failure:
             why = "is not UTF-8" if isinstance(failure, UnicodeDecodeError) else str(failure)
@@ -222,7 +245,7 @@ def read_credentials(path: str | Path) -> CredentialsFile:
         secret = hashlib.blake2b(octets, digest_size=SECRET_OCTETS).digest()
     costs = tuple(_cost_of(entry.hash) for entry in entries.values())
     iterations = tuple(entry.scram.iterations for entry in entries.values() if entry.scram is not None)
-    return CredentialsFile(entries, secret, costs, iterations, own_secret)
+    return CredentialsFile(entries, secret, costs, iterations, own_secret, names)
 
 
 def _entry_of(line: str) -> tuple[str, Entry]:

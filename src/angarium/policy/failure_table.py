@@ -12,27 +12,37 @@ through a Unix socket has no address to be banned by.
 Input: addresses and log-ins as text, a monotonic clock. Output: delays in seconds, bans. It fails never.
 
 Bounds: MOST_ENTRIES of clients and of log-ins each, MOST_KNOWN pairs that succeeded. At the bound the one that has been
-quiet for the longest is forgotten, its ban with it. Everything is in memory: a new process knows of no failures."""
+quiet for the longest is forgotten, its ban with it. `kept` and `restore` carry it over the end of the process
+(policy.failure_file): of each kind MOST_KEPT, those that are banned first, then those that failed last."""
 
 from __future__ import annotations
 
 import hashlib
+import heapq
 import ipaddress
+import itertools
 import os
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from angarium.mail.log_in import fold_log_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from angarium.config.credentials import Access
 
-__all__ = ["BanEntry", "FailureTable", "client_of"]
+__all__ = ["BanEntry", "FailureTable", "Kept", "KeptEntry", "client_of"]
 
 MOST_ENTRIES = 65536
 MOST_KNOWN = 20_000
 KNOWN_S = 7 * 86400.0
+KNOWN_AGAIN_S = 3600.0  # one that succeeds again sooner is no news to `kept`
+MOST_KEPT = 10_000
+KEPT_FROM = 3  # failures of a log-in that nobody knows
 
 Subject = Literal["address", "log_in"]
 
@@ -69,10 +79,31 @@ class BanEntry:
     left_s: float
 
 
+class KeptEntry(msgspec.Struct, array_like=True, frozen=True):
+    """One client or log-in; times are the calendar's."""
+
+    key: str
+    level: float
+    failures: int
+    at: float
+    banned_until: float
+    shown: str
+
+
+class Kept(msgspec.Struct, array_like=True, frozen=True):
+    """What of a table outlives its process. `known`: client, log-in as in the table, when it succeeded last."""
+
+    written: float
+    secret: bytes
+    entries: dict[Subject, list[KeptEntry]]
+    known: list[tuple[str, str, float]]
+
+
 class FailureTable:
-    """The failures of one node."""
+    """The failures of one node. `changes` counts what `kept` would show."""
 
     def __init__(self, access: Access, monotonic: Callable[[], float]) -> None:
+        self.changes = 0
         self._access = access
         self._monotonic = monotonic
         self._secret = os.urandom(16)
@@ -106,6 +137,7 @@ class FailureTable:
             return 0.0, []
         access, begun = self._access, []
         level = 0.0
+        self.changes += 1
         client, now = client_of(address), self._monotonic()
         subjects: list[tuple[Subject, str, int]] = []
         if client:  # else it came through a Unix socket, as others may
@@ -144,8 +176,10 @@ class FailureTable:
 
     def succeeded(self, address: str, log_in: str) -> None:
         """Remember that this log-in comes from there. It does not clear the client's failures at other log-ins."""
-        self._known[client_of(address), log_in] = self._monotonic()
-        self._known.move_to_end((client_of(address), log_in))
+        pair, now = (client_of(address), self._key(log_in)), self._monotonic()
+        self.changes += now - self._known.get(pair, -KNOWN_S) > KNOWN_AGAIN_S
+        self._known[pair] = now
+        self._known.move_to_end(pair)
         if len(self._known) > MOST_KNOWN:
             self._known.popitem(last=False)
 
@@ -168,7 +202,55 @@ class FailureTable:
                     shown = self._shown(kind, key, entry)
                     lifted.append(BanEntry(kind, shown, entry.failures, entry.banned_until - now))
                 del table[key]
+        self.changes += 1
         return lifted
+
+    # ------------------------------------------------------------------ over the end of the process
+
+    def kept(self, calendar: float) -> Kept:
+        """What is to outlive this process; `calendar`: the time, in seconds since 1970."""
+        now = self._monotonic()
+        since = calendar - now
+        limits = {"address": self._access.address_failures, "log_in": self._access.log_in_failures}
+        entries: dict[Subject, list[KeptEntry]] = {}
+        for kind, table in self._tables.items():
+            sinks = limits[kind] / self._access.window_s
+            chosen = heapq.nlargest(
+                MOST_KEPT,
+                (item for item in table.items() if self._is_to_keep(kind, item[1], now, sinks)),
+                key=lambda item: (item[1].banned_until > now, item[1].at),
+            )
+            entries[kind] = [
+                KeptEntry(key, entry.level, entry.failures, since + entry.at, since + entry.banned_until, entry.shown)
+                for key, entry in sorted(chosen, key=lambda item: item[1].at)
+            ]
+        newest = itertools.islice(reversed(self._known.items()), MOST_KEPT)
+        known = [(client, key, since + at) for (client, key), at in newest if now - at < KNOWN_S]
+        return Kept(calendar, self._secret, entries, known[::-1])
+
+    def restore(self, kept: Kept, calendar: float) -> None:
+        """Go on from there. A ban holds no longer than `ban` says now, whatever the calendar has done meanwhile."""
+        now = self._monotonic()
+
+        def then(moment: float) -> float:
+            return now - max(0.0, calendar - moment)
+
+        self._secret = kept.secret
+        for kind, entries in kept.entries.items():
+            table = self._tables[kind]
+            for entry in entries:
+                left_s = min(entry.banned_until - calendar, self._access.ban_s)
+                table[entry.key] = _Entry(
+                    entry.level, entry.failures, then(entry.at), now + left_s if left_s > 0 else 0.0, entry.shown
+                )
+        for client, key, at in kept.known:
+            self._known[client, key] = then(at)
+
+    @staticmethod
+    def _is_to_keep(kind: Subject, entry: _Entry, now: float, sinks: float) -> bool:
+        if kind == "log_in" and not entry.shown and entry.failures < KEPT_FROM:
+            return False
+        return entry.banned_until > now or entry.level > (now - entry.at) * sinks
 
     def _all(self) -> Iterator[BanEntry]:
         now = self._monotonic()
@@ -186,7 +268,7 @@ class FailureTable:
         return entry is not None and entry.banned_until > now
 
     def _is_known(self, client: str, log_in: str, now: float) -> bool:
-        at = self._known.get((client, log_in))
+        at = self._known.get((client, self._key(log_in)))
         return at is not None and now - at < KNOWN_S
 
     def _entry(self, kind: Subject, key: str) -> _Entry:
@@ -205,4 +287,4 @@ class FailureTable:
 
     def _key(self, log_in: str) -> str:
         """A log-in in the table: not its name, which may be a password in the wrong field."""
-        return "#" + hashlib.blake2b(log_in.casefold().encode(), digest_size=8, key=self._secret).hexdigest()
+        return "#" + hashlib.blake2b(fold_log_in(log_in).encode(), digest_size=8, key=self._secret).hexdigest()

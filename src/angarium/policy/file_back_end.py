@@ -67,7 +67,7 @@ class FileBackEnd(BackEnd):
         right = await self._pool.run(lambda: file.verify(log_in, password))
         if right is None:
             return Found(Finding.UNKNOWN)
-        return Found(Finding.ACCEPTED if right else Finding.REFUSED, log_in)
+        return Found(Finding.ACCEPTED if right else Finding.REFUSED, file.own_name(log_in) or log_in)
 
     def scram(self, question: ScramFirst | ScramFinal) -> ScramExchange | None:
         """One step of SCRAM; None when the client's message is none, or the file cannot be read.
@@ -94,18 +94,19 @@ class FileBackEnd(BackEnd):
             message = server.get_server_first()
         except ScramException:
             return None
+        own = file.own_name(asked[0]) or asked[0]
         if not isinstance(question, ScramFinal):
-            return ScramExchange(asked[0], message)
+            return ScramExchange(own, message)
         try:
             server.set_client_final(question.final)
         except ScramException:
-            return ScramExchange(asked[0], "")
-        return ScramExchange(asked[0], server.get_server_final(), proved=file.scram(asked[0]) is not None)
+            return ScramExchange(own, "")
+        return ScramExchange(own, server.get_server_final(), proved=file.scram(own) is not None)
 
     def has(self, log_in: str) -> bool:
         """Whether the log-in is in the file."""
         file = self.file()
-        return file is not None and log_in in file.entries
+        return file is not None and file.own_name(log_in) is not None
 
     def file(self) -> CredentialsFile | None:
         """What the file says; None when it has never been readable."""

@@ -4,6 +4,9 @@ Job: with `user_dn` the name to bind with is made of the log-in; with `base` and
 `bind_dn`. What the client says is escaped, for names and for filters. An empty password is never sent: a directory
 takes that for a bind without one (§5.1.2), and says yes.
 
+A directory takes many spellings for one log-in. Found by a search, it is called as the directory writes it, in the
+attribute that the filter looks in; made of a template, as mail.log_in folds it.
+
 It needs ldap3 (`pip install angarium[ldap]`). ldap3 blocks, so it runs in the pool of verifiers.
 
 Fails: UNAVAILABLE with the reason in the log. Bounds: `timeout_s` for connecting and for each answer; a search that
@@ -15,10 +18,12 @@ import contextlib
 import importlib
 import logging
 import math
+import re
 import ssl
 from typing import TYPE_CHECKING, Any
 
 from angarium.config.secret import read_secret
+from angarium.mail.log_in import fold_log_in
 from angarium.policy.back_end import BackEnd, Finding, Found
 
 if TYPE_CHECKING:
@@ -35,6 +40,8 @@ log = logging.getLogger(__name__)
 INVALID_CREDENTIALS = 49  # RFC 4511 §4.1.9
 NO_SUCH_OBJECT = 32
 MOST_FOUND = 2
+
+_LOOKED_IN = re.compile(r"\(([\w.;-]+)=\{log_in\}\)")
 
 
 class LdapBackEnd(BackEnd):
@@ -67,14 +74,15 @@ class LdapBackEnd(BackEnd):
         try:
             if settings.user_dn is not None:
                 name = settings.user_dn.replace("{log_in}", self._ldap3.utils.dn.escape_rdn(log_in))
-                return self._bound(name, log_in, password, wrong=Finding.UNKNOWN)
+                return self._bound(name, fold_log_in(log_in), password, wrong=Finding.UNKNOWN)
             found = self._search(log_in)
-            return self._bound(found, log_in, password, wrong=Finding.REFUSED) if found else Found(Finding.UNKNOWN)
+            return self._bound(*found, password, wrong=Finding.REFUSED) if found else Found(Finding.UNKNOWN)
         except (exceptions.LDAPExceptionError, OSError, ValueError) as failure:
             log.error("log-ins cannot be asked for at %s: %s", settings.url, failure)
             return Found(Finding.UNAVAILABLE)
 
-    def _search(self, log_in: str) -> str | None:
+    def _search(self, log_in: str) -> tuple[str, str] | None:
+        """The one entry's name, and what the directory calls the log-in."""
         settings = self._settings
         password = None
         if settings.bind_dn is not None:
@@ -84,12 +92,18 @@ class LdapBackEnd(BackEnd):
                 raise ValueError(f"bind_dn cannot bind: {connection.result['description']}")
             escaped = self._ldap3.utils.conv.escape_filter_chars(log_in)
             connection.search(
-                settings.base, settings.filter.replace("{log_in}", escaped), size_limit=MOST_FOUND, attributes=None
+                settings.base,
+                settings.filter.replace("{log_in}", escaped),
+                size_limit=MOST_FOUND,
+                attributes=_LOOKED_IN.findall(settings.filter) or None,
             )
             if connection.result["result"] not in {0, NO_SUCH_OBJECT, 4}:
                 raise ValueError(f"the search failed: {connection.result['description']}")
-            names = [entry["dn"] for entry in connection.response if entry["type"] == "searchResEntry"]
-        return names[0] if len(names) == 1 else None
+            entries = [entry for entry in connection.response if entry["type"] == "searchResEntry"]
+        if len(entries) != 1:
+            return None
+        values = [value for values in entries[0]["raw_attributes"].values() for value in values]
+        return entries[0]["dn"], _own_spelling(values, log_in)
 
     def _bound(self, name: str, log_in: str, password: str, *, wrong: Finding) -> Found:
         with self._opened(name, password) as connection:
@@ -121,3 +135,10 @@ class LdapBackEnd(BackEnd):
             read_only=True,
             raise_exceptions=False,
         )
+
+
+def _own_spelling(values: list[bytes | str], log_in: str) -> str:
+    """The value that is the log-in, as it stands there; else the log-in as it compares."""
+    same = fold_log_in(log_in)
+    texts = (value if isinstance(value, str) else value.decode("utf-8", "replace") for value in values)
+    return next((text for text in texts if fold_log_in(text) == same), same)

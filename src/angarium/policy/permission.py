@@ -11,7 +11,7 @@ local parts without the quoting that means nothing. Local parts are compared wit
 letters, since people write their address as they like; who gave two people addresses that differ in case alone should
 not rely on that.
 
-Log-ins are the same however they are written (angarium.policy.log_in). `{log_in}` in a pattern stands for the log-in.
+Log-ins are the same however they are written (angarium.mail.log_in). `{log_in}` in a pattern stands for the log-in.
 A pattern that becomes no address by it (a log-in without a domain in "{log_in}") matches nothing.
 
 Fails: OSError when the table of quotas cannot be opened.
@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 from angarium._core.address_list import parse_addresses
 from angarium._core.permission import Permission as CorePermission
 from angarium.mail.address import folded_domain, split_mailbox, unquote_local_part
+from angarium.mail.log_in import fold_log_in, fold_pattern
 from angarium.mail.pattern import AddressPattern
-from angarium.policy.log_in import fold_log_in, fold_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

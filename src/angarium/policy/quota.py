@@ -13,7 +13,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from angarium._core.quota import Quota, QuotaTable
-from angarium.policy.log_in import fold_log_in
+from angarium.mail.log_in import fold_log_in
 
 if TYPE_CHECKING:
     from pathlib import Path

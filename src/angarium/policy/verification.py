@@ -34,6 +34,7 @@ from angarium._core.counters import Slot
 from angarium.policy.access_protocol import Verdict
 from angarium.policy.back_end import RANK, Finding, Found, VerifierBusy, lane_of
 from angarium.policy.credentials_file import LONGEST_LOG_IN
+from angarium.policy.dovecot_scram import log_in_of
 from angarium.policy.failure_table import client_of
 from angarium.policy.file_back_end import FileBackEnd
 
@@ -101,6 +102,8 @@ class Verification:
         self._access = access
         self._back_ends = back_ends
         self._files = [back_end for back_end in back_ends if isinstance(back_end, FileBackEnd)]
+        # who is in no file is asked for there
+        self._passing_on = next((back_end for back_end in back_ends if back_end.passes_scram_on), None)
         self._table = table
         self._monotonic = monotonic
         self._sleep = sleep
@@ -149,7 +152,9 @@ class Verification:
 
     async def scram_first(self, question: ScramFirst) -> Verdict:
         """What a SCRAM client is to prove."""
-        exchange, _ = self._scram(question)
+        exchange, file = self._scram(question)
+        if self._passing_on is not None and not _is_in(file, exchange):
+            return await self._pass_on_first(self._passing_on, question)
         if exchange is None:
             return REFUSED if self._readable() else UNAVAILABLE
         if self._table.banned(question.address, exchange.log_in):
@@ -160,6 +165,8 @@ class Verification:
         """Whether it did."""
         begun = self._monotonic()
         exchange, back_end = self._scram(question)
+        if self._passing_on is not None and not _is_in(back_end, exchange):
+            return await self._pass_on_final(self._passing_on, begun, question)
         if exchange is None or back_end is None:
             return REFUSED if self._readable() else UNAVAILABLE
         if self._table.banned(question.address, exchange.log_in):
@@ -169,6 +176,29 @@ class Verification:
         else:
             found = Found(Finding.REFUSED, exchange.log_in if back_end.has(exchange.log_in) else "")
         verdict, delay_s = self._settle(question, exchange.log_in, None, found)
+        await self._hold_back(begun, delay_s)
+        return verdict
+
+    async def _pass_on_first(self, back_end: BackEnd, question: ScramFirst) -> Verdict:
+        log_in = log_in_of(question.message)
+        if not log_in:
+            return REFUSED
+        if self._table.banned(question.address, log_in):
+            return BANNED
+        challenge = await back_end.scram_first(question, log_in)
+        return UNAVAILABLE if challenge is None else Verdict("challenge", log_in, challenge)
+
+    async def _pass_on_final(self, back_end: BackEnd, begun: float, question: ScramFinal) -> Verdict:
+        log_in = log_in_of(question.first)
+        try:
+            async with self._turn(question.address):
+                if self._table.banned(question.address, log_in):
+                    return BANNED
+                found = await back_end.scram_final(question, log_in)
+                verdict, delay_s = self._settle(question, log_in, None, found)
+        except VerifierBusy:
+            self._count(Slot.INGRESS_VERIFIED_UNAVAILABLE)
+            return UNAVAILABLE
         await self._hold_back(begun, delay_s)
         return verdict
 
@@ -331,6 +361,10 @@ class Verification:
         memory.move_to_end(key)
         if len(memory) > MOST_REMEMBERED:
             memory.popitem(last=False)
+
+
+def _is_in(file: FileBackEnd | None, exchange: ScramExchange | None) -> bool:
+    return file is not None and exchange is not None and file.has(exchange.log_in)
 
 
 def _is_log_in(name: str) -> bool:

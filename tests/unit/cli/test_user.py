@@ -150,3 +150,16 @@ def test_unban_names_somebody_or_everybody() -> None:
         result = run("user", "unban", *arguments, "--admin", "127.0.0.1:1")
         assert result.exit_code == 2
         assert "Name an address or a log-in, or give --all" in result.output
+
+
+def test_a_log_in_is_the_same_in_capitals(tmp_path: Path) -> None:
+    users = tmp_path / "users"
+    file = ["--file", str(users)]
+    assert run("user", "add", "Alice", "--password-stdin", *file, said="correct horse\n").exit_code == 0
+    again = run("user", "add", "ALICE", "--password-stdin", *file, said="battery\n")
+    assert (again.exit_code, "Alice is in" in again.output) == (1, True)
+    assert run("user", "password", "alice", "--password-stdin", *file, said="battery\n").exit_code == 0
+    assert list(read_credentials(users).entries) == ["Alice"]
+    assert read_credentials(users).verify("alice", "battery")
+    assert run("user", "remove", "aLICE", *file).exit_code == 0
+    assert list(read_credentials(users).entries) == []

@@ -182,6 +182,7 @@ TOKENS = '[[credentials]]\nkind = "oauth2"\njwks_url = "https://a"\naudience = "
         ("", TOKENS),
         ('mechanisms = ["PLAIN", "SCRAM-SHA-256"]', USERS),
         ('mechanisms = ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "XOAUTH2"]', USERS + TOKENS),
+        ('mechanisms = ["PLAIN", "SCRAM-SHA-256"]', DOVECOT),
         ('mechanisms = ["EXTERNAL"]\nclient_ca = "{ca}"', ""),
     ],
 )
@@ -198,7 +199,7 @@ def test_a_listener_that_will_do(tmp_path: Path, listener: str, credentials: str
         ('mechanisms = ["PLAIN"]', "", "listener[0].mechanisms: there is nobody to verify log-ins"),
         ('mechanisms = ["EXTERNAL"]', USERS, "listener[0].mechanisms[0]: EXTERNAL needs client_ca"),
         ('mechanisms = ["PLAN"]', USERS, 'listener[0].mechanisms[0]: expected one of "SCRAM-SHA-256-PLUS"'),
-        ('mechanisms = ["SCRAM-SHA-256"]', DOVECOT, "listener[0].mechanisms[0]: SCRAM-SHA-256 needs [[credentials]]"),
+        ('mechanisms = ["SCRAM-SHA-256"]', TOKENS, "listener[0].mechanisms[0]: SCRAM-SHA-256 needs [[credentials]]"),
         (
             'mechanisms = ["PLAIN"]',
             TOKENS,

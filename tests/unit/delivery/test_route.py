@@ -127,7 +127,9 @@ def mail(**envelope: Any) -> MailCircumstances:
     ("asks", "envelope", "holds"),
     [
         ({"log_ins": ("app-*",)}, {"login": b"app-7"}, True),
-        ({"log_ins": ("app-*",)}, {"login": b"APP-7"}, False),
+        ({"log_ins": ("app-*",)}, {"login": b"APP-7"}, True),
+        ({"log_ins": ("Jos\u00e9",)}, {"login": "JOSE\u0301".encode()}, True),
+        ({"log_ins": ("app-*",)}, {"login": b"app7"}, False),
         ({"log_ins": ("*",)}, {"login": b"anybody"}, True),
         ({"log_ins": ("*",)}, {}, False),
         ({"listeners": ("x", "y")}, {"listener": b"y"}, True),

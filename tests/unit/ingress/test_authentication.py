@@ -52,6 +52,11 @@ def profile_of(config: Config, listener: Listener, verifier: Verifier | None = N
     [
         (["file"], {}, "SCRAM-SHA-256 PLAIN LOGIN"),
         (["dovecot"], {}, "PLAIN LOGIN"),
+        (["dovecot"], {"mechanisms": ("PLAIN", "SCRAM-SHA-256")}, "SCRAM-SHA-256 PLAIN"),
+        (["file", "oauth2"], {}, "SCRAM-SHA-256 OAUTHBEARER XOAUTH2 PLAIN LOGIN"),
+        # a client would take SCRAM, whoever knows its password
+        (["file", "http"], {}, "PLAIN LOGIN"),
+        (["file", "dovecot"], {}, "PLAIN LOGIN"),
         (["oauth2"], {}, "OAUTHBEARER XOAUTH2"),
         (["http", "oauth2"], {}, "OAUTHBEARER XOAUTH2 PLAIN LOGIN"),
         (["file"], {"mechanisms": ("PLAIN", "SCRAM-SHA-256-PLUS")}, "SCRAM-SHA-256-PLUS PLAIN"),

@@ -122,6 +122,7 @@ def test_comments_and_empty_lines_are_nothing(tmp_path: Path) -> None:
         ("alice {hash} SCRAM-SHA-256$many:c2FsdA==$a:b", "SCRAM"),
         ("al\xffice {hash}".encode("latin-1"), "not UTF-8"),
         ("ok {hash}\nok {hash}", 'users:2: "ok" stands there twice'),
+        ("ok {hash}\nOK {hash}", 'users:2: "OK" is the same log-in as "ok", which stands there too'),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str | bytes, why: str) -> None:
@@ -240,3 +241,16 @@ def test_a_file_without_a_secret_gets_one_when_it_is_edited(tmp_path: Path) -> N
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), editing(tmp_path / "none" / "users"):
         pass
+
+
+def test_a_log_in_is_found_however_it_is_written(tmp_path: Path) -> None:
+    with editing(tmp_path / "users") as entries:
+        entries["José@example.org"] = make_entry("secret")
+    file = read_credentials(tmp_path / "users")
+    for written in ("José@example.org", "JOSÉ@EXAMPLE.ORG", "jose\u0301@example.org"):
+        assert file.own_name(written) == "José@example.org"
+        assert file.verify(written, "secret") is True
+        assert file.verify(written, "wrong") is False
+        assert file.scram(written) == file.entries["José@example.org"].scram
+    assert file.own_name("jose@example.org") is None
+    assert file.nobodys_scram("nobody") == file.nobodys_scram("NOBODY")

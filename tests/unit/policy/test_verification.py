@@ -472,3 +472,43 @@ async def test_a_second_file_knows_its_own(users: Path, tmp_path: Path) -> None:
     assert (await scram(node, "alice", "correct horse")).log_in == "alice"
     assert (await node.password("carol", "new here")).log_in == "carol"
     pool.close()
+
+
+class PassesOn(BackEnd):
+    """A back end that SCRAM is passed on to."""
+
+    passes_scram_on = True
+
+    def __init__(self, found: Found) -> None:
+        self.found = found
+        self.asked: list[str] = []
+
+    async def scram_first(self, question: ScramFirst, log_in: str) -> str | None:
+        self.asked.append(log_in)
+        return "r=abcdef,s=c2FsdA==,i=4096"
+
+    async def scram_final(self, question: ScramFinal, log_in: str) -> Found:
+        return self.found
+
+
+async def test_scram_of_a_log_in_that_is_in_no_file_is_passed_on_and_counted() -> None:
+    back_end = PassesOn(Found(Finding.REFUSED, "bob"))
+    node = Node(back_end, address_failures=2)
+    where = (b"", ADDRESS, "submission", "SCRAM-SHA-256")
+    first = "n,,n=bob,r=abc"
+    challenge = await node.verification.scram_first(ScramFirst(first, "1", *where))
+    assert (challenge.outcome, challenge.log_in) == ("challenge", "bob")
+    assert (await node.verification.scram_final(ScramFinal(first, "x", "1", *where))).outcome == "refused"
+    assert node.waited == [1.0]
+    assert node.told[0][1]["login"] == "bob"
+    assert (await node.verification.scram_first(ScramFirst("n,,n=bob", "2", *where))).outcome == "refused"
+    back_end.found = Found(Finding.ACCEPTED, "Bob@mail.test", "v=server")
+    accepted = await node.verification.scram_final(ScramFinal(first, "x", "3", *where))
+    assert accepted == Verdict("accepted", "Bob@mail.test", "v=server")
+    back_end.found = Found(Finding.UNAVAILABLE)
+    assert (await node.verification.scram_final(ScramFinal(first, "x", "4", *where))).outcome == "unavailable"
+    back_end.found = Found(Finding.REFUSED, "bob")
+    await node.verification.scram_final(ScramFinal(first, "x", "5", *where))
+    assert (await node.verification.scram_first(ScramFirst(first, "6", *where))).outcome == "banned"
+    assert (await node.verification.scram_final(ScramFinal(first, "x", "6", *where))).outcome == "banned"
+    assert back_end.asked == ["bob"]
