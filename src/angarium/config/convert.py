@@ -22,6 +22,7 @@ from angarium.config.next_hop import NextHop
 from angarium.config.permission import Volume
 from angarium.config.problem import key_text, nearest
 from angarium.config.secret import Secret
+from angarium.config.source import SourceMember
 from angarium.config.units import MemoryBudget, Unit, format_duration, format_size, parse_duration, parse_size
 from angarium.mail.pattern import AddressPattern, SenderPattern, TextPattern
 
@@ -169,6 +170,8 @@ class Converter:
                 found = "something else" if kind is Secret else _describe(value)  # nothing of a secret is shown
                 raise _Unusable(f"expected {_EXPECTED[kind]}, found {found}")
             return self._parse(kind, value)
+        if kind is SourceMember and isinstance(value, str):
+            return SourceMember(source=cast("str", self._scalar(str, (), value)))
         if isinstance(kind, type) and issubclass(kind, Section):
             made, complete = self.table(kind, value, path)
             if not complete:
