@@ -621,11 +621,34 @@ class ExplainedInbound(msgspec.Struct, frozen=True):
     reply: str
 
 
+class ExplainedMember(msgspec.Struct, frozen=True):
+    """A source of a pool; `hostname`: what it says in EHLO; `why_not`: why it cannot be used, null when it can."""
+
+    name: str
+    addresses: list[str]
+    hostname: str
+    weight: int
+    why_not: str | None
+
+
+class ExplainedSource(msgspec.Struct, frozen=True):
+    """The source pool of such mail, and what gives it to it: `permission`, `tenant` or `route`.
+
+    `name`, `hostname`: of the source that a message would leave by now; the next one may take another of `sources`.
+    """
+
+    pool: str
+    of: str
+    name: str
+    hostname: str
+    sources: list[ExplainedMember]
+
+
 class Explanation(msgspec.Struct, frozen=True):
     """Where mail to an address would go, and why.
 
     `ahead`: routes that would come first if their conditions held. `dns` is null where no mail exchangers are asked
-    for, `tls` where there is no session. `hosts` in the order in which one worker's next connection tries them.
+    for, `tls` where there is no session, `source` where there is none or the system chooses the address. `hosts` in the order in which one worker's next connection tries them.
     """
 
     address: str
@@ -636,6 +659,7 @@ class Explanation(msgspec.Struct, frozen=True):
     dns: ExplainedDns | None
     hosts: list[ExplainedHost]
     tls: ExplainedTls | None
+    source: ExplainedSource | None
     limits: dict[str, int | float | dict[str, float] | None]
     workers: list[ExplainedWorker]
     blocks: list[str]

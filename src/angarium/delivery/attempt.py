@@ -294,7 +294,15 @@ class Router:
         assert target.source is not None
         if target.unfit_until > self._clock.monotonic():
             return f"source {target.source.name} has no address of a family that the hosts have"
-        return target.source.why_not(_families_of(target))
+        return self.why_not(target.source, target)
+
+    def why_not(self, source: Source, target: Target | None) -> str:
+        """Why a source cannot be used for the hosts of target, as far as that is known; empty when it can."""
+        return source.why_not(FAMILIES if target is None else _families_of(target))
+
+    def choice_of(self, pool: str | None) -> Choice:
+        """What mail of a pool may leave by; nothing is assigned."""
+        return NO_CHOICE if self._sources is None else self._sources.of_pool(pool)
 
     def on_source_failure(self, queue: ReadyQueue, failure: SourceFailure) -> None:
         """No connection could be made from the source of queue: what waits there finds its way again."""
