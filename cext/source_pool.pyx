@@ -1,9 +1,9 @@
 """Source pools: which of its sources a message goes by.
 
-Job: assign each message to one source of its pool, in turn and by weight, so that after any number of messages no
-source is more than one message away from its share (smooth weighted round robin). What is assigned is an outlet: a
-source as a member of a pool, by a small number, which the message's entry and its scheduled queue carry. So mail of one
-pool and source waits together, and goes where its ready queue is, without a look at the pool.
+Job: assign each message to one source of its pool, in turn and by weight (smooth weighted round robin): none is ever a
+message ahead of its share, and after as many messages as the weights' sum each has exactly its own. What is assigned is
+an outlet: a source as a member of a pool, by a small number, which the message's entry and its scheduled queue carry. So
+mail of one pool and source waits together, and goes where its ready queue is, without a look at the pool.
 
 An outlet keeps its number over changes of the configuration. When its source has left the pool, `instead` says where
 its mail is assigned anew; when the pool itself is gone the outlet is `missing`, and its mail waits under it, to go as

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -130,14 +129,16 @@ def test_mail_is_shared_out_by_weight_message_by_message(chooser: tuple[Relay, S
 
 
 def test_no_connection_carries_mail_of_two_sources(chooser: tuple[Relay, SinkServer, int]) -> None:
-    _, sink, _ = chooser
+    relay, sink, _ = chooser
+    names = [f"c{number}@{domain}.test" for number in range(8) for domain in ("wide", "plain", "any")]
+    for name in names:
+        relay.send(name)
     clients: dict[int, set[str]] = {}
-    events = chooser[0].events("delivery")
-    sources = {event["recipient"]: event["source"] for event in events}
-    for mail in sink.mails:
-        clients.setdefault(mail.connection, set()).add(sources[mail.recipients[0]])
-    assert len(sources) > 40
-    assert all(len(names) == 1 for names in clients.values())
+    for name in names:
+        left = relay.wait_event("delivery", recipient=name)["source"]
+        clients.setdefault(sink.wait_mail(name).connection, set()).add(left)
+    assert set().union(*clients.values()) == {"default", "s2", "s5"}
+    assert all(len(sources) == 1 for sources in clients.values())
 
 
 def test_one_message_to_many_recipients_leaves_by_one_source(chooser: tuple[Relay, SinkServer, int]) -> None:
@@ -321,9 +322,14 @@ def test_mail_whose_sources_cannot_be_used_waits_and_says_why(tmp_path: Path) ->
             relay.wait(lambda: relay.summary()["messages"] == 5, "five that wait")
             shown = relay.api(f"queue/{ids[0]}")
             assert shown["recipients"][0]["attempts"] == 0
-            assert "Cannot assign requested address" in json.dumps(shown)
-            explained = run_command("explain", "r@lost.test", "--admin", f"127.0.0.1:{relay.admin_port}").stdout
-            assert "source pool lost" in explained
+            assert shown["waits_for"]["what"] == "source"
+            assert "source m1: 192.0.2.1: Cannot assign requested address" in shown["waits_for"]["text"]
+            explained = relay.api("explain?address=r@lost.test")
+            assert (explained["source"]["pool"], explained["source"]["of"]) == ("lost", "route")
+            assert [member["why_not"] for member in explained["source"]["sources"]] == [
+                f"source m{number}: 192.0.2.{number}: Cannot assign requested address" for number in (1, 2)
+            ]
+            assert any("source m1" in block for block in explained["blocks"])
             assert not relay.events("deferral")
             relay.reload({"source": [source(2) | {"name": "m1"}, missing(2), source(3)]})
             for number in range(5):
@@ -353,3 +359,18 @@ def test_a_suspended_source_keeps_its_mail_and_gets_no_more(tmp_path: Path) -> N
             assert relay.api(f"queue/{kept}")["state"] == "suspended"
             assert run_command("resume", "--source", "s2", *admin).returncode == 0
             assert left_by(sink, "kept@one.test") == "127.0.0.2"
+
+
+def test_explain_shows_pool_sources_and_what_they_say_in_ehlo(chooser: tuple[Relay, SinkServer, int]) -> None:
+    relay, _, _ = chooser
+    answer = relay.api("explain?address=a@any.test&listener=shop")
+    assert (answer["source"]["pool"], answer["source"]["of"]) == ("tenant", "tenant")
+    assert (answer["source"]["name"], answer["source"]["hostname"]) == ("s3", "three.relay.test")
+    answer = relay.api("explain?address=a@wide.test")
+    assert [(member["name"], member["weight"]) for member in answer["source"]["sources"]] == [("s2", 1), ("s5", 3)]
+    assert answer["source"]["of"] == "route"
+    assert answer["workers"][0]["sent"] > 0
+    assert relay.api("explain?address=a@plain.test")["source"] is None
+    shown = run_command("explain", "a@wide.test", "--try", "--admin", f"127.0.0.1:{relay.admin_port}").stdout
+    assert "wide, of the route" in shown
+    assert "five.relay.test" in shown

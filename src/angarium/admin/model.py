@@ -165,6 +165,7 @@ class Envelope(msgspec.Struct, frozen=True):
     greeting: str | None
     login: str | None
     tenant: str | None
+    source_pool: str | None = None
 
 
 class AttemptRecipient(msgspec.Struct, frozen=True):
@@ -188,9 +189,9 @@ class Attempt(msgspec.Struct, frozen=True):
 class Wait(msgspec.Struct, frozen=True):
     """What a message waits for.
 
-    `what`: `attempt` (a connection has it), `disk`, `held`, `suspended`, `schedule`, `site` (its host is down), `room`
-    (others are before it), `quota` (its sender's limit), `unusual` (held: its log-in sent unusually much). `until` is
-    null when nobody can say.
+    `what`: `attempt` (a connection has it), `disk`, `held`, `suspended`, `schedule`, `site` (its host is down), `source`
+    (no source of its pool can be used), `room` (others are before it), `quota` (its sender's limit), `unusual` (held: its
+    log-in sent unusually much). `until` is null when nobody can say.
     """
 
     what: str
@@ -659,9 +660,9 @@ class Explanation(msgspec.Struct, frozen=True):
     dns: ExplainedDns | None
     hosts: list[ExplainedHost]
     tls: ExplainedTls | None
-    source: ExplainedSource | None
     limits: dict[str, int | float | dict[str, float] | None]
     workers: list[ExplainedWorker]
     blocks: list[str]
     trial: ExplainedTrial | None
     inbound: list[ExplainedInbound] = []
+    source: ExplainedSource | None = None

@@ -70,7 +70,7 @@ def _show(answer: dict[str, Any]) -> None:
         facts.append(("site", answer["site"]))
     if answer["tls"]:
         facts.append(("TLS", f"{answer['tls']['level']}, from {answer['tls']['source']}"))
-    if answer["source"]:
+    if answer.get("source"):
         facts.append(("source pool", f"{answer['source']['pool']}, of the {answer['source']['of']}"))
     facts += [("listener", f"{each['listener']} answers a stranger {each['reply']}") for each in answer["inbound"]]
     facts += [("limits", ", ".join(_limits(answer["limits"])))]
@@ -99,7 +99,7 @@ def _show(answer: dict[str, Any]) -> None:
                 for host in dns["hosts"]
             ]
             show_table(("preference", "mail host", "addresses", "TLSA"), exchangers, right=(0, 3))
-    if answer["source"]:
+    if answer.get("source"):
         click.echo()
         sources = [
             (
