@@ -3,7 +3,7 @@
 import socket
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from angarium.config.section import Section
 
@@ -27,8 +27,8 @@ class Source(Section, frozen=True):
         return {family: address for family, address in found.items() if address is not None}
 
 
-class SourceMember(Section, frozen=True):
-    """A source in a pool, and its share of the pool's mail."""
+class SourceMember(Struct, frozen=True):
+    """A source in a pool, and its share of the pool's mail. A name alone has weight 1."""
 
     source: str
     weight: Annotated[int, Meta(ge=1, le=1000)] = 1
