@@ -48,7 +48,12 @@ def chooser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Relay, S
     with SinkServer() as sink:
         relay = Relay(folder)
         config: dict[str, Any] = {
-            "source": [source(2), source(3, hostname="three.relay.test"), source(4), source(5, hostname="five.relay.test")],
+            "source": [
+                source(2),
+                source(3, hostname="three.relay.test"),
+                source(4),
+                source(5, hostname="five.relay.test"),
+            ],
             "source_pool": [
                 pool("route", "s2"),
                 pool("tenant", "s3"),
@@ -59,8 +64,7 @@ def chooser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Relay, S
             "permission": [{"name": "person", "networks": ["127.0.0.9/32"], "source_pool": "person"}],
             "listener": [
                 relay.config["listener"][0],
-                relay.config["listener"][0]
-                | {"name": "shop", "listen": f"127.0.0.1:{shop}", "tenant": "shop"},
+                relay.config["listener"][0] | {"name": "shop", "listen": f"127.0.0.1:{shop}", "tenant": "shop"},
             ],
             "route": [
                 {"recipients": ["plain.test"], "next_hop": sink.url},
@@ -108,7 +112,13 @@ def say(client: socket.socket, recipient: str) -> None:
     """A message from the address that the socket has."""
     with client.makefile("rwb") as file:
         file.readline()
-        for line in ("EHLO me.test", "MAIL FROM:<me@origin.test>", f"RCPT TO:<{recipient}>", "DATA", "Subject: x\r\n\r\n."):
+        for line in (
+            "EHLO me.test",
+            "MAIL FROM:<me@origin.test>",
+            f"RCPT TO:<{recipient}>",
+            "DATA",
+            "Subject: x\r\n\r\n.",
+        ):
             file.write(line.encode() + b"\r\n")
             file.flush()
             while (reply := file.readline())[3:4] == b"-":
@@ -198,7 +208,9 @@ def test_waiting_mail_follows_a_changed_pool_and_sessions_stay(tmp_path: Path) -
         }
         with relay, relay.client() as client:
             client.ehlo()
-            ids = [client.send("me@origin.test", [f"r{number}@there.test"], b"Subject: x\r\n\r\n") for number in range(6)]
+            ids = [
+                client.send("me@origin.test", [f"r{number}@there.test"], b"Subject: x\r\n\r\n") for number in range(6)
+            ]
             relay.wait(lambda: relay.summary()["messages"] == 6 and relay.events("unreachable"), "six that wait")
             assert relay.events("unreachable")[0]["source"] == "s2"
             relay.reload(

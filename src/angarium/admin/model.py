@@ -189,9 +189,9 @@ class Attempt(msgspec.Struct, frozen=True):
 class Wait(msgspec.Struct, frozen=True):
     """What a message waits for.
 
-    `what`: `attempt` (a connection has it), `disk`, `held`, `suspended`, `schedule`, `site` (its host is down), `source`
-    (no source of its pool can be used), `room` (others are before it), `quota` (its sender's limit), `unusual` (held: its
-    log-in sent unusually much). `until` is null when nobody can say.
+    `what`: `attempt` (a connection has it), `disk`, `held`, `suspended`, `schedule`, `site` (its host is down),
+    `source` (no source of its pool can be used), `room` (others are before it), `quota` (its sender's limit), `unusual`
+    (held: its log-in sent unusually much). `until` is null when nobody can say.
     """
 
     what: str
@@ -649,7 +649,8 @@ class Explanation(msgspec.Struct, frozen=True):
     """Where mail to an address would go, and why.
 
     `ahead`: routes that would come first if their conditions held. `dns` is null where no mail exchangers are asked
-    for, `tls` where there is no session, `source` where there is none or the system chooses the address. `hosts` in the order in which one worker's next connection tries them.
+    for, `tls` where there is no session, `source` where there is none or the system chooses the address. `hosts` in the
+    order in which one worker's next connection tries them.
     """
 
     address: str

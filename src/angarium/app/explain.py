@@ -2,10 +2,10 @@
 
 Input: an Inquiry: a recipient, and what routes may ask of the mail. Output: plain values in the shape of the API
 (angarium.admin.model.Explanation): the route and its place in the configuration, the routes that would come first if
-their conditions held, what DNS says, the hosts in the order in which the next connection would try them, TLS policy, sources,
-limits, this worker's connections and ready queue, what would keep a message waiting now, what inbound listeners say to
-a stranger, and on demand a session up to RCPT. Names are looked up and recipients verified as for mail; nothing else is
-changed, and no mail is sent.
+their conditions held, what DNS says, the hosts in the order in which the next connection would try them, TLS policy,
+source pool, limits, this worker's connections and ready queue, what would keep a message waiting now, what inbound
+listeners say to a stranger, and on demand a session up to RCPT. Names are looked up and recipients verified as for
+mail; nothing else is changed, and no mail is sent.
 
 Fails: ValueError for an address that is none.
 """

@@ -30,8 +30,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 def check_sources(config: Config, findings: Findings) -> None:
     """Sources, pools, and everything that names a pool."""
-    _check_names(config.source, "source", findings)
-    _check_names(config.source_pool, "source_pool", findings)
+    _check_names([source.name for source in config.source], "source", findings)
+    _check_names([pool.name for pool in config.source_pool], "source_pool", findings)
     for index, source in enumerate(config.source):
         _check_source(config, source, findings.element(("source",), index), findings)
     for index, pool in enumerate(config.source_pool):
@@ -46,18 +46,15 @@ def check_sources(config: Config, findings: Findings) -> None:
         _check_has_connections(route, path, findings)
 
 
-def _check_names(tables: tuple[Source, ...] | tuple[SourcePool, ...], array: str, findings: Findings) -> None:
-    seen: dict[str, int] = {}
-    what = array.replace("_", " ")
-    for index, table in enumerate(tables):
+def _check_names(names: list[str], array: str, findings: Findings) -> None:
+    for index, name in enumerate(names):
         path = (*findings.element((array,), index), "name")
-        if not _NAME.fullmatch(table.name):
-            message = f'"{table.name}" is not a name: letters, digits, ".", "_" and "-", at most 64'
-            findings.error(path, message)
-        if array == "source" and table.name == DEFAULT_SOURCE:
+        if not _NAME.fullmatch(name):
+            findings.error(path, f'"{name}" is not a name: letters, digits, ".", "_" and "-", at most 64')
+        if array == "source" and name == DEFAULT_SOURCE:
             findings.error(path, f'"{DEFAULT_SOURCE}" is the name of the address that the system chooses')
-        if seen.setdefault(table.name, index) != index:
-            findings.error(path, f'another {what} is named "{table.name}" too')
+        if name in names[:index]:
+            findings.error(path, f'another {array.replace("_", " ")} is named "{name}" too')
 
 
 def _check_source(config: Config, source: Source, path: KeyPath, findings: Findings) -> None:

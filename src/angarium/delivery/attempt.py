@@ -3,8 +3,8 @@
 Input: a message with its mail data in memory. Output: one delivery per next hop, in its ready queue; where a domain's
 answer depends on nothing but the domain, the dispatcher remembers it, and the next message to that domain never comes
 here. Routes that say the same of the way (`Route.way`) share a ready queue; by MX there is one for each such way and
-site. Mail under different TLS policies has ready queues of its own, and so has mail from each source; what a message says of that itself (OWN_POLICY) is
-never remembered of its domain.
+site. Mail under different TLS policies has ready queues of its own, and so has the mail of each source; what a message
+says of its TLS itself (OWN_POLICY) is never remembered of its domain.
 
 A source that cannot be used for a next hop is replaced by the next one of its pool that can (`_by_usable_source`); mail
 of a pool of which none can waits, with the reasons, until one can, or SOURCE_REST_S to look again.
@@ -104,8 +104,7 @@ class Router:
         tokens: Callable[[OAuth2], Tokens] | None = None,
         sources: Sources | None = None,
     ) -> None:
-        """`tokens`: where a log-in's access tokens come from, for routes that want some. `sources`: None: there are none.
-        """
+        """`tokens`: where a log-in's access tokens come from, for routes that want some. `sources`: those of pools."""
         self._sources = sources
         self._source_reasons: set[bytes] = set()
         self._tls = tls
@@ -261,7 +260,7 @@ class Router:
         if not choice.candidates:
             return queue_from(None)
         assert self._sources is not None
-        why = []
+        why: list[str] = []
         for source in choice.usable():
             queue = queue_from(source)
             reason = self._why_not(queue.target)

@@ -263,9 +263,7 @@ class Sources:
             if family not in source.down or family in source.look_again():
                 back = True
                 self._down.discard((source, family))
-                self.dispatcher.events.event(
-                    "source_up", {"source": source.name, "address": source.addresses[family]}
-                )
+                self.dispatcher.events.event("source_up", {"source": source.name, "address": source.addresses[family]})
         if back:
             self._said.clear()
             self._mark()

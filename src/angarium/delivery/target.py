@@ -157,7 +157,7 @@ class Target:
     They are tried as they stand, unless there are shares, one for each: then in an order of each connection's own.
     `recipients`: of one transaction at most; 0: no limit but the host's own. `known`: the hosts at each of their
     addresses, as they were last connected to. `found`: by MX, what the hosts were made of. `source`: where connections
-    begin; None: at an address of the system's choice. `unfit_until`: monotonic; the source has no address for the hosts.
+    begin; None: at an address of the system's choice. `unfit_until`: monotonic; it has no address for the hosts.
     """
 
     hosts: tuple[Host, ...]

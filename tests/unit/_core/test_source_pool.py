@@ -59,7 +59,7 @@ def test_a_change_keeps_numbers_and_says_where_mail_goes_instead() -> None:
     a, b = made.own[b"bulk"].outlets
     (route_other,) = made.of_routes[b"other"].outlets
     made.change([(b"bulk", [(b"b", 1), (b"c", 1)])])
-    assert [each.number for each in made.own[b"bulk"].outlets][0] == b.number
+    assert made.own[b"bulk"].outlets[0].number == b.number
     assert b.instead is None
     assert a.instead is made.own[b"bulk"]
     assert not a.missing

@@ -135,7 +135,7 @@ def test_ports(tmp_path: Path) -> None:
 
 
 def test_sources_are_addresses_of_this_machine(tmp_path: Path) -> None:
-    more = '''
+    more = """
 [[source]]
 name = "here"
 ipv4 = "127.0.0.7"
@@ -143,7 +143,7 @@ ipv4 = "127.0.0.7"
 name = "elsewhere"
 ipv4 = "192.0.2.1"
 ipv6 = "2001:db8::1"
-'''
+"""
     found = list(machine.sources(config_of(tmp_path, more)))
     assert said(found, "source here") == [("ok", "127.0.0.7 is an address of this machine")]
     assert [severity for severity, _ in said(found, "source elsewhere")] == ["error", "error"]
@@ -281,7 +281,7 @@ def test_the_hostname(tmp_path: Path, entries: dict[str, list[str] | None], host
 
 
 def test_the_names_of_sources(tmp_path: Path) -> None:
-    more = '''
+    more = """
 [[source]]
 name = "own"
 ipv4 = "203.0.114.25"
@@ -292,7 +292,7 @@ ipv4 = "203.0.114.26"
 [[source]]
 name = "private"
 ipv4 = "10.0.0.1"
-'''
+"""
     config = config_of(tmp_path, more)
     entries: dict[str, list[str] | None] = {
         "mta1.example.test A": ["203.0.114.25"],

@@ -30,7 +30,17 @@ BASE = {
     "source_pool": ['name = "p"', 'members = ["s"]'],
     "credentials": ['kind = "dovecot"', 'socket = "/run/dovecot/auth"'],
 }
-ARRAYS = ("listener", "certificate", "tenant", "route", "tls_policy", "credentials", "permission", "source", "source_pool")
+ARRAYS = (
+    "listener",
+    "certificate",
+    "tenant",
+    "route",
+    "tls_policy",
+    "credentials",
+    "permission",
+    "source",
+    "source_pool",
+)
 
 # keys of certificates are checked with a certificate that is there
 FOLDER = tempfile.TemporaryDirectory(prefix="angarium-test-")

@@ -372,7 +372,8 @@ def test_the_samples_have_every_key(samples: list[Sample]) -> None:
 # Tables whose own tests break their keys are not repeated here
 KNOWN_TABLES = {
     "node", "admin", "tls", "events", "dns", "limits", "sendmail", "queue", "delivery", "notification", "mta_sts",
-    "tls_report", "certificate", "access", "tenant", "listener", "route", "tls_policy", "sandbox", "source", "source_pool",
+    "tls_report", "certificate", "access", "tenant", "listener", "route", "tls_policy", "sandbox", "source",
+    "source_pool",
 }  # fmt: skip
 
 

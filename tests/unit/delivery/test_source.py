@@ -17,9 +17,8 @@ from angarium._core.journal import Journal
 from angarium._core.record import make_accepted, new_message
 from angarium.clock import SystemClock
 from angarium.config.model import Delivery as DeliveryConfig
-from angarium.config.model import Route
+from angarium.config.model import Route, SourceMember, SourcePool
 from angarium.config.model import Source as SourceConfig
-from angarium.config.model import SourceMember, SourcePool
 from angarium.config.next_hop import NextHop
 from angarium.delivery import source as source_module
 from angarium.delivery.attempt import SOURCE_REST_S, Router
