@@ -109,7 +109,7 @@ cdef inline double unix_s() noexcept nogil:
 
 
 cdef inline size_t key_of(char *key, size_t n, uint16_t outlet) noexcept nogil:
-    """Make the domain that key[:n] is a key of by_domain for mail of an outlet: no domain has these octets behind it."""
+    """Make the domain key[:n] a key of by_domain for mail of an outlet: no domain has these octets behind it."""
     if outlet == 0:
         return n
     key[n] = 0

@@ -585,7 +585,7 @@ cdef bint is_final(uint8_t state) noexcept nogil:
 cdef Text pool_text(const char *record) noexcept nogil:
     cdef AcceptedMeta meta
     cdef const char *p = record + sizeof(RecordHeader) + sizeof(AcceptedMeta)
-    cdef uint16_t n, index
+    cdef uint16_t n, _index
     cdef int _i
     cdef Text pool
     pool.octets = p
@@ -596,7 +596,7 @@ cdef Text pool_text(const char *record) noexcept nogil:
     for _i in range(ENVELOPE_TEXTS):
         memcpy(&n, p, 2)
         p += 2 + n
-    for index in range(meta.recipients):
+    for _index in range(meta.recipients):
         memcpy(&n, p, 2)
         p += 2 + n + 1                       # the path, NOTIFY
         memcpy(&n, p, 2)

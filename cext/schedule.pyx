@@ -1,8 +1,9 @@
 """The queue in memory: all messages by id, and scheduled queues for those that wait.
 
-A scheduled queue is what waits for one tenant, lane, outlet (the source of a pool, source_pool.pyx) and destination
-domain: a binary heap of messages by time, fresh mail (not tried yet) before retries. The timer is a heap of scheduled queues, not of messages, so that suspending a
-domain, or leaving a dead next hop alone, is one operation however much mail waits for it.
+A scheduled queue is what waits for one tenant, lane, outlet (a source of a pool: source_pool.pyx) and destination
+domain: a binary heap of messages by time, fresh mail (not tried yet) before retries. The timer is a heap of scheduled
+queues, not of messages, so that suspending a domain, or leaving a dead next hop alone, is one operation however much
+mail waits for it.
 
 A message that waits is in the table, which holds the only reference that is counted; queues point to it. A queue lives
 while messages belong to it (`members`); it keeps its domain, so that no mail data is needed to know where a message

@@ -2,8 +2,8 @@
 
 Job: assign each message to one source of its pool, in turn and by weight (smooth weighted round robin): none is ever a
 message ahead of its share, and after as many messages as the weights' sum each has exactly its own. What is assigned is
-an outlet: a source as a member of a pool, by a small number, which the message's entry and its scheduled queue carry. So
-mail of one pool and source waits together, and goes where its ready queue is, without a look at the pool.
+an outlet: a source as a member of a pool, by a small number, which the message's entry and its scheduled queue carry.
+So mail of one pool and source waits together, and goes where its ready queue is, without a look at the pool.
 
 An outlet keeps its number over changes of the configuration. When its source has left the pool, `instead` says where
 its mail is assigned anew; when the pool itself is gone the outlet is `missing`, and its mail waits under it, to go as
@@ -64,7 +64,7 @@ cdef class SourcePool:
 
 
 cdef class SourcePools:
-    def __init__(self):
+    def __cinit__(self):
         self.own = {}
         self.of_routes = {}
         self.outlets = [None]

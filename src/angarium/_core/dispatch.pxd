@@ -100,8 +100,9 @@ cdef class Dispatcher(Taker):
     cdef readonly Counters counters
     cdef readonly EventLog events
     cdef readonly dict journals              # shard -> Journal
-    cdef readonly DomainMap by_domain        # lower-case domain (key_of) -> ReadyQueue, where no local part matters,
-                                             # or SourcePool: mail of this outlet is to go by one of those instead
+    # lower-case domain (key_of) -> ReadyQueue, where no local part matters; or SourcePool: mail of this outlet is to go
+    # by one of that pool's instead
+    cdef readonly DomainMap by_domain
     cdef readonly dict weights               # tenant -> its share where tenants compete, 1 where there is none
     cdef public object place                 # (message) -> None: finds the way of what by_domain does not know
     cdef public object load                  # (message, ready queue or None): gets the mail data, then calls `loaded`

@@ -30,6 +30,7 @@ class MessageFlag(IntEnum):
     MESSAGE_BULK = 16
     MESSAGE_OVER_QUOTA = 32
     MESSAGE_UNUSUAL = 64
+    MESSAGE_POOL = 128
 
 class RecipientState(IntEnum):
     RECIPIENT_QUEUED = 0

@@ -18,7 +18,7 @@ cdef enum QueuePlace:
 
 
 cdef class ScheduledQueue:
-    """What waits for one (tenant, lane, outlet, destination domain): a heap by time, fresh mail first. About 112 octets.
+    """What waits for one (tenant, lane, outlet, domain): a heap by time, fresh mail first. About 112 octets.
 
     It has no methods in C, which would cost a pointer each.
     """

@@ -1,5 +1,7 @@
 """Source pools: which of its sources a message goes by; documented in cext/source_pool.pyx."""
 
+from typing import Self
+
 from typing_extensions import disjoint_base
 
 @disjoint_base
@@ -39,7 +41,7 @@ class SourcePool:
 class SourcePools:
     """All pools of a worker, and the outlets that mail may be assigned to."""
 
-    def __init__(self) -> None: ...
+    def __new__(cls) -> Self: ...
     @property
     def own(self) -> dict[bytes, SourcePool]: ...
     @property

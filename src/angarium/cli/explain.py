@@ -71,7 +71,7 @@ def _show(answer: dict[str, Any]) -> None:
     if answer["tls"]:
         facts.append(("TLS", f"{answer['tls']['level']}, from {answer['tls']['source']}"))
     if answer.get("source"):
-        facts.append(("source pool", f"{answer['source']['pool']}, of the {answer['source']['of']}"))
+        facts.append(("sources", f"pool {answer['source']['pool']}, of the {answer['source']['of']}"))
     facts += [("listener", f"{each['listener']} answers a stranger {each['reply']}") for each in answer["inbound"]]
     facts += [("limits", ", ".join(_limits(answer["limits"])))]
     facts += [("blocked", block) for block in answer["blocks"]] or [("blocked", "by nothing")]
