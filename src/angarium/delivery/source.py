@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from angarium._core.counters import Counters
     from angarium._core.dispatch import Dispatcher
     from angarium._core.record import Message
-    from angarium._core.source_pool import Outlet, SourcePool
+    from angarium._core.source_pool import Outlet, SourcePool, SourcePools
     from angarium.config.model import Source as SourceConfig
     from angarium.config.model import SourcePool as PoolConfig
 
@@ -111,6 +111,11 @@ def change_pools(dispatcher: Dispatcher, pools: Sequence[PoolConfig]) -> None:
     dispatcher.note_suspended_sources()
 
 
+def _missing(pools: SourcePools) -> dict[int, bytes]:
+    """Outlets whose pool is not there, and its name."""
+    return {outlet.number: outlet.pool for outlet in pools.outlets if outlet is not None and outlet.missing}
+
+
 def can_be_bound(address: str, family: socket.AddressFamily) -> str | None:
     """Why a connection cannot begin at the address; None when it can."""
     try:
@@ -168,13 +173,14 @@ class Sources:
     def take_over(self) -> None:
         """From now on mail is assigned to these; what waits follows."""
         pools = self.dispatcher.schedule.pools
-        missing = {outlet.number for outlet in pools.outlets if outlet is not None and outlet.missing}
+        before = _missing(pools)
         change_pools(self.dispatcher, self.pools)
+        gone = {number: name for number, name in _missing(pools).items() if number not in before}
         waiting: dict[bytes, int] = {}
-        for queue in self.dispatcher.schedule.queues:
-            outlet = pools.outlets[queue.outlet] if queue is not None else None
-            if queue is not None and outlet is not None and outlet.missing and outlet.number not in missing:
-                waiting[outlet.pool] = waiting.get(outlet.pool, 0) + queue.members
+        for queue in self.dispatcher.schedule.queues if gone else ():
+            if queue is not None and queue.outlet in gone:
+                name = gone[queue.outlet]
+                waiting[name] = waiting.get(name, 0) + queue.members
         self._say_missing(waiting)
 
     # -------------------------------------------------------------- which
