@@ -193,6 +193,9 @@ cpdef enum Slot:
     DELIVERY_CONNECTIONS_REUSED
     DELIVERY_CONNECTIONS_FAILED
     DELIVERY_NEXT_HOST               # deliveries that went on to another host after trouble with one
+    DELIVERY_SOURCE_FAILURES         # connections that were not opened: their source could not be used for them
+    DELIVERY_SOURCE_REPLACED         # ways that were found by another source of the pool than the one assigned
+    DELIVERY_SOURCE_POOL_MISSING     # messages whose source pool the configuration does not have
     DELIVERY_TOKENS_GRANTED          # requests for access tokens
     DELIVERY_TOKENS_REFUSED
     DELIVERY_TOKENS_FAILED

@@ -483,6 +483,21 @@ METRICS: tuple[MetricSpec, ...] = (
         "Deliveries that went on to another host of their next hop after trouble with one in a session.",
     ),
     _counter(
+        "delivery_source_failures_total",
+        Slot.DELIVERY_SOURCE_FAILURES,
+        "Connections that were not opened, for their source cannot be bound or has no address of the host's family.",
+    ),
+    _counter(
+        "delivery_source_replaced_total",
+        Slot.DELIVERY_SOURCE_REPLACED,
+        "Ways of a domain's mail that were found by another source of the pool, for the one assigned cannot be used.",
+    ),
+    _counter(
+        "delivery_source_pool_missing_total",
+        Slot.DELIVERY_SOURCE_POOL_MISSING,
+        "Messages whose source pool the configuration does not have: they go as mail without a pool of its own.",
+    ),
+    _counter(
         "delivery_access_token_requests_total",
         {
             "granted": Slot.DELIVERY_TOKENS_GRANTED,

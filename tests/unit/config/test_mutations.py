@@ -187,6 +187,15 @@ durability = "fsync"
 durability_floor = "async"
 durability_ceiling = "fsync"
 highest_priority = 4
+source_pool = "pool"
+[[source]]
+name = "mta1"
+ipv4 = "192.0.2.1"
+ipv6 = "2001:db8::1"
+hostname = "mta1.example.org"
+[[source_pool]]
+name = "pool"
+members = ["mta1"]
 [[listener]]
 name = "relay"
 listen = "0.0.0.0:25"
@@ -364,6 +373,7 @@ log_ins = ["alice*"]
 headers = {{ "List-Id" = "*" }}
 next_hop = ["smtps://smtp1.example.org", "smtp://smtp2.example.org:2525"]
 connections = 5
+source_pool = "pool"
 messages_per_connection = 10
 idle = "5s"
 message_size = "5MB"
