@@ -191,7 +191,8 @@ class Verification:
     async def _pass_on_final(self, back_end: BackEnd, begun: float, question: ScramFinal) -> Verdict:
         log_in = log_in_of(question.first)
         try:
-            async with self._turn(question.address):
+            rank = self._table.rank(question.address, log_in)
+            async with self._turn(question.address, known=lane_of(rank) == 0):
                 if self._table.banned(question.address, log_in):
                     return BANNED
                 found = await back_end.scram_final(question, log_in)

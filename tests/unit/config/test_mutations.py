@@ -343,6 +343,7 @@ hold_above = "5x"
 message_size = "5MB"
 durability = "async"
 tenant = "shop"
+source_pool = "pool"
 fix_up = true
 hide_client = true
 [[permission]]
