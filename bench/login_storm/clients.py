@@ -3,8 +3,8 @@
     python -m bench.login_storm.clients storm '{"port": 2587, "rate": 1000, "seconds": 20, …}'
 
 `storm` prints its counters as JSON when its time is over. `others` and `submit` run within the bench. All are on
-uvloop, with nothing between the socket and a protocol but TLS; the submitter's is the relay's own layer. Certificates
-are not verified: the relay's is made for the run."""
+uvloop, with nothing between the socket and a protocol but TLS, by the relay's own layer. Certificates are not verified:
+the relay's is made for the run."""
 
 from __future__ import annotations
 
@@ -85,10 +85,34 @@ class Talk(asyncio.Protocol):
         return await self._waiting
 
 
+async def over_tls(protocol: asyncio.Protocol, context: ssl.SSLContext, port: int, local: str = "127.0.0.1") -> None:
+    """Connect a protocol, by the relay's own TLS layer; ssl.SSLError, OSError."""
+    loop = asyncio.get_running_loop()
+    shaken = loop.create_future()
+
+    def ended(tls: TlsTransport, failure: Exception | None) -> None:
+        if shaken.done():
+            return  # nobody waits for it any more
+        if failure is not None:
+            shaken.set_exception(failure)
+            return
+        shaken.set_result(None)
+        tls.set_protocol(protocol)
+        protocol.connection_made(tls)
+
+    tls = TlsTransport(context, ended, server_side=False)
+    await loop.create_connection(lambda: tls, "127.0.0.1", port, local_addr=(local, 0))
+    await shaken
+
+
 async def connected(port: int, context: ssl.SSLContext | None, local: str = "127.0.0.1") -> Talk:
     """A connection whose greeting and EHLO are over."""
     loop = asyncio.get_running_loop()
-    _, talk = await loop.create_connection(Talk, "127.0.0.1", port, ssl=context, local_addr=(local, 0))
+    if context is None:
+        _, talk = await loop.create_connection(Talk, "127.0.0.1", port, local_addr=(local, 0))
+    else:
+        talk = Talk()
+        await over_tls(talk, context, port, local)
     await talk.ask()
     await talk.ask(b"EHLO client.bench.invalid\r\n")
     return talk
@@ -262,22 +286,8 @@ class SubmissionLoad(Load):
         self._context = careless_context()
 
     async def _connect(self) -> None:
-        loop, begun_at = asyncio.get_running_loop(), time.monotonic()
-        shaken = loop.create_future()
-
-        def ended(tls: TlsTransport, failure: Exception | None) -> None:
-            if failure is not None:
-                shaken.set_exception(failure)
-                return
-            shaken.set_result(None)
-            session = Submitter(self, begun_at)
-            tls.set_protocol(session)
-            session.connection_made(tls)
-
-        tls = TlsTransport(self._context, ended, server_side=False)
         try:
-            await loop.create_connection(lambda: tls, self.plan.host, self.plan.port)
-            await shaken
+            await over_tls(Submitter(self, time.monotonic()), self._context, self.plan.port)
         except OSError as error:
             self.refused(f"cannot connect: {error}")
         else:
