@@ -239,7 +239,10 @@ class Others:
     async def _again(self, until: float, pause_s: float, what: Callable[[], Any]) -> None:
         while time.monotonic() < until:
             await asyncio.sleep(pause_s)
-            await what()
+            try:
+                await what()
+            except OSError as failure:
+                self.wrong[str(failure)] += 1
 
     async def _greet(self) -> None:
         begun = time.monotonic()
