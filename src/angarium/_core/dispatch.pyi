@@ -36,6 +36,12 @@ class Delivery:
     @property
     def recipients(self) -> int: ...
     @property
+    def tenant(self) -> int:
+        """The row of the metrics of its tenant."""
+    @property
+    def provider(self) -> int:
+        """The row of the metrics of its provider."""
+    @property
     def began(self) -> float: ...
     @property
     def transfers(self) -> int: ...
@@ -64,6 +70,7 @@ class ReadyQueue:
     trouble: Callable[[ReadyQueue, bytes, int, int, bytes, int], bool] | None
     hand_over: Callable[[Delivery], None] | None
     failures: int
+    provider: int
     blocked_until: float
     suspended_until: float
     reason: bytes | None
@@ -197,16 +204,21 @@ class Dispatcher(Taker):
         """Look at the next `slots` slots: (messages whose time is over, those whose senders are to be told)."""
     def withdraw(self, message: Message) -> bool:
         """Take a waiting message out for what `sweep` found; False when it does not wait any more."""
-    def send(self, message: Message, queue: ReadyQueue, indices: list[int]) -> None:
-        """Make a delivery of some recipients of message and put it into queue."""
+    def send(self, message: Message, queue: ReadyQueue, indices: list[int], provider: int = 0) -> None:
+        """Make a delivery of some recipients of message and put it into queue.
+
+        provider: row of the metrics of its domain; 0: those of the queue.
+        """
     def redirect(self, delivery: Delivery, queue: ReadyQueue) -> None:
         """A delivery that waited for its next hop's names goes into the queue of that next hop."""
     def mark_in_flight(self, message: Message) -> None:
         """The next hop may have the message from now on."""
-    def remember(self, domain: bytes, queue: ReadyQueue) -> None:
-        """From now on mail to domain (lower case) goes to queue, whatever the local part."""
+    def remember(self, domain: bytes, queue: ReadyQueue, provider: int = 0) -> None:
+        """From now on mail to domain (lower case) goes to queue, whatever the local part; provider: as for `send`."""
     def delivered_by_hand(self, delivery: Delivery, code: int, text: bytes) -> None:
         """A next hop without SMTP took the message for all recipients."""
+    def rows_of(self, message: Message) -> tuple[int, int]:
+        """The rows of the metrics of message's provider and tenant, where no delivery says so."""
     def log_attempt(
         self, event: str, delivery: Delivery, index: int, code: int, enhanced: _Enhanced, text: bytes
     ) -> None:

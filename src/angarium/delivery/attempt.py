@@ -16,12 +16,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from angarium._core.client_session import Phase
+from angarium._core.counters import Slot
 from angarium._core.dispatch import ReadyQueue
 from angarium.config.next_hop import SESSION_KINDS
 from angarium.delivery.handoff import HandOffs, per_recipient
 from angarium.delivery.login import Login
 from angarium.delivery.lookup_protocol import MAIL_HOSTS
 from angarium.delivery.mail_host import ResolutionFailure
+from angarium.delivery.provider import Providers
 from angarium.delivery.route import MailCircumstances
 from angarium.delivery.target import Host, HostShare, SessionTerms, Target
 from angarium.delivery.tls_policy import OWN_POLICY, TlsPolicies, for_domain, for_message
@@ -89,8 +91,10 @@ class Router:
         workers: int,
         tls: TlsPolicies,
         tokens: Callable[[OAuth2], Tokens] | None = None,
+        providers: Providers | None = None,
     ) -> None:
         """`tokens`: where a log-in's access tokens come from, for routes that want some."""
+        self.providers = Providers((), dispatcher.counters) if providers is None else providers
         self._tls = tls
         self._dispatcher = dispatcher
         self._connector = connector
@@ -124,6 +128,11 @@ class Router:
             queue.retire()
 
     @property
+    def looking_up(self) -> int:
+        """Deliveries that wait for names."""
+        return self._looking_up
+
+    @property
     def under_way(self) -> int:
         """Look-ups and hand-offs that have begun and are not over."""
         return self._looking_up + self.hand_offs.under_way
@@ -135,8 +144,8 @@ class Router:
 
     def place(self, message: Message) -> None:
         """Send message on its way."""
-        ready: dict[ReadyQueue, list[int]] = {}
-        alone: list[tuple[ReadyQueue, int]] = []
+        ready: dict[ReadyQueue, tuple[list[int], int]] = {}
+        alone: list[tuple[ReadyQueue, int, int]] = []
         by_mx: dict[tuple[Way, TlsPolicy, str], tuple[list[int], bool]] = {}
         own = bool(message.flags & OWN_POLICY)
         buffer = message.loaded
@@ -163,21 +172,22 @@ class Router:
                 indices.append(index)
             else:
                 queue = self._queue_of(way, tls)
+                provider = self.providers.of_domain(name.encode("ascii"))
                 if match.by_domain and not own:
                     for form in {domain.lower(), name.encode("ascii")}:  # as clients write it, as it is scheduled
-                        self._dispatcher.remember(form, queue)
+                        self._dispatcher.remember(form, queue, provider)
                 if way.alone:
-                    alone.append((queue, index))
+                    alone.append((queue, index, provider))
                 else:
-                    ready.setdefault(queue, []).append(index)
-        for queue, indices in ready.items():
-            self._dispatcher.send(message, queue, indices)
-        for queue, index in alone:
-            self._dispatcher.send(message, queue, [index])
+                    ready.setdefault(queue, ([], provider))[0].append(index)
+        for queue, (indices, provider) in ready.items():
+            self._dispatcher.send(message, queue, indices, provider)
+        for queue, index, provider in alone:
+            self._dispatcher.send(message, queue, [index], provider)
         for (way, tls, name), (indices, by_domain) in by_mx.items():
             known = self._site_of(way, tls, name)
             if known is not None:
-                self._dispatcher.send(message, known, indices)
+                self._dispatcher.send(message, known, indices, self.providers.of_domain(name.encode("ascii")))
             else:
                 self._hold_for_names(message, way, tls, name, indices, by_domain)
 
@@ -234,6 +244,7 @@ class Router:
                 connect=self._connector.connect,
             )
         queue.largest_octets = route.message_size_octets or 0
+        queue.provider = self.providers.of_hosts(hop.to.host for hop in route.hops if hop.to.host)
         return queue
 
     def _fixed_target(self, route: Route, tls: TlsPolicy) -> Target:
@@ -299,11 +310,12 @@ class Router:
         waiting = ReadyQueue(
             self._dispatcher, MX, name.encode("ascii"), hand_over=partial(self._look_up, way, tls, name, by_domain)
         )
-        self._dispatcher.send(message, waiting, indices)
+        self._dispatcher.send(message, waiting, indices, self.providers.of_domain(name.encode("ascii")))
 
     def _look_up(self, way: Way, tls: TlsPolicy, name: str, by_domain: bool, delivery: Delivery) -> None:
         self._looking_up += 1
-        self._lookup.ask_then(MAIL_HOSTS, name, partial(self._go_on, way, tls, name, by_domain, delivery))
+        began = None if self._lookup.knows(name) else self._clock.monotonic()  # what is known takes no time
+        self._lookup.ask_then(MAIL_HOSTS, name, partial(self._go_on, way, tls, name, by_domain, delivery, began))
 
     def _go_on(
         self,
@@ -312,10 +324,14 @@ class Router:
         name: str,
         by_domain: bool,
         delivery: Delivery,
+        began: float | None,
         hosts: MailHosts | ResolutionFailure,
     ) -> None:
-        """The hosts of a domain are known, or why they are not."""
+        """The hosts of a domain are known, or why they are not. began: when they were asked for, if they were."""
         self._looking_up -= 1
+        if began is not None:
+            took_us = int((self._clock.monotonic() - began) * 1e6)
+            self._dispatcher.counters.observe(Slot.DELIVERY_ATTEMPT_DNS, max(0, took_us))
         if self._closed:
             return
         if self._retired:
@@ -341,7 +357,7 @@ class Router:
             return
         queue = self._site_queue(way, tls, hosts)
         if by_domain:
-            self._dispatcher.remember(name.encode("ascii"), queue)
+            self._dispatcher.remember(name.encode("ascii"), queue, self.providers.of_domain(name.encode("ascii")))
         self._dispatcher.redirect(delivery, queue)
 
     def _site_target(self, route: Route, tls: TlsPolicy, hosts: MailHosts) -> Target:
@@ -361,6 +377,7 @@ class Router:
                 connect=self._connector.connect,
             )
             queue.largest_octets = way.route.message_size_octets or 0
+            queue.provider = self.providers.of_hosts(host.name for host in hosts.hosts)
             self._sites[way, tls, hosts.site] = queue
         elif queue.target.found != hosts.hosts:  # thousands of domains may say the same
             queue.target.hosts, queue.target.found = _at_addresses(hosts), hosts.hosts
