@@ -84,5 +84,5 @@ cdef class Census:
         memset(self._oldest, 0, sizeof(self._oldest))
         memset(self._by_tenant, 0, sizeof(self._by_tenant))
         self.lap_us = <uint64_t>((now - self._began) * 1e6) if now > self._began else 0
-        self._began = now
+        self._began += self.lap_us * 1e-6        # what is less than a microsecond belongs to the next round
         return 0

@@ -26,9 +26,10 @@ BASE = {
     "tenant": ['name = "shop"', 'networks = ["10.0.0.0/8"]'],
     "route": ['recipients = ["*"]', 'next_hop = "smtp://127.0.0.1:9"'],
     "tls_policy": ['domains = ["*"]'],
+    "provider": ['name = "big"', 'domains = ["a.example"]', 'mail_hosts = ["b.example"]'],
     "credentials": ['kind = "dovecot"', 'socket = "/run/dovecot/auth"'],
 }
-ARRAYS = ("listener", "certificate", "tenant", "route", "tls_policy", "credentials", "permission")
+ARRAYS = ("listener", "certificate", "tenant", "route", "tls_policy", "provider", "credentials", "permission")
 
 # keys of certificates are checked with a certificate that is there
 FOLDER = tempfile.TemporaryDirectory(prefix="angarium-test-")

@@ -297,6 +297,10 @@ timeout = "20s"
 recipients = ["program.example"]
 next_hop = "pipe:/bin/cat"
 pipe = {{ user = "nobody", timeout = "1m", cpu = "30s", memory = "100MB", output = "8KB" }}
+[[provider]]
+name = "big"
+domains = ["big.example", "*.big.example"]
+mail_hosts = ["*.mx.big.example"]
 [[tls_policy]]
 domains = ["fingerprint.example"]
 tls = "fingerprint"
@@ -362,7 +366,7 @@ def test_the_samples_have_every_key(samples: list[Sample]) -> None:
 # Tables whose own tests break their keys are not repeated here
 KNOWN_TABLES = {
     "node", "admin", "tls", "events", "dns", "limits", "sendmail", "queue", "delivery", "notification", "mta_sts",
-    "tls_report", "certificate", "access", "tenant", "listener", "route", "tls_policy", "sandbox",
+    "tls_report", "certificate", "access", "tenant", "listener", "route", "tls_policy", "provider", "sandbox",
 }  # fmt: skip
 
 
