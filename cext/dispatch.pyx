@@ -27,7 +27,6 @@ from libc.stdlib cimport free, malloc
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 from angarium._core.command cimport NOTIFY_SUCCESS
-from angarium._core.census cimport Census
 from angarium._core.counters cimport HISTOGRAM_SLOTS, Counters, Slot, observe_message, slot_add, slot_set
 from angarium._core.domain_map cimport DomainMap
 from angarium._core.event_log cimport EventLog
@@ -70,6 +69,7 @@ from angarium._core.schedule cimport (
     lane_of,
 )
 from angarium._core.server_session cimport Intake
+from angarium._core.survey cimport Survey
 
 cdef enum:
     MOST_DOMAINS = 200000        # whose ready queue is remembered
@@ -541,7 +541,7 @@ cdef class Dispatcher(Taker):
         self.memory_load_octets = <uint64_t>1 << 62
         self.busy = []
         self._grown = monotonic()
-        self.census = Census(counters, self._grown)
+        self.survey = Survey(counters, self._grown)
         self._expire_s = []
         self._warn_s = []
 
@@ -946,21 +946,21 @@ cdef class Dispatcher(Taker):
 
     cdef int _count(self, Message message, double now, double monotonic_now) except -1:
         """message is met on the round through the table."""
-        cdef Census census = self.census
+        cdef Survey survey = self.survey
         cdef ScheduledQueue queue = self.schedule.queue_of(message)
         cdef double age_s = now - message.received_us * 1e-6
-        census.note_age(age_s)
-        census.note_tenant(self._tenant_row(message, queue))
+        survey.note_age(age_s)
+        survey.note_tenant(self._tenant_row(message, queue))
         if queue is not None and (message.state == MESSAGE_SCHEDULED or message.state == MESSAGE_HELD):
-            census.note_waiting(queue.provider, age_s, queue.domain_text, queue.domain_length)
-            census.charge(self._cause(message, queue, now, monotonic_now))
+            survey.note_waiting(queue.provider, age_s, queue.domain_text, queue.domain_length)
+            survey.charge(self._cause(message, queue, now, monotonic_now))
         return 0
 
     def sweep(self, size_t slots) -> tuple[list[Message], list[Message]]:
         """Look at the next `slots` slots of the table for messages that wait; over the soft mark their mail data goes.
 
         Returns those whose time is over (by a minute, so that an attempt of their own at the end comes first), and
-        those whose senders are to be told that they are late. On the way everything queued is counted (census.pyx).
+        those whose senders are to be told that they are late. On the way everything queued is counted (survey.pyx).
         """
         cdef double now = unix_s()
         cdef double monotonic_now = monotonic()
@@ -973,8 +973,8 @@ cdef class Dispatcher(Taker):
         if self._swept >= self.table._capacity:
             self._swept = 0
             for found in self.busy:
-                self.census.note_ready((<ReadyQueue>found).provider, (<ReadyQueue>found).backlog)
-            self.census.close_round(monotonic_now)
+                self.survey.note_ready((<ReadyQueue>found).provider, (<ReadyQueue>found).backlog)
+            self.survey.close_round(monotonic_now)
         end = min(self._swept + slots, self.table._capacity)
         for i in range(self._swept, end):
             if self.table._slots[i] == NULL:

@@ -2,7 +2,6 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from angarium._core.census cimport Census
 from angarium._core.counters cimport Counters
 from angarium._core.domain_map cimport DomainMap
 from angarium._core.event_log cimport EventLog
@@ -11,6 +10,7 @@ from angarium._core.record cimport MailBuffer, Message
 from angarium._core.reply cimport Reply
 from angarium._core.schedule cimport LANES, MessageTable, Schedule, ScheduledQueue
 from angarium._core.server_session cimport Intake
+from angarium._core.survey cimport Survey
 
 
 cdef class Carrier:
@@ -127,7 +127,7 @@ cdef class Dispatcher(Taker):
     cdef list _expire_s                      # by number of the retry schedule
     cdef list _warn_s
     cdef size_t _swept                       # where the sweep is
-    cdef readonly Census census
+    cdef readonly Survey survey              # of what is queued, made on the way of the sweep
     cdef double _grown                       # monotonic, of the last `grow`
 
     cdef bint is_full(self) noexcept

@@ -12,6 +12,7 @@ from angarium._core.journal import Journal, Receiver, Taker
 from angarium._core.record import MailBuffer, Message
 from angarium._core.schedule import MessageTable, Schedule
 from angarium._core.server_session import Intake
+from angarium._core.survey import Survey
 
 _Enhanced: TypeAlias = tuple[int, int, int] | None
 # recipient index, reply code (0: no reply was seen), enhanced status, text, Phase
@@ -147,6 +148,8 @@ class Dispatcher(Taker):
     memory_load_octets: int
     stopped: bool
     def __init__(self, counters: Counters, events: EventLog) -> None: ...
+    @property
+    def survey(self) -> Survey: ...
     @property
     def table(self) -> MessageTable: ...
     @property

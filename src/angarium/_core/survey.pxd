@@ -6,7 +6,7 @@ from angarium._core.counters cimport BUCKETS, PROVIDER_ROWS, TENANT_ROWS, Counte
 from angarium._core.top_k cimport TopK
 
 
-cdef class Census:
+cdef class Survey:
     cdef readonly Counters counters
     cdef readonly TopK top                   # destination domains by messages that wait
     cdef uint64_t[32] _ages                  # by bucket, then the sum

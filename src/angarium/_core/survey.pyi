@@ -1,9 +1,9 @@
-"""What is queued, counted now and then; documented in cext/census.pyx."""
+"""What is queued, counted now and then; documented in cext/survey.pyx."""
 
 from angarium._core.counters import Counters
 from angarium._core.top_k import TopK
 
-class Census:
+class Survey:
     """Gauges of what is queued, gathered while the dispatcher goes round its table."""
 
     def __init__(self, counters: Counters, now: float) -> None:

@@ -30,7 +30,7 @@ from angarium._core.counters cimport (
 from angarium._core.top_k cimport TopK
 
 
-cdef class Census:
+cdef class Survey:
     def __init__(self, Counters counters, double now):
         """now: monotonic."""
         self.counters = counters
