@@ -1,3 +1,4 @@
+# cython: autotestdict=False
 """What is queued, counted now and then: by age, provider, tenant and domain; and what it waits for.
 
 Job: gauges that a counter cannot give, for they are of the messages that are there and change with time alone. The

@@ -1,3 +1,4 @@
+# cython: autotestdict=False
 """The largest of very many names, in memory for a few: which destination domains have the most mail waiting.
 
 Job: count weights by name and say which names have the most, without a counter for each name that there is. This is the

@@ -1,6 +1,6 @@
 """What it costs to count: one call from Python, less an empty one, is what compiled code pays at most.
 
-The loops are in Python, so every figure holds the call itself (some 40 ns); `test_a_call` is that call alone. Compiled code
+The loops are in Python, so every figure holds the call itself; `test_a_call` is hardly more than that. Compiled code
 calls the same inline functions without it.
 """
 

@@ -61,7 +61,8 @@ def by(metrics: Mapping[str, float], name: str, **labels: str) -> float:
 
 def openmetrics(relay: Relay) -> dict[str, Metric]:
     request = urllib.request.Request(
-        f"http://127.0.0.1:{relay.admin_port}/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"}
+        f"http://127.0.0.1:{relay.admin_port}/metrics",
+        headers={"Accept": "application/openmetrics-text; version=1.0.0"},
     )
     with urllib.request.urlopen(request) as response:
         assert response.headers["Content-Type"].startswith("application/openmetrics-text")
@@ -136,9 +137,7 @@ def test_exemplars_lead_to_messages(relay: Relay) -> None:
         family: [sample.exemplar.labels["message_id"] for sample in families[family].samples if sample.exemplar]
         for family in families
     }
-    assert {family for family, ids in named.items() if ids} == {
-        spec.name for spec in METRICS if spec.has_exemplars
-    }
+    assert {family for family, ids in named.items() if ids} == {spec.name for spec in METRICS if spec.has_exemplars}
     assert {number for ids in named.values() for number in ids} <= known
 
 
@@ -173,8 +172,10 @@ def test_a_reload_gives_new_names_rows_and_takes_none_back(relay: Relay) -> None
     name = RECIPIENTS.format("provider")
     relay.wait(lambda: by(relay.metrics(), name, provider="fresh", result="delivered") == 1, "the new provider")
     relay.wait(
-        lambda: by(relay.metrics(), name, provider="hosts", result="delivered")
-        == by(before, name, provider="hosts", result="delivered") + 1,
+        lambda: (
+            by(relay.metrics(), name, provider="hosts", result="delivered")
+            == by(before, name, provider="hosts", result="delivered") + 1
+        ),
         "the other one",
     )
     after = relay.metrics()

@@ -13,7 +13,9 @@ from angarium._core.top_k import TopK, merged
 
 # few names, so that they come again, and long ones, so that they are cut
 NAMES = st.one_of(
-    st.integers(0, 40).map(lambda i: b"d%d.example" % i), st.binary(max_size=3), st.integers(0, 9).map(lambda i: b"x" * 250 + b"%d" % i)
+    st.integers(0, 40).map(lambda i: b"d%d.example" % i),
+    st.binary(max_size=3),
+    st.integers(0, 9).map(lambda i: b"x" * 250 + b"%d" % i),
 )
 STREAMS = st.lists(st.tuples(NAMES, st.integers(0, 100)), max_size=200)
 CAPACITIES = st.sampled_from([1, 2, 3, 7, 16, 64])

@@ -19,7 +19,8 @@ cdef extern from *:
                                __atomic_thread_fence(__ATOMIC_RELEASE))
     #define angarium_end(p) __atomic_store_n((p), *(p) + 1, __ATOMIC_RELEASE)
     #define angarium_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
-    #define angarium_still(p, v) (__atomic_thread_fence(__ATOMIC_ACQUIRE), __atomic_load_n((p), __ATOMIC_RELAXED) == (v))
+    #define angarium_still(p, v) \
+        (__atomic_thread_fence(__ATOMIC_ACQUIRE), __atomic_load_n((p), __ATOMIC_RELAXED) == (v))
     /* Upper bounds of the histograms' buckets, microseconds. 1-2-5 up to a second, then what people ask about. */
     static const uint64_t angarium_bounds[24] = {
         100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000, 500000,

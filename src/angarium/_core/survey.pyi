@@ -1,8 +1,11 @@
 """What is queued, counted now and then; documented in cext/survey.pyx."""
 
+from typing_extensions import disjoint_base
+
 from angarium._core.counters import Counters
 from angarium._core.top_k import TopK
 
+@disjoint_base
 class Survey:
     """Gauges of what is queued, gathered while the dispatcher goes round its table."""
 

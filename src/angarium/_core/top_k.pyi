@@ -1,13 +1,17 @@
 """The largest of very many names, in memory for a few; documented in cext/top_k.pyx."""
 
 from collections.abc import Iterable, Sequence
+from typing import Self
+
+from typing_extensions import disjoint_base
 
 from angarium._core.counters import Counters
 
+@disjoint_base
 class TopK:
     """A space-saving sketch: counts of names, the smallest replaced when there is no room."""
 
-    def __init__(self, capacity: int = 256) -> None: ...
+    def __new__(cls, capacity: int = 256) -> Self: ...
     @property
     def capacity(self) -> int:
         """How many names have a counter at a time."""

@@ -54,9 +54,7 @@ class LmtpClient(aiosmtplib.SMTP):
 class Handshake:
     """Sets up the connections of one worker."""
 
-    def __init__(
-        self, contexts: Contexts, *, hostname: str, took: Callable[[Slot, float], None] | None = None
-    ) -> None:
+    def __init__(self, contexts: Contexts, *, hostname: str, took: Callable[[Slot, float], None] | None = None) -> None:
         """took: told how many seconds each phase that went well took."""
         self._took = took
         self._contexts = contexts

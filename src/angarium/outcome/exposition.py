@@ -84,30 +84,38 @@ class SlabCollector(Collector):
 
     def _histogram(self, spec: MetricSpec, totals: Sequence[int]) -> Family:
         labels = [label.name for label in spec.labels]
-        family: HistogramMetricFamily | GaugeHistogramMetricFamily
-        if spec.kind is Kind.HISTOGRAM:
-            family = HistogramMetricFamily(spec.name, spec.help, labels=labels, unit=spec.unit)
-        else:
-            family = GaugeHistogramMetricFamily(spec.name, spec.help, labels=labels, unit=spec.unit)
         bounds = bounds_of(spec)
         buckets_there = len(bucket_bounds_us()) + 1
+        histogram = HistogramMetricFamily(spec.name, spec.help, labels=labels, unit=spec.unit)
+        of_now = GaugeHistogramMetricFamily(spec.name, spec.help, labels=labels, unit=spec.unit)
         for base, listed in zip(spec.slots, spec.label_values or (None,), strict=True):
             counts = totals[base : base + buckets_there]
-            buckets: list[tuple[str, float] | tuple[str, float, Exemplar | None]] = []
-            for i in range(len(bounds) + 1):
-                is_last = i == len(bounds)
-                bound = "+Inf" if is_last else str(bounds[i])
-                count = sum(counts) if is_last else sum(counts[: i + 1])
-                buckets.append((bound, count, self._exemplar(spec, base, i)) if has_exemplars(base) else (bound, count))
-            family.add_metric([] if listed is None else [listed], buckets, totals[base + buckets_there] * spec.scale)
-        return family
+            # beyond the bounds that are shown, and beyond all of them, is the last bucket
+            cumulative = [sum(counts[: i + 1]) for i in range(len(bounds))] + [sum(counts)]
+            buckets = list(zip([str(bound) for bound in bounds] + ["+Inf"], map(float, cumulative), strict=True))
+            values = [] if listed is None else [listed]
+            total = totals[base + buckets_there] * spec.scale
+            if spec.kind is Kind.GAUGE_HISTOGRAM:
+                of_now.add_metric(values, buckets, total)
+            else:
+                exemplars = self._exemplars(spec, base) if has_exemplars(base) else {}
+                histogram.add_metric(
+                    values,
+                    [(*bucket, exemplars[i]) if i in exemplars else bucket for i, bucket in enumerate(buckets)],
+                    total,
+                )
+        return of_now if spec.kind is Kind.GAUGE_HISTOGRAM else histogram
 
-    def _exemplar(self, spec: MetricSpec, base: Slot, bucket: int) -> Exemplar | None:
-        found = self._slab.exemplar(base, bucket)
-        if found is None:
-            return None
-        number, microseconds, at_us = found
-        return Exemplar({"message_id": format_id(number)}, microseconds * spec.scale, at_us * 1e-6)
+    def _exemplars(self, spec: MetricSpec, base: Slot) -> dict[int, Exemplar]:
+        """By bucket, where there is one."""
+        found = {}
+        for bucket in range(len(bucket_bounds_us()) + 1):
+            newest = self._slab.exemplar(base, bucket)
+            if newest is not None:
+                number, microseconds, at_us = newest
+                labels = {"message_id": format_id(number)}
+                found[bucket] = Exemplar(labels, microseconds * spec.scale, at_us * 1e-6)
+        return found
 
     def _top(self, spec: MetricSpec) -> Family:
         assert spec.top is not None

@@ -1,6 +1,6 @@
 """docs/metrics.md, made from the registry.
 
-    python -m angarium.outcome.metric_page > docs/metrics.md
+python -m angarium.outcome.metric_page > docs/metrics.md
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ This page is generated: `python -m angarium.outcome.metric_page > docs/metrics.m
 | label | values |
 | --- | --- |
 | `provider` | the names of the [`[[provider]]`](configuration.md#provider) tables, at most 50; `other` for the rest |
-| `tenant` | the names of the `[[tenant]]` tables, the first 200; `none` for mail of no tenant; `hash-00` to `hash-15` for \
-tenants beyond that, by a hash of the name, once there is something to count |
+| `tenant` | the names of the `[[tenant]]` tables, the first 200; `none` for mail of no tenant; `hash-00` to `hash-15` \
+for tenants beyond that, by a hash of the name, once there is something to count |
 | `listener` | the names of the listeners, the first 63, `sendmail` among them; `other` for the rest |
 | `shard` | the numbers of the shards |
 
-A name gets its row in the relay's memory when it first appears, at the start or by a reload, and keeps it as long as the
-node runs. So a reload never makes a counter go back; the series of a name that is gone from the configuration stay, and
-rest, until the node is restarted. What finds no row left is counted with the rest until then, and the log says so.
+A name gets its row in the relay's memory when it first appears, at the start or by a reload, and keeps it as long as
+the node runs. So a reload never makes a counter go back; the series of a name that is gone from the configuration stay,
+and rest, until the node is restarted. What finds no row left is counted with the rest until then, and the log says so.
 
 An attempt belongs to the provider of the domain that it was for, or, where no `domains` name that, to the provider of
 its mail hosts; an attempt for several domains goes by the first recipient's."""
@@ -66,7 +66,13 @@ def render_page() -> str:
     """The whole page."""
     lines = [_INTRODUCTION]
     for stage, title in _STAGE_TITLES.items():
-        lines += ["", f"## {title}", "", "| metric | type | unit | labels | meaning |", "| --- | --- | --- | --- | --- |"]
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            "| metric | type | unit | labels | meaning |",
+            "| --- | --- | --- | --- | --- |",
+        ]
         lines += [_row(spec) for spec in REGISTRY if spec.stage == stage]
     lines += ["", "## Histograms", "", "Bucket bounds, in the unit of the metric:", ""]
     by_bounds: dict[tuple[float, ...], list[str]] = {}

@@ -136,13 +136,14 @@ def _metric(
     of_all: str = "sum",
     largest_bound: float = float("inf"),
 ) -> MetricSpec:
-    labels = () if by is None else (by,)
+    labels = [] if by is None else [by]
     if isinstance(slots, Slot):
-        slots_of = (slots,)
+        slots = {"": slots}
     else:
-        slots_of = tuple(slots.values())
-        labels += (Label(label, tuple(slots)),)
-    return MetricSpec(kind, f"angarium_{name}", text, slots_of, labels, scale, of_all, largest_bound)
+        labels.append(Label(label, tuple(slots)))
+    return MetricSpec(
+        kind, f"angarium_{name}", text, tuple(slots.values()), tuple(labels), scale, of_all, largest_bound
+    )
 
 
 def _counter(

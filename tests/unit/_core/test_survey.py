@@ -1,4 +1,4 @@
-"""What is queued, by age, provider, tenant and domain, and what it waits for: as the round through the table finds it."""
+"""What is queued, by age, provider, tenant and domain, and what it waits for, as a round through the table finds it."""
 
 from __future__ import annotations
 

@@ -19,7 +19,9 @@ def patterns(*texts: str) -> tuple[AddressPattern, ...]:
 def providers(slab: Slab) -> Providers:
     return Providers(
         (
-            Provider(name="one", domains=patterns("one.example", "*.deep.example"), mail_hosts=patterns("*.mx.example")),
+            Provider(
+                name="one", domains=patterns("one.example", "*.deep.example"), mail_hosts=patterns("*.mx.example")
+            ),
             Provider(name="two", domains=patterns("*.example", "bücher.example"), mail_hosts=patterns("a.mx.example")),
             Provider(name="three", mail_hosts=patterns("mx.example")),
         ),
