@@ -1,8 +1,9 @@
 """What policy grants to the clients of one address on one listener: decided once, then read by compiled code.
 
 Job: hold the answers that a session needs for each message (may the client relay, whose mail is it, which durability
-class, which priority at most), so that nothing is looked up per command. policy.tenancy makes them, ListenerProfile
-remembers them by address, and by log-in. What concerns single messages is the terms' Permission, where there is one.
+class, which priority at most, which source pool), so that nothing is looked up per command. policy.tenancy makes them,
+ListenerProfile remembers them by address, and by log-in. What concerns single messages is the terms' Permission, where
+there is one.
 
 A message may ask for a durability class by a header field (header.pyx finds it). What it gets is never weaker than
 `durability_floor` and never stronger than `durability_ceiling`; a value that names no class counts as none.
@@ -21,7 +22,7 @@ from angarium._core.record cimport DURABILITY_ASYNC, DURABILITY_FSYNC, DURABILIT
 cdef class ClientTerms:
     def __init__(self, *, bint may_relay=False, bint bare_newlines=False, bytes tenant=b"", bint bulk=False,
                  uint8_t durability=DURABILITY_FSYNC, durability_floor=None, durability_ceiling=None,
-                 int highest_priority=9, Permission permission=None):
+                 int highest_priority=9, Permission permission=None, bytes source_pool=b""):
         self.may_relay = may_relay
         self.bare_newlines = bare_newlines
         self.tenant = tenant
@@ -31,6 +32,7 @@ cdef class ClientTerms:
         self.durability_ceiling = DURABILITY_FSYNC if durability_ceiling is None else durability_ceiling
         self.highest_priority = highest_priority
         self.permission = permission
+        self.source_pool = source_pool
         if not self.durability_ceiling <= durability <= self.durability_floor <= DURABILITY_MEMORY:
             raise ValueError(
                 f"durability {durability} is not between {self.durability_ceiling} and {self.durability_floor}"

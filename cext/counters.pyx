@@ -70,10 +70,10 @@ cdef size_t REGION_OCTETS = (sizeof(Region) + PAGE - 1) // PAGE * PAGE
 cdef size_t REGIONS_BEGIN = PAGE + (sizeof(LabelTable) + PAGE - 1) // PAGE * PAGE
 
 # by dimension: rows that have no name of their own, rows at most, slots from one metric to the next
-cdef int[DIMENSIONS] FIRST_NAMED = [1, 1 + TENANT_BUCKETS, 1, 0]
-cdef int[DIMENSIONS] MOST_ROWS = [51, 1 + TENANT_BUCKETS + 200, LISTENER_ROWS, SHARD_ROWS]
-cdef int[DIMENSIONS] STRIDES = [PROVIDER_ROWS, TENANT_ROWS, LISTENER_ROWS, SHARD_ROWS]
-cdef int[DIMENSIONS] NAMES_BEGIN = [0, PROVIDER_ROWS, PROVIDER_ROWS + TENANT_ROWS, -1]
+cdef int[DIMENSIONS] FIRST_NAMED = [1, 1 + TENANT_BUCKETS, 1, 2, 2, 0]
+cdef int[DIMENSIONS] MOST_ROWS = [51, 1 + TENANT_BUCKETS + 200, LISTENER_ROWS, SOURCE_ROWS, POOL_ROWS, SHARD_ROWS]
+cdef int[DIMENSIONS] STRIDES = [PROVIDER_ROWS, TENANT_ROWS, LISTENER_ROWS, SOURCE_ROWS, POOL_ROWS, SHARD_ROWS]
+cdef int[DIMENSIONS] NAMES_BEGIN = [0, 64, 64 + 256, 64 + 256 + 64, 64 + 256 + 64 + 128, -1]
 
 
 def bucket_bounds_us() -> tuple[int, ...]:
@@ -122,6 +122,10 @@ def reserved_names(int dimension) -> list[str]:
     check_dimension(dimension)
     if dimension == DIMENSION_TENANT:
         return ["none"] + [f"hash-{i:02}" for i in range(TENANT_BUCKETS)]
+    if dimension == DIMENSION_SOURCE:
+        return ["default", "other"]
+    if dimension == DIMENSION_POOL:
+        return ["none", "other"]
     return [] if dimension == DIMENSION_SHARD else ["other"]
 
 
@@ -508,6 +512,14 @@ cdef class Counters:
     cdef uint16_t listener_row(self, const char *name, size_t n) noexcept nogil:
         return find_row(self, DIMENSION_LISTENER, name, n, hash_of(name, n), 0)
 
+    cdef uint16_t source_row(self, const char *name, size_t n) noexcept nogil:
+        if n == 7 and memcmp(name, b"default", 7) == 0:
+            return 0
+        return find_row(self, DIMENSION_SOURCE, name, n, hash_of(name, n), 1)
+
+    cdef uint16_t pool_row(self, const char *name, size_t n) noexcept nogil:
+        return find_row(self, DIMENSION_POOL, name, n, hash_of(name, n), 1) if n else 0
+
     def row(self, int dimension, bytes name) -> int:
         """The row of a name; of one that has none: that of all others."""
         cdef const char *p = PyBytes_AS_STRING(name)
@@ -518,6 +530,10 @@ cdef class Counters:
             return self.tenant_row(p, len(name))
         if dimension == DIMENSION_LISTENER:
             return self.listener_row(p, len(name))
+        if dimension == DIMENSION_SOURCE:
+            return self.source_row(p, len(name))
+        if dimension == DIMENSION_POOL:
+            return self.pool_row(p, len(name))
         return min(int(name), SHARD_ROWS - 1)
 
     def value(self, int slot) -> int:

@@ -11,6 +11,9 @@ to wait for: it goes out of its scheduled queue some messages at a time, and eac
 So does mail that asks for more TLS than the rest of its domain's, or for less (OWN_POLICY), whatever ready queue there
 is.
 
+Mail that goes by a source pool has an outlet (source_pool.pyx), and what is known of a domain is known for each outlet.
+Where that is a pool (the route's, for mail that has none of its own), a message is first assigned to an outlet of it.
+
 Bounds: at most `ready_limit` deliveries are ready, about `queue_limit` for one next hop; what comes beyond waits in
 scheduled queues. The mail data of what does not go soon, and over `memory_soft_octets` of everything that cannot go at
 once, is dropped from memory (it is on disk) and read again when its turn comes.
@@ -24,6 +27,7 @@ from collections import deque
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 from angarium._core.command cimport NOTIFY_SUCCESS
@@ -44,6 +48,7 @@ from angarium._core.record cimport (
     MESSAGE_GONE,
     MESSAGE_HELD,
     MESSAGE_OVER_QUOTA,
+    MESSAGE_POOL,
     MESSAGE_READY,
     MESSAGE_REQUIRETLS,
     MESSAGE_SCHEDULED,
@@ -69,17 +74,20 @@ from angarium._core.schedule cimport (
     lane_of,
 )
 from angarium._core.server_session cimport Intake
+from angarium._core.source_pool cimport Outlet, SourcePool
 from angarium._core.survey cimport Survey
 
 cdef enum:
-    MOST_DOMAINS = 200000        # whose ready queue is remembered
+    MOST_DOMAINS = 200000        # whose ready queue is remembered; with source pools, for each outlet of up to 8
+    LONGEST_KEY = 258            # a domain, and the outlet behind it
     QUANTUM_OCTETS = 65536       # what a tenant of weight 1 may send before it is the next one's turn
     UNATTACHED_BATCH = 200       # messages of a queue without a ready queue that go at a time
+    SPREAD_BATCH = 1000          # messages that are assigned to other outlets at a time
 
     LEAST_WINDOW = 4             # deliveries that may be ready for a next hop, however many wait for others
     OWN_POLICY = MESSAGE_REQUIRETLS | MESSAGE_TLS_REQUIRED_NO    # mail that never takes the way of its domain's
 
-cdef bytes SOURCE = b"default"   # the only source address there is
+cdef bytes DEFAULT_SOURCE = b"default"    # of what goes by no source of the configuration
 cdef double NO_LIMIT_S = 3650 * 86400.0
 cdef double UNKNOWN_S = 2.0      # a domain whose names could not be had comes back after that
 cdef double SEVERAL_S = 60.0     # mail to several domains of which one cannot be reached looks again after that
@@ -104,6 +112,16 @@ cdef inline double unix_s() noexcept nogil:
 
 
 cdef bytes SUSPENDED = b"suspended: "
+
+
+cdef inline size_t key_of(char *key, size_t n, uint16_t outlet) noexcept nogil:
+    """Make the domain key[:n] a key of by_domain for mail of an outlet: no domain has these octets behind it."""
+    if outlet == 0:
+        return n
+    key[n] = 0
+    key[n + 1] = <char>(outlet & 255)
+    key[n + 2] = <char>(outlet >> 8)
+    return n + 3
 
 
 def suspension_text(str kind, bytes name, str reason) -> bytes:
@@ -181,10 +199,12 @@ cdef class Share:
 cdef class ReadyQueue:
     def __init__(self, Dispatcher dispatcher, bytes next_hop, bytes site, target=None, *, int limit=20,
                  connect=None, hand_over=None,
-                 double expires=float("inf")):
+                 double expires=float("inf"), bytes source=DEFAULT_SOURCE):
         self.dispatcher = dispatcher
         self.next_hop = next_hop
         self.site = site
+        self.source = source
+        self.source_row = dispatcher.counters.source_row(PyBytes_AS_STRING(source), PyBytes_GET_SIZE(source))
         self.target = target
         self.limit = limit
         self.connect = connect
@@ -496,6 +516,17 @@ cdef class ReadyQueue:
                 break
             self.dispatcher.postpone(delivery, now, None, 0)
 
+    def divert(self):
+        """Its source cannot be used: what waits finds its way again, now that this is known."""
+        cdef Delivery delivery
+        cdef double now = unix_s()
+        self._detach_all(0, None, 0)
+        for _ in range(self.backlog):
+            delivery = self._unlink()
+            if delivery is None:
+                break
+            self.dispatcher.postpone(delivery, now, None, 0)
+
     def reweigh(self):
         """The tenants' weights have changed."""
         for shares in self._shares:
@@ -509,7 +540,7 @@ cdef class ReadyQueue:
         cdef dict suspensions = self.dispatcher.schedule.suspensions
         cdef double rest_s, now = unix_s()
         cdef double until = 0
-        for key in (("site", self.site), ("source", SOURCE)):
+        for key in (("site", self.site), ("source", self.source)):
             found = suspensions.get(key)
             if found is not None:
                 until = max(until, found[0] if found[0] else now + NO_LIMIT_S)
@@ -614,12 +645,14 @@ cdef class Dispatcher(Taker):
     cdef int enqueue(self, Message message) except -1:
         """Put a message that has not been tried where it may go now."""
         cdef Recipient recipient
-        cdef char domain[256]
+        cdef char domain[LONGEST_KEY]
         cdef size_t i, length
         cdef const char *path
         cdef ReadyQueue ready
         cdef ScheduledQueue queue
         cdef Delivery delivery
+        if message.flags & MESSAGE_POOL or message.outlet:
+            self._follow_pool(message)
         if self.stopped or self.ready + self.loading >= 2 * self.ready_limit or message.buffer is None:
             return self._keep(message, 0, message.attempts == 0)
         if self.schedule.suspensions and self._join(message).suspended:
@@ -636,8 +669,11 @@ cdef class Dispatcher(Taker):
                 path += i
                 for i in range(length):
                     domain[i] = lower(path[i])
-                found = self.by_domain.find(domain, length)
-                if found is not None:
+                found = self.by_domain.find(domain, key_of(domain, length, message.outlet))
+                if found is not None and type(found) is not ReadyQueue:
+                    self.schedule.change_outlet(message, (<SourcePool>found).pick())
+                    found = self.by_domain.find(domain, key_of(domain, length, message.outlet))
+                if found is not None and type(found) is ReadyQueue:
                     ready = <ReadyQueue>found
                     if ready.expires > monotonic() and not ready.is_too_large(message):
                         if ready._closed():
@@ -663,6 +699,40 @@ cdef class Dispatcher(Taker):
                         return self.dispatch(message, ready, delivery)
         return self._route(message)
 
+    cdef int _follow_pool(self, Message message) except -1:
+        """Have message go by an outlet that is in force."""
+        cdef Outlet outlet
+        if message.outlet == 0:
+            if message.buffer is not None:
+                self.schedule.pools.assign(message, message.buffer.octets + message.buffer.begin)
+            return 0
+        outlet = <Outlet>self.schedule.pools.outlets[message.outlet]
+        if outlet.instead is not None:
+            self.schedule.change_outlet(message, outlet.instead.pick())
+        return 0
+
+    def change_outlet(self, Message message, uint16_t outlet):
+        """message, which is on its way at the moment, goes by that outlet from now on."""
+        self.schedule.change_outlet(message, outlet)
+
+    cdef object _way_of(self, ScheduledQueue queue):
+        """What is known of the way of all mail in queue: its ReadyQueue, a SourcePool to assign it to, or None."""
+        cdef char key[LONGEST_KEY]
+        cdef Outlet outlet
+        if queue.outlet == 0:
+            return self.by_domain.find(queue.domain_text, queue.domain_length) if queue.domain_length else None
+        outlet = <Outlet>self.schedule.pools.outlets[queue.outlet]
+        if outlet.instead is not None:
+            return outlet.instead
+        if queue.domain_length == 0:
+            return None
+        memcpy(key, queue.domain_text, queue.domain_length)
+        return self.by_domain.find(key, key_of(key, queue.domain_length, queue.outlet))
+
+    cdef ReadyQueue _ready_of(self, ScheduledQueue queue):
+        found = self._way_of(queue)
+        return <ReadyQueue>found if found is not None and type(found) is ReadyQueue else None
+
     cdef int _leave_alone(self, ScheduledQueue queue, ReadyQueue ready) except -1:
         """queue waits as long as the next hop is left alone."""
         cdef double rest_s = max(ready.blocked_until, ready.suspended_until) - monotonic()
@@ -686,9 +756,7 @@ cdef class Dispatcher(Taker):
         """Nothing was tried for message: its next hop is left alone until then, and that is no attempt."""
         cdef ScheduledQueue queue = self._join(message)
         message.marks &= ~MARK_URGENT
-        if queue.domain_length and not message.flags & OWN_POLICY and (
-            self.by_domain.find(queue.domain_text, queue.domain_length) is not None
-        ):
+        if not message.flags & OWN_POLICY and self._ready_of(queue) is not None:
             if queue.not_before < until:
                 self.schedule.block(queue, until, reason, failures)
             return self._keep(message, message.received_us * 1e-6, message.attempts == 0)
@@ -726,17 +794,19 @@ cdef class Dispatcher(Taker):
         cdef ReadyQueue ready
         cdef Message message
         cdef int count = 0, most
-        if queue.domain_length:
-            found = self.by_domain.find(queue.domain_text, queue.domain_length)
-            if found is not None:
-                ready = <ReadyQueue>found
-                if ready.expires > monotonic():
-                    if ready._closed():
-                        queue.place = PLACE_TIMER
-                        return self._leave_alone(queue, ready)
-                    ready.failures = max(ready.failures, queue.failures) if ready.open == 0 else 0
-                    ready.attach(queue)
-                    return ready.pump()
+        found = self._way_of(queue)
+        if found is not None:
+            if type(found) is not ReadyQueue:
+                self.schedule.spread(queue, <SourcePool>found, now, SPREAD_BATCH)
+                return self.schedule.rest(queue)
+            ready = <ReadyQueue>found
+            if ready.expires > monotonic():
+                if ready._closed():
+                    queue.place = PLACE_TIMER
+                    return self._leave_alone(queue, ready)
+                ready.failures = max(ready.failures, queue.failures) if ready.open == 0 else 0
+                ready.attach(queue)
+                return ready.pump()
         # no ready queue is known for the whole of it: one finds the way; where that differs by local part, all do
         most = UNATTACHED_BATCH if queue.not_before and queue.failures == 0 else 1
         while count < most and self.ready + self.loading < self.ready_limit:
@@ -846,18 +916,17 @@ cdef class Dispatcher(Taker):
     def retry_now(self, Message message) -> bool:
         """Have a waiting message tried at once, whatever its next hop did before; False when it does not wait."""
         cdef ScheduledQueue queue
+        cdef ReadyQueue ready
         if message.state != MESSAGE_SCHEDULED:
             return False
         queue = self.schedule.queue_of(message)
-        if queue.domain_length == 0 or message.flags & OWN_POLICY or (
-            self.by_domain.find(queue.domain_text, queue.domain_length) is None
-        ):
+        if message.flags & OWN_POLICY or self._ready_of(queue) is None:
             message.marks |= MARK_URGENT         # which next hop is meant turns out when its way is found
         self.schedule.add(message, unix_s(), message.attempts == 0)
         if queue.not_before > unix_s():
-            found = self.by_domain.find(queue.domain_text, queue.domain_length)
-            if found is not None:
-                (<ReadyQueue>found).blocked_until = 0
+            ready = self._ready_of(queue)
+            if ready is not None:
+                ready.blocked_until = 0
             self.schedule.block(queue, 0, None, queue.failures)
         return True
 
@@ -867,6 +936,14 @@ cdef class Dispatcher(Taker):
         For a site or a source, call ReadyQueue.apply_suspensions of all ready queues afterwards.
         """
         self.schedule.suspend(kind, name, until, reason)
+        self.note_suspended_sources()
+
+    def note_suspended_sources(self):
+        """Outlets whose source is suspended get no new mail while their pool has others."""
+        cdef Outlet outlet
+        for found in self.schedule.pools.outlets[1:]:
+            outlet = <Outlet>found
+            outlet.suspended = ("source", outlet.source) in self.schedule.suspensions
 
     def resume(self, str kind, bytes name) -> bool:
         """Whether there was such a suspension; there is none any more. Ready queues: as for `suspend`."""
@@ -874,6 +951,7 @@ cdef class Dispatcher(Taker):
         if found is None:
             return False
         self.schedule.resume(kind, name)
+        self.note_suspended_sources()
         if kind in ("site", "source"):
             self.schedule.unblock(suspension_text(kind, name, found[1]))
         return True
@@ -918,8 +996,21 @@ cdef class Dispatcher(Taker):
         tenant = message.buffer.text(TEXT_TENANT)
         return self.counters.tenant_row(tenant.octets, tenant.length)
 
+    cdef uint16_t _pool_row(self, Message message) except? 0xFFFF:
+        """The row of the metrics of the source pool that message goes by."""
+        cdef bytes name
+        if message.outlet == 0:
+            return 0
+        name = (<Outlet>self.schedule.pools.outlets[message.outlet]).pool
+        return self.counters.pool_row(PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
+
+    def pool_row_of(self, Message message) -> int:
+        """_pool_row for callers in Python."""
+        return self._pool_row(message)
+
     cdef int _cause(self, Message message, ScheduledQueue queue, double now, double monotonic_now) except -1:
         """The slot that counts what a message in queue waits for; the order is that of angarium.app.waiting."""
+        cdef ReadyQueue ready
         if message.state == MESSAGE_HELD:
             return Slot.QUEUE_WAITED_HELD
         if queue._suspended:
@@ -938,10 +1029,10 @@ cdef class Dispatcher(Taker):
             if queue.reason is not None and (<bytes>queue.reason).startswith(SUSPENDED):
                 return Slot.QUEUE_WAITED_SUSPENDED
             return Slot.QUEUE_WAITED_CONNECTION if queue.failures else Slot.QUEUE_WAITED_ROOM
-        if queue.place == PLACE_READY and queue.domain_length:
-            found = self.by_domain.find(queue.domain_text, queue.domain_length)
-            if found is not None:
-                return (<ReadyQueue>found)._cause(monotonic_now)
+        if queue.place == PLACE_READY:
+            ready = self._ready_of(queue)
+            if ready is not None:
+                return ready._cause(monotonic_now)
         return Slot.QUEUE_WAITED_ROOM
 
     cdef int _count(self, Message message, double now, double monotonic_now) except -1:
@@ -1097,11 +1188,35 @@ cdef class Dispatcher(Taker):
         """The next hop may have the message from now on."""
         self.journal_of(message).mark_in_flight(message)
 
-    def remember(self, bytes domain, ReadyQueue queue, uint8_t provider=0):
-        """From now on mail to domain goes to queue, whatever the local part; provider: as for `send`."""
-        if self.by_domain.count >= MOST_DOMAINS or self.by_domain.targets() >= MOST_DOMAINS:
+    def remember(self, bytes domain, way, uint16_t outlet=0, uint8_t provider=0):
+        """From now on mail of an outlet to domain goes to a ReadyQueue, whatever the local part.
+
+        Or first to another outlet, one of a SourcePool, which must not send it back. provider: as for `send`.
+        """
+        cdef char key[LONGEST_KEY]
+        cdef size_t n = PyBytes_GET_SIZE(domain)
+        cdef size_t most = MOST_DOMAINS * min(<size_t>8, <size_t>len(self.schedule.pools.outlets))
+        if type(way) is not ReadyQueue and type(way) is not SourcePool:
+            raise TypeError("a way is a ReadyQueue or a SourcePool")
+        if n > 255:
+            raise ValueError(f"a domain has at most 255 octets, not {n}")
+        memcpy(key, PyBytes_AS_STRING(domain), n)
+        n = key_of(key, n, outlet)
+        if n > 255:
+            return                           # each message to it finds its way by itself
+        if self.by_domain.count >= most or self.by_domain.targets() >= most:
             self.by_domain.clear()
-        self.by_domain.put(PyBytes_AS_STRING(domain), PyBytes_GET_SIZE(domain), queue, provider)
+        self.by_domain.put(key, n, way, provider)
+
+    def known(self, bytes domain, uint16_t outlet=0) -> ReadyQueue | None:
+        """The ready queue that mail of an outlet to domain goes to, where one is remembered."""
+        cdef char key[LONGEST_KEY]
+        cdef size_t n = PyBytes_GET_SIZE(domain)
+        if n > 255:
+            return None
+        memcpy(key, PyBytes_AS_STRING(domain), n)
+        found = self.by_domain.find(key, key_of(key, n, outlet))
+        return <ReadyQueue>found if found is not None and type(found) is ReadyQueue else None
 
     cdef int delivered(self, Delivery delivery, Reply *reply, bytes text) except -1:
         """Every recipient of delivery was accepted by the next hop."""
@@ -1115,7 +1230,7 @@ cdef class Dispatcher(Taker):
             index = delivery.index(i)
             message.states[index] = RECIPIENT_DELIVERED
             self.events.attempt(b"delivery", message, delivery.buffer, index,
-                                delivery.queue.next_hop, delivery.queue.site,
+                                delivery.queue.next_hop, delivery.queue.site, delivery.queue.source,
                                 reply, text, attempt_s, delivery.tls)
         slot_add(slots, Slot.DELIVERY_ATTEMPTS, 1)
         slot_add(slots, Slot.DELIVERY_DELIVERED_RECIPIENTS, delivery.recipients)
@@ -1127,6 +1242,10 @@ cdef class Dispatcher(Taker):
         slot_add(slots, <int>Slot.PROVIDER_DELIVERED + delivery.provider, delivery.recipients)
         slot_add(slots, <int>Slot.PROVIDER_REPLIES_2XX + delivery.provider, delivery.recipients)
         slot_add(slots, <int>Slot.TENANT_DELIVERED + delivery.tenant, delivery.recipients)
+        slot_add(slots, <int>Slot.SOURCE_ATTEMPTS + delivery.queue.source_row, 1)
+        slot_add(slots, <int>Slot.SOURCE_DELIVERED + delivery.queue.source_row, delivery.recipients)
+        slot_add(slots, <int>Slot.SOURCE_REPLIES_2XX + delivery.queue.source_row, delivery.recipients)
+        slot_add(slots, <int>Slot.POOL_DELIVERED + self._pool_row(message), delivery.recipients)
         if delivery.recipients != message.recipients and self.keep_reply is not None:
             # others are left: it will be in the outcome record
             if reply.enhanced_class:
@@ -1157,7 +1276,7 @@ cdef class Dispatcher(Taker):
         if enhanced is not None:
             reply.enhanced_class, reply.enhanced_subject, reply.enhanced_detail = enhanced
         self.events.attempt(PyBytes_AS_STRING(name), delivery.message, delivery.buffer, index, delivery.queue.next_hop,
-                            delivery.queue.site, &reply, text, delivery.seconds(), delivery.tls)
+                            delivery.queue.site, delivery.queue.source, &reply, text, delivery.seconds(), delivery.tls)
 
     cdef int close(self, Delivery delivery) except -1:
         """A delivery is over and its recipients' states are set."""

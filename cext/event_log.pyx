@@ -324,7 +324,7 @@ cdef class EventLog:
         return 0
 
     cdef int attempt(self, const char *event, Message message, MailBuffer buffer, int recipient,
-                     bytes next_hop, bytes site,
+                     bytes next_hop, bytes site, bytes source,
                      Reply *reply, bytes text, double attempt_s, bytes tls) except -1:
         """What one attempt came to for one recipient. `event`: delivery, deferral, bounce or in_doubt.
 
@@ -354,6 +354,8 @@ cdef class EventLog:
         self._json(PyBytes_AS_STRING(next_hop), PyBytes_GET_SIZE(next_hop))
         self._put(b',"site":', 8)
         self._json(PyBytes_AS_STRING(site), PyBytes_GET_SIZE(site))
+        self._put(b',"source":', 10)
+        self._json(PyBytes_AS_STRING(source), PyBytes_GET_SIZE(source))
         value = buffer.text(TEXT_TENANT)
         self._put(b',"tenant":', 10)
         self._json(value.octets, value.length)

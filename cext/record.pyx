@@ -306,6 +306,9 @@ cdef class MailBuffer:
         result.length = length
         return result
 
+    cdef Text pool(self) noexcept nogil:
+        return pool_text(self.octets + self.begin)
+
     cdef size_t first_recipient(self) noexcept nogil:
         """Position (in octets) of the first recipient."""
         cdef Text last = self.text(ENVELOPE_TEXTS - 1)
@@ -355,6 +358,7 @@ cdef class MailBuffer:
             "flags": meta.flags,
             "ret": meta.ret,
             "priority": meta.priority,
+            "source_pool": as_bytes(self.pool()),
         }
 
     @property
@@ -578,14 +582,43 @@ cdef bint is_final(uint8_t state) noexcept nogil:
     return state in (RECIPIENT_DELIVERED, RECIPIENT_FAILED, RECIPIENT_EXPIRED)
 
 
+cdef Text pool_text(const char *record) noexcept nogil:
+    cdef AcceptedMeta meta
+    cdef const char *p = record + sizeof(RecordHeader) + sizeof(AcceptedMeta)
+    cdef uint16_t n, _index
+    cdef int _i
+    cdef Text pool
+    pool.octets = p
+    pool.length = 0
+    memcpy(&meta, record + sizeof(RecordHeader), sizeof(meta))
+    if not meta.flags & MESSAGE_POOL:
+        return pool
+    for _i in range(ENVELOPE_TEXTS):
+        memcpy(&n, p, 2)
+        p += 2 + n
+    for _index in range(meta.recipients):
+        memcpy(&n, p, 2)
+        p += 2 + n + 1                       # the path, NOTIFY
+        memcpy(&n, p, 2)
+        p += 2 + n                           # ORCPT
+    memcpy(&pool.length, p, 2)
+    pool.octets = p + 2
+    return pool
+
+
 cdef int write_accepted(MailBuffer buffer, uint64_t id, AcceptedMeta *meta, EnvelopeTexts *texts,
-                        const char *recipients_block, size_t recipients_length) except -1:
+                        const char *recipients_block, size_t recipients_length, bytes pool=b"") except -1:
     cdef size_t length = sizeof(RecordHeader) + sizeof(AcceptedMeta) + recipients_length
+    cdef uint16_t pool_length = <uint16_t>PyBytes_GET_SIZE(pool)
     cdef RecordHeader header
     cdef char *p
     cdef int i
     for i in range(ENVELOPE_TEXTS):
         length += 2 + texts.texts[i].length
+    meta.flags &= ~MESSAGE_POOL
+    if pool_length:
+        length += 2 + pool_length
+        meta.flags |= MESSAGE_POOL
     buffer.make_room_in_front(length)
     memset(&header, 0, sizeof(header))
     header.magic = RECORD_MAGIC
@@ -606,6 +639,10 @@ cdef int write_accepted(MailBuffer buffer, uint64_t id, AcceptedMeta *meta, Enve
         memcpy(p + 2, texts.texts[i].octets, texts.texts[i].length)
         p += 2 + texts.texts[i].length
     memcpy(p, recipients_block, recipients_length)
+    if pool_length:
+        p += recipients_length
+        memcpy(p, &pool_length, 2)
+        memcpy(p + 2, PyBytes_AS_STRING(pool), pool_length)
     return 0
 
 
@@ -684,6 +721,9 @@ def make_accepted(dict envelope, bytes mail_data, uint64_t id) -> MailBuffer:
     if len(parts) > 0xFFFF:
         raise OverflowError(f"{len(parts)} recipients, a record takes 65535")
     block = b"".join(parts)
+    value = envelope.get("source_pool", b"")
+    if PyBytes_GET_SIZE(value) > 0xFFFF:
+        raise OverflowError(f"source_pool has {PyBytes_GET_SIZE(value)} octets, a record takes 65535")
     meta.recipients = len(parts)
     meta.received_us = envelope.get("received_us", 0)
     meta.hold_until = envelope.get("hold_until", 0)
@@ -693,7 +733,7 @@ def make_accepted(dict envelope, bytes mail_data, uint64_t id) -> MailBuffer:
     meta.ret = envelope.get("ret", 0)
     meta.priority = envelope.get("priority", 0)
     buffer.append(mail_data)
-    write_accepted(buffer, id, &meta, &texts, PyBytes_AS_STRING(block), PyBytes_GET_SIZE(block))
+    write_accepted(buffer, id, &meta, &texts, PyBytes_AS_STRING(block), PyBytes_GET_SIZE(block), value)
     return buffer
 
 

@@ -83,7 +83,9 @@ typedef struct __attribute__((packed)) {
     int8_t priority;
     uint8_t trace_fields; /* how many fields at the top of the mail data are ours */
     /* then, each with a u16 length in front: reverse_path, envid, listener, client, greeting name, log-in, tenant;
-     * then per recipient: u16 length, forward_path, u8 notify, u16 length, orcpt */
+     * then per recipient: u16 length, forward_path, u8 notify, u16 length, orcpt;
+     * then, where flags say MESSAGE_POOL, u16 length and the name of the source pool that the message goes by. It stands
+     * behind the recipients, where who does not know of it does not look. */
 } AcceptedMeta;
 
 /* What had become of a message when its record was copied: one state per recipient (RecipientState, and 128 when the journal has

@@ -1,8 +1,9 @@
 """The queue in memory: all messages by id, and scheduled queues for those that wait.
 
-A scheduled queue is what waits for one tenant, lane and destination domain: a binary heap of messages by time, fresh
-mail (not tried yet) before retries. The timer is a heap of scheduled queues, not of messages, so that suspending a
-domain, or leaving a dead next hop alone, is one operation however much mail waits for it.
+A scheduled queue is what waits for one tenant, lane, outlet (a source of a pool: source_pool.pyx) and destination
+domain: a binary heap of messages by time, fresh mail (not tried yet) before retries. The timer is a heap of scheduled
+queues, not of messages, so that suspending a domain, or leaving a dead next hop alone, is one operation however much
+mail waits for it.
 
 A message that waits is in the table, which holds the only reference that is counted; queues point to it. A queue lives
 while messages belong to it (`members`); it keeps its domain, so that no mail data is needed to know where a message
@@ -40,6 +41,7 @@ from angarium._core.record cimport (
     RecordHeader,
     crc32c,
 )
+from angarium._core.source_pool cimport SourcePool, SourcePools
 
 cdef extern from "<stdlib.h>" nogil:
     void *calloc(size_t n, size_t size)
@@ -164,6 +166,7 @@ cdef class Schedule:
         self.tenants = [b""]
         self._tenant_numbers = {b"": 0}
         self.suspensions = {}
+        self.pools = SourcePools()
 
     def __dealloc__(self):
         free(self._slots)
@@ -200,6 +203,7 @@ cdef class Schedule:
         cdef uint16_t index
         if message.queue_number:
             return <ScheduledQueue>self.queues[message.queue_number]
+        self.pools.assign(message, record)
         for _i in range(TEXT_TENANT):
             memcpy(&length, p, 2)
             p += 2 + length
@@ -238,7 +242,7 @@ cdef class Schedule:
                 n = PyBytes_GET_SIZE(folded)
                 memcpy(domain, PyBytes_AS_STRING(folded), n)
         queue = self._find(domain, n, self._tenant_number(tenant, tenant_length),
-                           lane_of(message.priority, message.flags))
+                           lane_of(message.priority, message.flags), message.outlet)
         message.queue_number = queue.number
         queue.members += 1
         return queue
@@ -247,20 +251,21 @@ cdef class Schedule:
         """The queue that message belongs to, or None."""
         return <ScheduledQueue>self.queues[message.queue_number] if message.queue_number else None
 
-    cdef ScheduledQueue _find(self, const char *domain, size_t n, uint16_t tenant, uint8_t lane):
-        cdef uint32_t hash = crc32c(<uint32_t>tenant * 8 + lane, domain, n)
+    cdef ScheduledQueue _find(self, const char *domain, size_t n, uint16_t tenant, uint8_t lane, uint16_t outlet):
+        cdef uint32_t hash = crc32c((<uint32_t>tenant * 8 + lane) ^ <uint32_t>outlet << 16, domain, n)
         cdef size_t mask = self._capacity - 1
         cdef size_t i = hash & mask
         cdef ScheduledQueue queue
         while self._slots[i]:
             queue = <ScheduledQueue>self.queues[self._slots[i]]
-            if queue.hash == hash and queue.lane == lane and queue.tenant == tenant and queue.domain_length == n:
-                if memcmp(queue.domain_text, domain, n) == 0:
+            if queue.hash == hash and queue.lane == lane and queue.tenant == tenant and queue.outlet == outlet:
+                if queue.domain_length == n and memcmp(queue.domain_text, domain, n) == 0:
                     return queue
             i = (i + 1) & mask
-        return self._make(domain, n, tenant, lane, hash)
+        return self._make(domain, n, tenant, lane, outlet, hash)
 
-    cdef ScheduledQueue _make(self, const char *domain, size_t n, uint16_t tenant, uint8_t lane, uint32_t hash):
+    cdef ScheduledQueue _make(self, const char *domain, size_t n, uint16_t tenant, uint8_t lane, uint16_t outlet,
+                              uint32_t hash):
         cdef ScheduledQueue queue = ScheduledQueue()
         cdef size_t mask, i
         if (self._taken + 1) * 3 > self._capacity * 2:
@@ -271,6 +276,7 @@ cdef class Schedule:
         memcpy(queue.domain_text, domain, n)
         queue.domain_length = n
         queue.tenant = tenant
+        queue.outlet = outlet
         queue.lane = lane
         queue.hash = hash
         queue.timer_index = NOWHERE
@@ -388,6 +394,37 @@ cdef class Schedule:
         if queue.place == PLACE_TIMER:
             self.rest(queue)
         return 0
+
+    cdef int change_outlet(self, Message message, uint16_t outlet) except -1:
+        """message, which does not wait at the moment, goes by another outlet, and belongs to another queue then."""
+        cdef ScheduledQueue before = self.queue_of(message)
+        cdef ScheduledQueue queue
+        if message.outlet == outlet:
+            return 0
+        message.outlet = outlet
+        if before is None:
+            return 0
+        self.leave(message)
+        queue = self._find(before.domain_text, before.domain_length, before.tenant, before.lane, outlet)
+        message.queue_number = queue.number
+        queue.members += 1
+        return 0
+
+    cdef uint32_t spread(self, ScheduledQueue queue, SourcePool pool, double now, uint32_t most) except? 0xFFFFFFFF:
+        """What is due in queue, at most so many, is assigned anew to the outlets of pool, and waits there as before."""
+        cdef Message message
+        cdef double at
+        cdef bint fresh
+        cdef uint32_t count = 0
+        while count < most and not queue.suspended and due_at(queue) <= now:
+            message = <Message>queue.items[0]
+            at = message.next_attempt
+            fresh = message.marks & MARK_FRESH != 0
+            self.cancel(message)
+            self.change_outlet(message, pool.pick())
+            self.add(message, at, fresh)
+            count += 1
+        return count
 
     cdef int leave(self, Message message) except -1:
         """message belongs to no queue any more."""

@@ -1472,7 +1472,7 @@ cdef class ServerSession(Receiver):
         set_text(&texts.texts[TEXT_LOGIN], self._login)
         set_text(&texts.texts[TEXT_TENANT], self._terms.tenant)
         self._write_trace(id, meta.received_us, facts.malformed and facts.fields == 0)
-        write_accepted(buffer, id, &meta, &texts, self._recipients, self._recipients_length)
+        write_accepted(buffer, id, &meta, &texts, self._recipients, self._recipients_length, self._terms.source_pool)
         message = Message()
         read_entry(message, buffer.octets + buffer.begin)
         message.buffer = buffer

@@ -516,6 +516,8 @@ class Supervisor:
             (Dimension.DIMENSION_PROVIDER, [provider.name for provider in config.provider], "provider"),
             (Dimension.DIMENSION_TENANT, [tenant.name for tenant in config.tenant], "tenant"),
             (Dimension.DIMENSION_LISTENER, listeners, "listener"),
+            (Dimension.DIMENSION_SOURCE, [source.name for source in config.source], "source"),
+            (Dimension.DIMENSION_POOL, [pool.name for pool in config.source_pool], "source pool"),
         ):
             left = self._slab.assign(dimension, names)
             if left:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.dns import NameServerThread
-from tests.support.namespace import Network, Unavailable
+from tests.support.namespace import RELAY4, RELAY6, Network, Unavailable
 from tests.support.peers import SinkServer
 from tests.support.relay import Relay
 
@@ -30,6 +30,8 @@ dual.hosts 60 IN AAAA {SILENT6}
 dual.hosts 60 IN A    {SECOND}
 six.hosts  60 IN AAAA {SIXTH}
 six.hosts  60 IN A    {SILENT4}
+only6    60 IN MX 10 only6.hosts
+only6.hosts 60 IN AAAA {SIXTH}
 """
 LONG_S = 100  # longer than a test waits: what depends on it does not arrive
 
@@ -97,3 +99,49 @@ def test_never_contact_keeps_mail_by_mx_off_this_network(tmp_path: Path, hosts: 
             assert bounce["reply"]["enhanced"] == "5.4.4"
             assert FIRST in bounce["reply"]["text"]
         assert all(sink.mails == [] for sink in hosts.values())
+
+
+def test_the_sources_of_a_pool_stand_in_for_one_another_until_the_first_is_back(
+    tmp_path: Path, network: Network, hosts: dict[str, SinkServer]
+) -> None:
+    """By MX: an address that comes later, one of IPv4 alone, one of IPv6 alone."""
+    late = "10.231.7.20"
+    with NameServerThread({"dest.test": ZONE}) as names:
+        relay = relay_to(tmp_path, names, f"{LONG_S}s")
+        relay.config |= {
+            "source": [
+                {"name": "late", "ipv4": late, "hostname": "late.relay.test"},
+                {"name": "four", "ipv4": RELAY4},
+                {"name": "six", "ipv6": RELAY6, "hostname": "six.relay.test"},
+            ],
+            "source_pool": [
+                {"name": "late", "members": ["late"]},
+                {"name": "all", "members": ["late", "four", "six"]},
+            ],
+            "route": [
+                {"recipients": ["origin.test"], "next_hop": "discard:"},
+                {"recipients": ["second.dest.test"], "next_hop": "mx", "source_pool": "late"},
+                {"recipients": ["*"], "next_hop": "mx", "source_pool": "all"},
+            ],
+        }
+        with relay:
+            waiting = relay.send("a@second.dest.test")
+            relay.wait_event("source_pool_unusable", pool="late")
+            relay.wait_event("source_down", source="late")
+            for number in range(6):  # two of these were assigned to each source, and every way is found
+                relay.send(f"a{number}@plain.dest.test")
+                relay.send(f"a{number}@only6.dest.test")
+            for number in range(6):
+                assert hosts[FIRST].wait_mail(f"a{number}@plain.dest.test").client == RELAY4
+                mail = hosts[SIXTH].wait_mail(f"a{number}@only6.dest.test")
+                assert (mail.client, mail.greeting) == (RELAY6, "six.relay.test")
+            assert relay.events("deferral") == []
+            assert relay.summary()["messages"] == 1
+            network.add(late)
+            assert relay.wait_event("source_up")["address"] == late
+            assert hosts[SECOND].wait_mail("a@second.dest.test").client == late
+            assert relay.wait_event("delivery", id=waiting)["attempts"] == 1
+            for number in range(4):
+                relay.send(f"b{number}@plain.dest.test")
+            clients = {hosts[FIRST].wait_mail(f"b{number}@plain.dest.test").client for number in range(4)}
+            assert clients == {late, RELAY4}

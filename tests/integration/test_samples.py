@@ -82,6 +82,9 @@ def test_the_bulk_sender(bulk: Bulk) -> None:
     for number in range(40):
         send(relay, sample.port("127.0.0.1:2526"), f"a{number}@reader.example")
     relay.wait(lambda: sum(len(host.mails) for host in bulk.hosts) == 40, "the newsletters")
+    assert {(mail.client, mail.greeting) for host in bulk.hosts for mail in host.mails} == {
+        ("127.0.0.13", "news.bulk.example")
+    }
     event = relay.wait_event("reception", tenant="newsletter")
     assert (event["durability"], event["traffic"], event["listener"]) == ("async", "bulk", "newsletter")
     # the shop's mail, from its listener and from this machine's programs
@@ -209,7 +212,7 @@ def test_only_paths_ports_and_users_are_changed(tmp_path: Path, name: str) -> No
         key = old.partition("=")[0].strip(" {")
         assert key in {
             "spool", "listen", "servers", "certificate", "key", "file", "socket", "drop", "next_hop", "to", "tls_ca",
-            "auth", "call_ahead",
+            "auth", "call_ahead", "ipv4",
         }, old  # fmt: skip
         assert new.startswith(old.partition('"')[0])
 

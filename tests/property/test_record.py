@@ -13,6 +13,7 @@ from angarium._core.record import RecordError, checksum, format_id, load_message
 from tests.reference.record import (
     ACCEPTED,
     OUTCOME,
+    POOL,
     RECORD_HEADER,
     TEXTS,
     HarmedError,
@@ -33,11 +34,12 @@ envelopes = st.fixed_dictionaries(
         "hold_until": st.integers(0, 2**64 - 1),
         "durability": octets,
         "body": octets,
-        "flags": octets,
+        "flags": st.integers(0, POOL - 1),
         "ret": octets,
         "priority": st.integers(-128, 127),
+        "source_pool": texts,
     }
-)
+).map(lambda envelope: envelope | {"flags": envelope["flags"] | (POOL if envelope["source_pool"] else 0)})
 mail_data = st.binary(max_size=9000)
 
 

@@ -26,6 +26,7 @@ TEXTS = ("reverse_path", "envid", "listener", "client", "greeting", "login", "te
 MOVED_META = struct.Struct("<QIIHHBB")
 ACCEPTED, OUTCOME, DONE, HOLD, RELEASE, LEDGER = range(1, 7)
 FROM_MEMORY, MOVED = 1, 2  # flags of `accepted`
+POOL = 128  # flag of the envelope: the name of a source pool stands behind the recipients
 
 
 def crc32c(octets: bytes, crc: int = 0) -> int:
@@ -140,6 +141,9 @@ def _decode_envelope(body: bytes) -> tuple[dict[str, object], int]:
         notify = body[at]
         orcpt, at = _prefixed(body, at + 1)
         people.append((forward_path, notify, orcpt))
+    pool = b""
+    if flags & POOL:
+        pool, at = _prefixed(body, at)
     if at != len(body):
         raise HarmedError("octets behind the last recipient")
     envelope |= {
@@ -151,6 +155,7 @@ def _decode_envelope(body: bytes) -> tuple[dict[str, object], int]:
         "flags": flags,
         "ret": ret,
         "priority": priority,
+        "source_pool": pool,
     }
     return envelope, data_crc
 

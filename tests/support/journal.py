@@ -59,7 +59,13 @@ class Shard:
         )
 
     def make(
-        self, mail_data: bytes, *, durability: int = 0, recipients: int = 1, reverse_path: bytes = b"sender@example.org"
+        self,
+        mail_data: bytes,
+        *,
+        durability: int = 0,
+        recipients: int = 1,
+        reverse_path: bytes = b"sender@example.org",
+        source_pool: bytes = b"",
     ) -> Message:
         """A message that is not yet in the journal."""
         envelope = {
@@ -67,6 +73,7 @@ class Shard:
             "recipients": [(b"r%d@example.net" % i, 0, b"") for i in range(recipients)],
             "durability": durability,
             "received_us": 1_800_000_000_000_000,
+            "source_pool": source_pool,
         }
         return new_message(make_accepted(envelope, mail_data, self.journal.new_id()))
 

@@ -93,6 +93,10 @@ class Network:
         finally:
             _enter(f"/run/netns/{self._relay}")
 
+    def add(self, address: str) -> None:
+        """Give the relay's side one more address."""
+        self._address(self._relay, "relay", address)
+
     def silence(self, address: str) -> None:
         """From now on nobody answers at address, not even that nobody is there."""
         _ip("-n", self._relay, "neigh", "replace", address, "lladdr", NOBODY_LINK, "dev", "relay", "nud", "permanent")

@@ -65,6 +65,8 @@ class Mail:
     chunked: bool = False
     tls: bool = False
     ready: bool = False  # MAIL was accepted
+    client: str = ""  # its address, and what it said in EHLO
+    greeting: str = ""
 
 
 @dataclass(frozen=True)
@@ -277,10 +279,13 @@ class _Connection:
         self._reader = reader
         self._writer = writer
         self._secure = False
-        self._mail = Mail(number)
+        peer = writer.get_extra_info("peername")
+        self._client = peer[0] if peer else ""
+        self._greeting = ""
+        self._mail = Mail(number, client=self._client)
 
     def _reset(self) -> None:
-        self._mail = Mail(self._number, tls=self._secure)
+        self._mail = Mail(self._number, tls=self._secure, client=self._client, greeting=self._greeting)
 
     async def _say(self, verb: str, argument: str = "") -> str:
         """Answer a step. Returns the reply's code; ConnectionResetError after CLOSE."""
@@ -302,6 +307,8 @@ class _Connection:
             self._server.note_line(self._number, line)
             verb, _, argument = line.partition(" ")
             verb = verb.upper()
+            if verb in {"EHLO", "HELO", "LHLO"}:
+                self._greeting = argument
             if verb == "EHLO" and self._server.esmtp:
                 await self._ehlo(argument)
             elif verb == "STARTTLS" and self._server.tls is not None and not self._secure:

@@ -6,7 +6,7 @@ else changed.
     with sample.relay() as relay: ...
 
 Folders of the configuration (/etc/angarium, /var/spool/angarium, /run/…) stand below `folder`. What is listened on,
-name servers, and next hops with a port are moved to ports of 127.0.0.1.
+name servers, and next hops with a port are moved to ports of 127.0.0.1, sources to 127.0.0.N.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _PATH = re.compile(r'(?<=[":])/(?:etc|var|run)/[^"]*')
 _LISTEN = re.compile(r'^((?:listen|servers) = \[?)"([0-9.:\[\]]+):(\d+)"', re.M)
 _HOP = re.compile(r"(smtps?|lmtp)://([a-z0-9.-]+):(\d+)")
+_SOURCE = re.compile(r'^(ipv4 = )"[0-9.]+\.(\d+)"', re.M)
 _USER = re.compile(r'^(user|group) = "[a-z]+".*\n', re.M)
 
 
@@ -39,6 +40,7 @@ class Sample:
         self.folder = folder
         self._ports = dict(ports or {})
         text = _USER.sub("", text)  # whoever runs the tests
+        text = _SOURCE.sub(r'\1"127.0.0.\2"', text)
         text = _PATH.sub(lambda path: str(folder) + path[0], text)
         text = _LISTEN.sub(lambda found: f'{found[1]}"127.0.0.1:{self.port(f"{found[2]}:{found[3]}")}"', text)
         self.text = _HOP.sub(lambda found: f"{found[1]}://127.0.0.1:{self.port(f'{found[2]}:{found[3]}')}", text)

@@ -22,6 +22,7 @@ class ClientTerms:
         durability_ceiling: int | None = None,
         highest_priority: int = 9,
         permission: Permission | None = None,
+        source_pool: bytes = b"",
     ) -> None:
         """durability_floor and durability_ceiling: None is the class itself, and the strongest one.
 
@@ -45,6 +46,8 @@ class ClientTerms:
     def highest_priority(self) -> int: ...
     @property
     def permission(self) -> Permission | None: ...
+    @property
+    def source_pool(self) -> bytes: ...
     def asked(self, value: bytes) -> int:
         """The class of a message whose X-Angarium-Durability says value."""
 

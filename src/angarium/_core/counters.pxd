@@ -60,17 +60,21 @@ cpdef enum Dimension:            # a label whose values the configuration says; 
     DIMENSION_PROVIDER = 0       # row 0: other
     DIMENSION_TENANT             # row 0: mail of no tenant; 1 to TENANT_BUCKETS: by hash, those without a row
     DIMENSION_LISTENER           # row 0: other
+    DIMENSION_SOURCE             # row 0: the address that the system chooses; 1: other
+    DIMENSION_POOL               # row 0: mail of no source pool; 1: other
     DIMENSION_SHARD              # its number
 
 
 cdef enum:
-    DIMENSIONS = 4
+    DIMENSIONS = 6
     TENANT_BUCKETS = 16
     PROVIDER_ROWS = 64           # slots from one metric by provider to the next
     TENANT_ROWS = 256
     LISTENER_ROWS = 64
+    SOURCE_ROWS = 128
+    POOL_ROWS = 64
     SHARD_ROWS = 256
-    NAMED_ROWS = 384             # of the three that have names
+    NAMED_ROWS = 576             # of those that have names
     TOPS = 64                    # entries of a list of the largest
     TOP_LISTS = 2
 
@@ -237,6 +241,9 @@ cpdef enum Slot:
     DELIVERY_CONNECTIONS_REUSED
     DELIVERY_CONNECTIONS_FAILED
     DELIVERY_NEXT_HOST               # deliveries that went on to another host after trouble with one
+    DELIVERY_SOURCE_FAILURES         # connections that were not opened: their source could not be used for them
+    DELIVERY_SOURCE_REPLACED         # ways that were found by another source of the pool than the one assigned
+    DELIVERY_SOURCE_POOL_MISSING     # messages whose source pool the configuration does not have
     DELIVERY_TOKENS_GRANTED          # requests for access tokens
     DELIVERY_TOKENS_REFUSED
     DELIVERY_TOKENS_FAILED
@@ -365,6 +372,19 @@ cpdef enum Slot:
     LISTENER_TURNED_AWAY = 6208      # connections answered 421 at once
     LISTENER_ACCEPTED = 6272         # messages answered 250
     LISTENER_REFUSED = 6336          # commands and messages refused
+    SOURCE_ATTEMPTS = 6400
+    SOURCE_DELIVERED = 6528          # recipients, and so the two that follow
+    SOURCE_DEFERRED = 6656
+    SOURCE_FAILED = 6784
+    SOURCE_REPLIES_2XX = 6912
+    SOURCE_REPLIES_4XX = 7040
+    SOURCE_REPLIES_5XX = 7168
+    SOURCE_REPLIES_NONE = 7296
+    SOURCE_OPENED = 7424             # connections
+    SOURCE_UNREACHED = 7552          # connections that could not be had
+    POOL_DELIVERED = 7680            # recipients, and so the two that follow
+    POOL_DEFERRED = 7744
+    POOL_FAILED = 7808
 
 
 cdef struct SlabHeader:
@@ -408,8 +428,8 @@ cdef struct LabelName:
 
 
 cdef struct LabelTable:          # written by the supervisor only; a row that has a name keeps it
-    uint32_t used[4]             # rows of each dimension
-    LabelName names[384]         # NAMED_ROWS
+    uint32_t used[6]             # rows of each dimension
+    LabelName names[576]         # NAMED_ROWS
 
 
 cdef struct LabelIndex:          # of the names of one dimension: open addressing
@@ -514,12 +534,14 @@ cdef class Counters:
     cdef Region *own
     cdef uint64_t *slots         # own.slots: valid as long as this object
     cdef readonly Py_ssize_t index
-    cdef LabelIndex _names[3]    # of the dimensions with names, as read last
+    cdef LabelIndex _names[5]    # of the dimensions with names, as read last
 
     # The row of a name; of one that has none: that of all others.
     cdef uint16_t provider_row(self, const char *name, size_t n) noexcept nogil
     cdef uint16_t tenant_row(self, const char *name, size_t n) noexcept nogil
     cdef uint16_t listener_row(self, const char *name, size_t n) noexcept nogil
+    cdef uint16_t source_row(self, const char *name, size_t n) noexcept nogil
+    cdef uint16_t pool_row(self, const char *name, size_t n) noexcept nogil
     cpdef int observe_message(self, int base, uint64_t microseconds, uint64_t id) except -1 nogil
     # IndexError for a slot out of range. Any thread of the region's process may count.
     cpdef int add(self, int slot, uint64_t n) except -1 nogil

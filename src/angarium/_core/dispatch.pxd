@@ -52,6 +52,8 @@ cdef class ReadyQueue:
     """What may go to one next hop now, the connections that are open to it, and their limits."""
     cdef readonly bytes next_hop             # as in the configuration
     cdef readonly bytes site
+    cdef readonly bytes source               # by name; "default": the system chooses the address
+    cdef readonly uint16_t source_row        # of the source's metrics
     cdef readonly object target              # whatever the opener of connections needs to know
     cdef readonly Dispatcher dispatcher
     cdef readonly uint32_t backlog           # deliveries that wait here
@@ -104,7 +106,9 @@ cdef class Dispatcher(Taker):
     cdef readonly Counters counters
     cdef readonly EventLog events
     cdef readonly dict journals              # shard -> Journal
-    cdef readonly DomainMap by_domain        # lower-case domain -> ReadyQueue, where no local part matters
+    # lower-case domain (key_of) -> ReadyQueue, where no local part matters; or SourcePool: mail of this outlet is to go
+    # by one of that pool's instead
+    cdef readonly DomainMap by_domain
     cdef readonly dict weights               # tenant -> its share where tenants compete, 1 where there is none
     cdef public object place                 # (message) -> None: finds the way of what by_domain does not know
     cdef public object load                  # (message, ready queue or None): gets the mail data, then calls `loaded`
@@ -133,6 +137,9 @@ cdef class Dispatcher(Taker):
     cdef bint is_full(self) noexcept
     cdef int enqueue(self, Message message) except -1
     cdef int _route(self, Message message) except -1
+    cdef int _follow_pool(self, Message message) except -1
+    cdef object _way_of(self, ScheduledQueue queue)
+    cdef ReadyQueue _ready_of(self, ScheduledQueue queue)
     cdef int _leave_alone(self, ScheduledQueue queue, ReadyQueue ready) except -1
     cdef int _keep(self, Message message, double at, bint fresh) except -1
     cdef ScheduledQueue _join(self, Message message)
@@ -148,6 +155,7 @@ cdef class Dispatcher(Taker):
     cdef int _cause(self, Message message, ScheduledQueue queue, double now, double monotonic_now) except -1
     cdef int _count(self, Message message, double now, double monotonic_now) except -1
     cdef uint16_t _tenant_row(self, Message message, ScheduledQueue queue) except? 0xFFFF
+    cdef uint16_t _pool_row(self, Message message) except? 0xFFFF
     cdef int _round_over(self, Message message) except -1
     cdef int remove(self, Message message, int reason=*) except -1
     cdef int _record_done(self) except -1

@@ -12,6 +12,7 @@ from angarium._core.journal import Journal, Receiver, Taker
 from angarium._core.record import MailBuffer, Message
 from angarium._core.schedule import MessageTable, Schedule
 from angarium._core.server_session import Intake
+from angarium._core.source_pool import SourcePool
 from angarium._core.survey import Survey
 
 _Enhanced: TypeAlias = tuple[int, int, int] | None
@@ -88,12 +89,19 @@ class ReadyQueue:
         connect: Callable[[ReadyQueue], None] | None = None,
         hand_over: Callable[[Delivery], None] | None = None,
         expires: float = ...,
+        source: bytes = ...,
     ) -> None:
         """connect begins to open one more connection; hand_over takes deliveries where there are no connections."""
     @property
     def next_hop(self) -> bytes: ...
     @property
     def site(self) -> bytes: ...
+    @property
+    def source_row(self) -> int:
+        """Of the source's metrics."""
+    @property
+    def source(self) -> bytes:
+        """By name; `default`: the system chooses the address."""
     @property
     def target(self) -> Any: ...
     @property
@@ -127,6 +135,8 @@ class ReadyQueue:
     def retired(self) -> bool: ...
     def retire(self) -> None:
         """No more mail goes this way, for the routes have changed: what waits for it finds its way again."""
+    def divert(self) -> None:
+        """Its source cannot be used: what waits finds its way again, now that this is known."""
     def reweigh(self) -> None:
         """The tenants' weights have changed."""
     def apply_suspensions(self) -> None:
@@ -216,10 +226,23 @@ class Dispatcher(Taker):
         """A delivery that waited for its next hop's names goes into the queue of that next hop."""
     def mark_in_flight(self, message: Message) -> None:
         """The next hop may have the message from now on."""
-    def remember(self, domain: bytes, queue: ReadyQueue, provider: int = 0) -> None:
-        """From now on mail to domain (lower case) goes to queue, whatever the local part; provider: as for `send`."""
+    def remember(
+        self, domain: bytes, way: ReadyQueue | SourcePool, outlet: int = 0, provider: int = 0
+    ) -> None:
+        """From now on mail of an outlet to domain (lower case) goes to a ready queue, whatever the local part.
+
+        Or first to another outlet, one of a source pool, which must not send it back. provider: as for `send`.
+        """
+    def known(self, domain: bytes, outlet: int = 0) -> ReadyQueue | None:
+        """The ready queue that mail of an outlet to domain goes to, where one is remembered."""
+    def change_outlet(self, message: Message, outlet: int) -> None:
+        """message, which is on its way at the moment, goes by that outlet from now on."""
+    def note_suspended_sources(self) -> None:
+        """Outlets whose source is suspended get no new mail while their pool has others."""
     def delivered_by_hand(self, delivery: Delivery, code: int, text: bytes) -> None:
         """A next hop without SMTP took the message for all recipients."""
+    def pool_row_of(self, message: Message) -> int:
+        """The row of the metrics of the source pool that message goes by."""
     def rows_of(self, message: Message) -> tuple[int, int]:
         """The rows of the metrics of message's provider and tenant, where no delivery says so."""
     def log_attempt(

@@ -21,7 +21,7 @@ cdef class EventLog:
     cdef bint enabled(self) noexcept
     cdef int accepted(self, Message message, MailBuffer buffer, const char *protocol, double seconds) except -1
     cdef int attempt(self, const char *event, Message message, MailBuffer buffer, int recipient,
-                     bytes next_hop, bytes site,
+                     bytes next_hop, bytes site, bytes source,
                      Reply *reply, bytes text, double attempt_s, bytes tls) except -1
     cdef int rejected(self, Text client, Text greeting, Text tenant, Text reverse_path, Text recipient,
                       const char *reply) except -1

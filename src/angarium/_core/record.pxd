@@ -80,6 +80,7 @@ cpdef enum MessageFlag:
     MESSAGE_BULK = 16        # of class bulk: it gives way to what is not
     MESSAGE_OVER_QUOTA = 32  # beyond what its sender may send at the time: hold_until says when it may go
     MESSAGE_UNUSUAL = 64     # its log-in sent unusually much: held until it is released
+    MESSAGE_POOL = 128       # its record names the source pool that it goes by
 
 
 cpdef enum RecipientState:
@@ -143,6 +144,7 @@ cdef class MailBuffer:
     cdef int make_room_in_front(self, size_t n) except -1
     cdef AcceptedMeta *meta(self) noexcept nogil
     cdef Text text(self, int which) noexcept nogil
+    cdef Text pool(self) noexcept nogil      # the name of its source pool; empty: none
     cdef size_t recipient_at(self, size_t position, Recipient *recipient) noexcept nogil
     cdef size_t first_recipient(self) noexcept nogil
 
@@ -181,6 +183,7 @@ cdef class Message:
     cdef readonly uint16_t outstanding       # deliveries under way or ready
     cdef uint16_t outcome_units              # octets of its outcome records in the journal, in units of 64
     cdef int16_t in_flight                   # slot of the journal's in-flight table, -1: none
+    cdef readonly uint16_t outlet            # of a source pool (source_pool.pxd), that it goes by; 0: none
     cdef public uint8_t state                # MessageState
     cdef public uint8_t durability
     cdef uint8_t body
@@ -214,8 +217,10 @@ cdef struct EnvelopeTexts:
 
 # Writes the meta part of an accepted record in front of buffer's mail data. `recipients_block` is the recipients as the
 # record wants them. Serial and checksum are filled in when the journal knows where the record goes (seal_record).
+# `pool` is the name of a source pool, of 65,535 octets at most; empty: none.
 cdef int write_accepted(MailBuffer buffer, uint64_t id, AcceptedMeta *meta, EnvelopeTexts *texts,
-                        const char *recipients_block, size_t recipients_length) except -1
+                        const char *recipients_block, size_t recipients_length, bytes pool=*) except -1
+cdef Text pool_text(const char *record) noexcept nogil        # the name of the source pool in a sound meta part
 cdef void seal_record(char *record, uint64_t serial) noexcept nogil
 cdef bint record_is_sound(const char *record, size_t available, uint64_t serial) noexcept nogil
 cdef void id_text(uint64_t id, char *out) noexcept nogil      # 13 octets

@@ -30,6 +30,7 @@ class MessageFlag(IntEnum):
     MESSAGE_BULK = 16
     MESSAGE_OVER_QUOTA = 32
     MESSAGE_UNUSUAL = 64
+    MESSAGE_POOL = 128
 
 class RecipientState(IntEnum):
     RECIPIENT_QUEUED = 0
@@ -116,6 +117,8 @@ class Message:
     def from_hash(self) -> int: ...
     @property
     def priority(self) -> int: ...
+    @property
+    def outlet(self) -> int: ...
     @property
     def attempts(self) -> int: ...
     @property

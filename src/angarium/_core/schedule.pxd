@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from angarium._core.record cimport Message
+from angarium._core.source_pool cimport SourcePool, SourcePools
 
 
 cdef enum:
@@ -17,7 +18,7 @@ cdef enum QueuePlace:
 
 
 cdef class ScheduledQueue:
-    """What waits for one (tenant, lane, destination domain): a heap by time, fresh mail first. About 112 octets.
+    """What waits for one (tenant, lane, outlet, domain): a heap by time, fresh mail first. About 112 octets.
 
     It has no methods in C, which would cost a pointer each.
     """
@@ -29,6 +30,7 @@ cdef class ScheduledQueue:
     cdef uint32_t hash
     cdef uint32_t timer_index
     cdef uint16_t tenant                     # index of Schedule.tenants
+    cdef readonly uint16_t outlet            # of a source pool; 0: none
     cdef uint8_t domain_length
     cdef readonly uint8_t lane
     cdef readonly uint8_t failures           # look-ups or connections that failed in a row
@@ -55,6 +57,7 @@ cdef class Schedule:
     cdef readonly uint64_t count             # messages that wait
     cdef readonly list tenants
     cdef dict _tenant_numbers
+    cdef readonly SourcePools pools
     cdef readonly dict suspensions           # (kind, name) -> (until in unix seconds, reason)
     cdef public object fold_domain           # (bytes) -> bytes: U-labels to A-labels; None: as they are
     cdef public object policy_of             # (domain) -> number of its retry schedule; None: 0
@@ -64,14 +67,17 @@ cdef class Schedule:
     cdef ScheduledQueue queue_of(self, Message message)
     cdef int add(self, Message message, double at, bint fresh) except -1
     cdef int cancel(self, Message message) except -1
+    cdef int change_outlet(self, Message message, uint16_t outlet) except -1
+    cdef uint32_t spread(self, ScheduledQueue queue, SourcePool pool, double now, uint32_t most) except? 0xFFFFFFFF
     cdef int leave(self, Message message) except -1
     cdef ScheduledQueue due(self, double now)
     cdef Message take(self, ScheduledQueue queue, double now)
     cdef int take_out(self, ScheduledQueue queue) except -1
     cdef int rest(self, ScheduledQueue queue) except -1
     cdef int block(self, ScheduledQueue queue, double until, object reason, int failures) except -1
-    cdef ScheduledQueue _find(self, const char *domain, size_t n, uint16_t tenant, uint8_t lane)
-    cdef ScheduledQueue _make(self, const char *domain, size_t n, uint16_t tenant, uint8_t lane, uint32_t hash)
+    cdef ScheduledQueue _find(self, const char *domain, size_t n, uint16_t tenant, uint8_t lane, uint16_t outlet)
+    cdef ScheduledQueue _make(self, const char *domain, size_t n, uint16_t tenant, uint8_t lane, uint16_t outlet,
+                              uint32_t hash)
     cdef uint16_t _tenant_number(self, const char *name, size_t n) except? 0xFFFF
     cdef int _grow(self) except -1
     cdef int _forget(self, ScheduledQueue queue) except -1

@@ -6,10 +6,11 @@ from typing import Self
 from typing_extensions import disjoint_base
 
 from angarium._core.record import Message
+from angarium._core.source_pool import SourcePools
 
 @disjoint_base
 class ScheduledQueue:
-    """What waits for one tenant, lane and destination domain."""
+    """What waits for one tenant, lane, outlet of a source pool and destination domain."""
 
     @property
     def domain(self) -> bytes:
@@ -22,6 +23,8 @@ class ScheduledQueue:
     def members(self) -> int: ...
     @property
     def lane(self) -> int: ...
+    @property
+    def outlet(self) -> int: ...
     @property
     def failures(self) -> int: ...
     @property
@@ -57,6 +60,8 @@ class Schedule:
     def count(self) -> int: ...
     @property
     def tenants(self) -> list[bytes]: ...
+    @property
+    def pools(self) -> SourcePools: ...
     @property
     def suspensions(self) -> dict[tuple[str, bytes], tuple[float, str]]: ...
     @property

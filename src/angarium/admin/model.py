@@ -165,6 +165,7 @@ class Envelope(msgspec.Struct, frozen=True):
     greeting: str | None
     login: str | None
     tenant: str | None
+    source_pool: str | None = None
 
 
 class AttemptRecipient(msgspec.Struct, frozen=True):
@@ -188,9 +189,9 @@ class Attempt(msgspec.Struct, frozen=True):
 class Wait(msgspec.Struct, frozen=True):
     """What a message waits for.
 
-    `what`: `attempt` (a connection has it), `disk`, `held`, `suspended`, `schedule`, `site` (its host is down), `room`
-    (others are before it), `quota` (its sender's limit), `unusual` (held: its log-in sent unusually much). `until` is
-    null when nobody can say.
+    `what`: `attempt` (a connection has it), `disk`, `held`, `suspended`, `schedule`, `site` (its host is down),
+    `source` (no source of its pool can be used), `room` (others are before it), `quota` (its sender's limit), `unusual`
+    (held: its log-in sent unusually much). `until` is null when nobody can say.
     """
 
     what: str
@@ -621,11 +622,35 @@ class ExplainedInbound(msgspec.Struct, frozen=True):
     reply: str
 
 
+class ExplainedMember(msgspec.Struct, frozen=True):
+    """A source of a pool; `hostname`: what it says in EHLO; `why_not`: why it cannot be used, null when it can."""
+
+    name: str
+    addresses: list[str]
+    hostname: str
+    weight: int
+    why_not: str | None
+
+
+class ExplainedSource(msgspec.Struct, frozen=True):
+    """The source pool of such mail, and what gives it to it: `permission`, `tenant` or `route`.
+
+    `name`, `hostname`: of the source that a message would leave by now; the next one may take another of `sources`.
+    """
+
+    pool: str
+    of: str
+    name: str
+    hostname: str
+    sources: list[ExplainedMember]
+
+
 class Explanation(msgspec.Struct, frozen=True):
     """Where mail to an address would go, and why.
 
     `ahead`: routes that would come first if their conditions held. `dns` is null where no mail exchangers are asked
-    for, `tls` where there is no session. `hosts` in the order in which one worker's next connection tries them.
+    for, `tls` where there is no session, `source` where there is none or the system chooses the address. `hosts` in the
+    order in which one worker's next connection tries them.
     """
 
     address: str
@@ -641,3 +666,4 @@ class Explanation(msgspec.Struct, frozen=True):
     blocks: list[str]
     trial: ExplainedTrial | None
     inbound: list[ExplainedInbound] = []
+    source: ExplainedSource | None = None

@@ -3,9 +3,9 @@
 Input: an Inquiry: a recipient, and what routes may ask of the mail. Output: plain values in the shape of the API
 (angarium.admin.model.Explanation): the route and its place in the configuration, the routes that would come first if
 their conditions held, what DNS says, the hosts in the order in which the next connection would try them, TLS policy,
-limits, this worker's connections and ready queue, what would keep a message waiting now, what inbound listeners say to
-a stranger, and on demand a session up to RCPT. Names are looked up and recipients verified as for mail; nothing else is
-changed, and no mail is sent.
+source pool, limits, this worker's connections and ready queue, what would keep a message waiting now, what inbound
+listeners say to a stranger, and on demand a session up to RCPT. Names are looked up and recipients verified as for
+mail; nothing else is changed, and no mail is sent.
 
 Fails: ValueError for an address that is none.
 """
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from angarium.app.moment import rfc3339
+from angarium.config.source import DEFAULT_SOURCE
 from angarium.delivery.dial import where_of
 from angarium.delivery.mail_host import ResolutionFailure
 from angarium.delivery.route import LAST_RESORT, StatedCircumstances
@@ -26,6 +27,8 @@ from angarium.delivery.target import for_host
 from angarium.delivery.tls import refusal_of
 from angarium.delivery.trial import try_out
 from angarium.mail.address import ascii_domain, split_mailbox
+from angarium.policy.permission import PermissionIndex
+from angarium.policy.tenancy import pool_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from angarium.delivery.attempt import Destination, Router
     from angarium.delivery.connection import Connector
     from angarium.delivery.mail_host import MailHosts
+    from angarium.delivery.source import Choice
     from angarium.delivery.target import Host, Target
     from angarium.delivery.trial import Trial
     from angarium.queue.suspension import Suspension
@@ -91,7 +95,9 @@ class Explainer:
                 hosts = await self.mail_hosts(name)
             except ResolutionFailure as why:
                 failure = why
-        destination = self.router.would_take(match, name, hosts)
+        pool, of = self._pool(inquiry, route)
+        choice = self.router.choice_of(pool)
+        destination = self.router.would_take(match, name, hosts, choice)
         target = destination.target
         in_order = [] if target is None else await self.connector.in_order(target, look=True)
         blocks = self._blocks(name, inquiry.tenant, route, destination, failure)
@@ -110,6 +116,7 @@ class Explainer:
             "dns": self._dns(name, hosts, failure) if route.kind == "mx" else None,
             "hosts": [self._host(host, target) for host in in_order] if target is not None else [],
             "tls": None if target is None else {"level": target.tls.level, "source": target.tls.source},
+            "source": self._source(pool, of, choice, destination),
             "limits": self._limits(route, destination),
             "workers": [self._worker(destination)],
             "blocks": blocks,
@@ -160,6 +167,44 @@ class Explainer:
             "expires_s": None if hosts is None else round(max(0.0, hosts.expires - self.clock.monotonic()), 3),
         }
 
+    def _pool(self, inquiry: Inquiry, route: Route) -> tuple[str | None, str | None]:
+        """The source pool of such mail, and what gives it to it."""
+        config = self.config
+        listener = next((each for each in config.listener if each.name == inquiry.listener), None)
+        tenant = inquiry.tenant or (listener.tenant if listener is not None else None) or ""
+        found = PermissionIndex(config.permission).find(
+            inquiry.listener, address="", log_in=inquiry.log_in, tenant=tenant
+        )
+        permission = found[1] if found is not None else None
+        of = config.tenant_named(permission.tenant if permission is not None and permission.tenant else tenant)
+        own = pool_of(permission, of)
+        if own:
+            return own, "permission" if permission is not None and permission.source_pool else "tenant"
+        return route.source_pool, "route" if route.source_pool else None
+
+    def _source(
+        self, pool: str | None, of: str | None, choice: Choice, destination: Destination
+    ) -> dict[str, Any] | None:
+        target = destination.target
+        if target is None or pool is None:
+            return None
+        return {
+            "pool": pool,
+            "of": of,
+            "name": DEFAULT_SOURCE if target.source is None else target.source.name,
+            "hostname": self.config.node.hostname if target.source is None else target.source.hostname,
+            "sources": [
+                {
+                    "name": source.name,
+                    "addresses": list(source.addresses.values()),
+                    "hostname": source.hostname,
+                    "weight": outlet.weight,
+                    "why_not": self.router.why_not(source, target) or None,
+                }
+                for outlet, source in choice.candidates
+            ],
+        }
+
     def _host(self, host: Host, target: Target) -> dict[str, Any]:
         policy = for_host(target.tls, host)
         refusal = refusal_of(policy, host, where_of(host))
@@ -169,7 +214,7 @@ class Explainer:
             "port": host.port,
             "tls": {"level": policy.level, "source": policy.source},
             "refused": None if refusal is None else refusal.text,
-            "rests_s": round(self.connector.order.rests_for(host, target.tls), 3),
+            "rests_s": round(self.connector.order_of(target).rests_for(host, target.tls), 3),
         }
 
     def _limits(self, route: Route, destination: Destination) -> dict[str, Any]:
@@ -198,13 +243,14 @@ class Explainer:
                 "blocked_until": None,
                 "reason": None,
             }
+        queues = destination.queues
         return {
             "worker": self.worker,
-            "open": queue.open,
-            "connecting": queue.connecting,
-            "idle": len(queue.idle),
-            "ready": queue.backlog,
-            "sent": queue.sent,
+            "open": sum(each.open for each in queues),
+            "connecting": sum(each.connecting for each in queues),
+            "idle": sum(len(each.idle) for each in queues),
+            "ready": sum(each.backlog for each in queues),
+            "sent": sum(each.sent for each in queues),
             "failures": queue.failures,
             "blocked_until": self._until(queue),
             "reason": None if queue.reason is None or not queue.rests else queue.reason.decode("utf-8", "replace"),
@@ -221,7 +267,9 @@ class Explainer:
         """What would keep a message from being tried now, or from ever being delivered."""
         found = []
         now = self.clock.now()
-        for key in (("tenant", tenant), ("domain", name), ("site", destination.site), ("source", "default")):
+        source = destination.target.source if destination.target is not None else None
+        named = DEFAULT_SOURCE if source is None else source.name
+        for key in (("tenant", tenant), ("domain", name), ("site", destination.site), ("source", named)):
             suspension = self.suspended().get(key)
             if suspension is not None and suspension.until.timestamp() > now:
                 by = f" by {suspension.by}" if suspension.by else ""
@@ -232,6 +280,9 @@ class Explainer:
         if route.kind == "bounce":
             code, enhanced, text = route.hops[0].to.reply
             found.append(f"the route's answer is {code} {'.'.join(map(str, enhanced))} {text}")
+        why = self.router.why_not(source, destination.target) if source is not None else ""
+        if why:
+            found.append(f"none of the pool's sources can be used: {why}")
         queue = destination.queue
         if queue is not None and queue.rests and queue.blocked_until > self.clock.monotonic():
             reason = (queue.reason or b"").decode("utf-8", "replace")

@@ -363,7 +363,7 @@ def envelope_of(buffer: MailBuffer) -> dict[str, Any]:
     envelope = buffer.envelope()
     texts = {
         name: envelope[name].decode("utf-8", "replace") or None
-        for name in ("envid", "listener", "client", "greeting", "login", "tenant")
+        for name in ("envid", "listener", "client", "greeting", "login", "tenant", "source_pool")
     }
     return {
         "reverse_path": envelope["reverse_path"].decode("utf-8", "replace"),

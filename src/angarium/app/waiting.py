@@ -41,11 +41,12 @@ def waits_for(
     if message.outstanding:
         return _wait("attempt", "the attempt that is under way")
     domains = _domains(message, buffer)
-    queues = [queue for domain in domains if (queue := dispatcher.by_domain.get(domain)) is not None]
+    queues = [queue for domain in domains if (queue := dispatcher.known(domain, message.outlet)) is not None]
     scheduled = dispatcher.schedule.queue(message)
     keys = [("tenant", buffer.envelope()["tenant"].decode("utf-8", "replace"))]
     keys += [("domain", domain.decode("utf-8", "replace")) for domain in domains]
     keys += [("site", queue.site.decode("ascii", "replace")) for queue in queues]
+    keys += [("source", queue.source.decode("ascii")) for queue in queues]
     for key in keys:
         suspension = suspended.get(key)
         if suspension is not None and suspension.until.timestamp() > now:
@@ -61,6 +62,8 @@ def waits_for(
         return _wait("schedule", "the time of its next attempt", message.next_attempt)
     if scheduled is not None and scheduled.not_before > now:
         why = (scheduled.reason or b"").decode("utf-8", "replace")
+        if why.startswith("source pool "):
+            return _wait("source", f"an address to leave by: {why}", scheduled.not_before)
         domain = scheduled.domain.decode("utf-8", "replace")
         return _wait("site", f"the next probe of the host of {domain}: {why}", scheduled.not_before)
     if message.buffer is None and message.state == MessageState.MESSAGE_READY:

@@ -20,6 +20,7 @@ from angarium.delivery.connection import Connector
 from angarium.delivery.dial import families_of
 from angarium.delivery.egress import Egresses
 from angarium.delivery.provider import Providers
+from angarium.delivery.source import Sources
 from angarium.delivery.tls_policy import TlsPolicies
 from angarium.delivery.token_client import NodeTokens
 
@@ -41,7 +42,8 @@ __all__ = ["Ground", "Ways", "routing_part"]
 
 def routing_part(config: Config) -> object:
     """What of a configuration Ways are made of: they change when this does."""
-    return config.node.hostname, config.delivery, config.route, config.tls_policy, config.provider
+    delivery = (config.delivery, config.route, config.tls_policy, config.provider)
+    return config.node.hostname, delivery, config.source, config.source_pool
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,9 @@ class Ways:
         self.part = routing_part(config)
         self._ground = ground
         self.egress = Egresses(ground.counters, config.delivery)
+        self.sources = Sources(
+            ground.dispatcher, ground.counters, config.source, config.source_pool, config.node.hostname
+        )
         self.connector = Connector(
             self.egress,
             ground.counters,
@@ -91,11 +96,14 @@ class Ways:
             tls=TlsPolicies(config.delivery, config.tls_policy),
             tokens=lambda oauth2: NodeTokens(ground.lookup, oauth2, ground.clock),
             providers=Providers(config.provider, ground.counters),
+            sources=self.sources,
         )
+        self.connector.on_source_failure = self.router.on_source_failure
 
     def take_over(self, before: Ways | None) -> None:
         """Mail goes this way from now on; what waited for the ways before finds its way again at once."""
         dispatcher = self._ground.dispatcher
+        self.sources.take_over()
         if before is not None:
             dispatcher.by_domain.clear()
             before.router.retire()

@@ -42,6 +42,7 @@ from angarium.config.resolve import memory_budget_octets
 from angarium.delivery.lookup_client import LookupClient
 from angarium.delivery.lookup_protocol import socket_path
 from angarium.delivery.route import RouteTable
+from angarium.delivery.source import change_pools
 from angarium.delivery.tls_account import TlsAccount
 from angarium.ingress.listeners import Listeners
 from angarium.mail.address import folded_domain
@@ -143,6 +144,7 @@ class Worker:
         self.retries = RetrySchedules(self.config, self._routes, self.dispatcher)
         self.dispatcher.schedule.fold_domain = folded_domain
         self.retries.install()  # before recovery makes the first scheduled queue
+        change_pools(self.dispatcher, self.config.source_pool)
         self._open_shards(loop)
         self.care = JournalCare(self.journals)
         self.care.first_spare()
@@ -478,6 +480,7 @@ class Worker:
                 self.local_mail.tick()
             for ways in (self.ways, *self._former):
                 ways.egress.sweep()
+            self.router.tend_sources()
             self.counters.set(Slot.QUEUE_JOURNAL_OCTETS, sum(journal.octets_on_disk for journal in self.journals))
             self.care.checkpoint()
             self.ledger.check()

@@ -70,6 +70,8 @@ def _show(answer: dict[str, Any]) -> None:
         facts.append(("site", answer["site"]))
     if answer["tls"]:
         facts.append(("TLS", f"{answer['tls']['level']}, from {answer['tls']['source']}"))
+    if answer.get("source"):
+        facts.append(("sources", f"pool {answer['source']['pool']}, of the {answer['source']['of']}"))
     facts += [("listener", f"{each['listener']} answers a stranger {each['reply']}") for each in answer["inbound"]]
     facts += [("limits", ", ".join(_limits(answer["limits"])))]
     facts += [("blocked", block) for block in answer["blocks"]] or [("blocked", "by nothing")]
@@ -97,6 +99,19 @@ def _show(answer: dict[str, Any]) -> None:
                 for host in dns["hosts"]
             ]
             show_table(("preference", "mail host", "addresses", "TLSA"), exchangers, right=(0, 3))
+    if answer.get("source"):
+        click.echo()
+        sources = [
+            (
+                source["name"],
+                ", ".join(source["addresses"]),
+                source["hostname"],
+                str(source["weight"]),
+                f"cannot be used: {source['why_not']}" if source["why_not"] else "",
+            )
+            for source in answer["source"]["sources"]
+        ]
+        show_table(("source", "address", "EHLO", "weight", ""), sources, right=(3,))
     if answer["hosts"]:
         click.echo()
         tried = [

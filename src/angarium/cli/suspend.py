@@ -28,7 +28,7 @@ F = TypeVar("F", bound="Callable[..., Any]")
 _HELP = {
     "domain": "Mail to recipients in this domain.",
     "site": "Mail to these mail hosts, as the event log names the site.",
-    "source": "Mail that leaves by this source; there is one, default.",
+    "source": "Mail that leaves by this source; default: by an address of the system's choice.",
     "tenant": "Mail of this tenant.",
 }
 

@@ -12,7 +12,7 @@ import re
 import types
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 from msgspec.structs import fields
 
 from angarium.config.address import DnsServer, ListenAddress, Network, Peer
@@ -22,6 +22,7 @@ from angarium.config.next_hop import NextHop
 from angarium.config.permission import Volume
 from angarium.config.problem import key_text, nearest
 from angarium.config.secret import Secret
+from angarium.config.source import SourceMember
 from angarium.config.units import MemoryBudget, Unit, format_duration, format_size, parse_duration, parse_size
 from angarium.mail.pattern import AddressPattern, SenderPattern, TextPattern
 
@@ -102,9 +103,9 @@ class Converter:
     def __init__(self, findings: Findings, folder: Path) -> None:
         self._findings = findings
         self._folder = folder
-        self._inherited: dict[type[Section], Section] = {}
+        self._inherited: dict[type[Struct], Section] = {}
 
-    def table(self, kind: type[Section], value: object, path: KeyPath) -> tuple[dict[str, Any], bool]:
+    def table(self, kind: type[Struct], value: object, path: KeyPath) -> tuple[dict[str, Any], bool]:
         """The fields of a Struct by name, and whether they are enough to make one."""
         if not isinstance(value, dict):
             self._findings.error(path, f"expected a table, found {_describe(value)}")
@@ -169,7 +170,9 @@ class Converter:
                 found = "something else" if kind is Secret else _describe(value)  # nothing of a secret is shown
                 raise _Unusable(f"expected {_EXPECTED[kind]}, found {found}")
             return self._parse(kind, value)
-        if isinstance(kind, type) and issubclass(kind, Section):
+        if kind is SourceMember and isinstance(value, str):
+            return SourceMember(source=cast("str", self._scalar(str, (), value)))
+        if isinstance(kind, type) and (issubclass(kind, Section) or kind is SourceMember):
             made, complete = self.table(kind, value, path)
             if not complete:
                 raise _Unusable

@@ -19,10 +19,12 @@ from angarium.config.next_hop import NextHop, NextHopKind
 from angarium.config.permission import Permission
 from angarium.config.secret import Secret
 from angarium.config.section import Section, toml_key
+from angarium.config.source import DEFAULT_SOURCE, Source, SourceMember, SourcePool
 from angarium.config.units import Count, Duration, FilePath, MemoryBudget, PositiveDuration, Size, Unit
 from angarium.mail.pattern import AddressPattern, SenderPattern, TextPattern
 
 __all__ = [
+    "DEFAULT_SOURCE",
     "DURABILITIES",
     "SENDMAIL",
     "AddressFamily",
@@ -51,6 +53,9 @@ __all__ = [
     "Route",
     "Section",
     "Sendmail",
+    "Source",
+    "SourceMember",
+    "SourcePool",
     "Tenant",
     "Timeouts",
     "Tls",
@@ -150,6 +155,7 @@ class Tenant(Section, frozen=True):
     durability_floor: Durability | None = None
     durability_ceiling: Durability | None = None
     highest_priority: Priority | None = None
+    source_pool: str | None = None  # None: as the route says
 
 
 class Verification(Section, frozen=True):
@@ -356,6 +362,7 @@ class Route(TlsSettings, frozen=True, kw_only=True):
     timeouts: Timeouts | None = None  # None: delivery.timeouts; never partial, the loader fills what is not set
     delivered_to: bool = True  # LMTP: a transaction and a Delivered-To for each recipient; else one for all of them
     auth: Auth | None = None
+    source_pool: str | None = None  # of mail that has none by its permission or tenant; None: the system's choice
     retry: Retry | None = None  # None: the queue's; never partial, the loader fills what is not set from the queue's
     pipe: Pipe = field(default_factory=Pipe)
 
@@ -378,7 +385,16 @@ class Route(TlsSettings, frozen=True, kw_only=True):
     def way(self) -> "Route":
         """What it says of the way, without what it says of who takes it: routes with equal ways share connections."""
         return msgspec.structs.replace(
-            self, recipients=(), name=None, senders=(), tenants=(), listeners=(), log_ins=(), headers=(), retry=None
+            self,
+            recipients=(),
+            name=None,
+            senders=(),
+            tenants=(),
+            listeners=(),
+            log_ins=(),
+            headers=(),
+            source_pool=None,  # ready queues are kept apart by source, whatever the pool
+            retry=None,
         )
 
 
@@ -448,6 +464,8 @@ class Config(Section, frozen=True):
     queue: Queue = field(default_factory=Queue)
     delivery: Delivery = field(default_factory=Delivery)
     tenant: tuple[Tenant, ...] = ()
+    source: tuple[Source, ...] = ()
+    source_pool: tuple[SourcePool, ...] = ()
     route: tuple[Route, ...] = ()
     tls_policy: tuple[TlsRule, ...] = ()
     provider: tuple[Provider, ...] = ()

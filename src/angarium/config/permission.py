@@ -61,6 +61,7 @@ class Permission(Section, frozen=True):
     message_size_octets: Annotated[Size, Meta(ge=1, le=2_000_000_000)] | None = None  # None: the listener's limit
     durability: Durability | None = None  # None: the tenant's, or the listener's
     tenant: str | None = None  # None: as the client's address, or the listener, says
+    source_pool: str | None = None  # None: the tenant's, or as the route says
     fix_up: bool | None = None  # None: on listeners of role submission, and for legacy devices
     hide_client: bool = False
     legacy: bool = False

@@ -3,14 +3,18 @@
 Input: a message with its mail data in memory. Output: one delivery per next hop, in its ready queue; where a domain's
 answer depends on nothing but the domain, the dispatcher remembers it, and the next message to that domain never comes
 here. Routes that say the same of the way (`Route.way`) share a ready queue; by MX there is one for each such way and
-site. Mail under different TLS policies has ready queues of its own; what a message says of that itself (OWN_POLICY) is
-never remembered of its domain.
+site. Mail under different TLS policies has ready queues of its own, and so has the mail of each source; what a message
+says of its TLS itself (OWN_POLICY) is never remembered of its domain.
+
+A source that cannot be used for a next hop is replaced by the next one of its pool that can (`_by_usable_source`); mail
+of a pool of which none can waits, with the reasons, until one can, or SOURCE_REST_S to look again.
 
 Fails: a domain that has no mail host, or whose look-up failed, settles its recipients with the resolver's reply, and so
 does mail that is larger than its route takes (5.3.4), without a connection."""
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,13 +22,16 @@ from typing import TYPE_CHECKING
 from angarium._core.client_session import Phase
 from angarium._core.counters import Slot
 from angarium._core.dispatch import ReadyQueue
+from angarium.config.model import DEFAULT_SOURCE
 from angarium.config.next_hop import SESSION_KINDS
+from angarium.delivery.dial import family_of, is_address
 from angarium.delivery.handoff import HandOffs, per_recipient
 from angarium.delivery.login import Login
 from angarium.delivery.lookup_protocol import MAIL_HOSTS
 from angarium.delivery.mail_host import ResolutionFailure
 from angarium.delivery.provider import Providers
 from angarium.delivery.route import MailCircumstances
+from angarium.delivery.source import NO_CHOICE, Choice, Sources
 from angarium.delivery.target import Host, HostShare, SessionTerms, Target
 from angarium.delivery.tls_policy import OWN_POLICY, TlsPolicies, for_domain, for_message
 from angarium.mail.address import ascii_domain, split_mailbox
@@ -43,6 +50,7 @@ if TYPE_CHECKING:
     from angarium.delivery.lookup_client import LookupClient
     from angarium.delivery.mail_host import MailHosts
     from angarium.delivery.route import RouteMatch, RouteTable
+    from angarium.delivery.source import Source, SourceFailure
     from angarium.delivery.target import TlsPolicy
 
 MX = b"mx"
@@ -53,6 +61,9 @@ TRANSIENT = 4  # first digit of a reply that may change
 MOST_LOOKING_UP = 2000  # messages that wait for names, of the whole node; mail to new names beyond that comes again
 LEAST_LOOKING_UP = 100  # of one worker
 CROWDED_S = 0.5
+SOURCE_REST_S = 60.0  # mail whose sources cannot be used looks again after that
+UNFIT_S = 300.0  # a source without an address for the hosts that a name has is tried for them again after that
+FAMILIES = (socket.AF_INET6, socket.AF_INET)
 MOST_SITES = 100_000  # ready queues by MX that are kept; idle ones go first
 
 
@@ -62,6 +73,7 @@ class Way:
 
     route: Route  # without what it says of who takes it
     alone: bool  # each recipient is handed over alone
+    leaves: bool  # over a network
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +85,7 @@ class Destination:
     target: Target | None  # None: a hand-off, or no host is known
     queue: ReadyQueue | None
     limit: int  # connections of this worker
+    queues: tuple[ReadyQueue, ...] = ()  # of all sources of the pool
 
 
 class Router:
@@ -92,9 +105,12 @@ class Router:
         tls: TlsPolicies,
         tokens: Callable[[OAuth2], Tokens] | None = None,
         providers: Providers | None = None,
+        sources: Sources | None = None,
     ) -> None:
-        """`tokens`: where a log-in's access tokens come from, for routes that want some."""
+        """`tokens`: where a log-in's access tokens come from, for routes that want some. `sources`: those of pools."""
         self.providers = Providers((), dispatcher.counters) if providers is None else providers
+        self._sources = sources
+        self._source_reasons: set[bytes] = set()
         self._tls = tls
         self._dispatcher = dispatcher
         self._connector = connector
@@ -108,10 +124,10 @@ class Router:
         self.hand_offs = HandOffs(dispatcher, hostname=hostname)
         ways: dict[Route, Way] = {}
         self._ways = [  # by the position of the route
-            ways.setdefault(route.way, Way(route.way, per_recipient(route))) for route in routes.routes
+            ways.setdefault(route.way, Way(route.way, per_recipient(route), _leaves(route))) for route in routes.routes
         ]
-        self._fixed: dict[tuple[Way, TlsPolicy], ReadyQueue] = {}
-        self._sites: dict[tuple[Way, TlsPolicy, str], ReadyQueue] = {}
+        self._fixed: dict[tuple[Way, TlsPolicy, Source | None], ReadyQueue] = {}
+        self._sites: dict[tuple[Way, TlsPolicy, str, Source | None], ReadyQueue] = {}
         self._closed = False
         self._retired = False
         self._looking_up = 0
@@ -146,7 +162,8 @@ class Router:
         """Send message on its way."""
         ready: dict[ReadyQueue, tuple[list[int], int]] = {}
         alone: list[tuple[ReadyQueue, int, int]] = []
-        by_mx: dict[tuple[Way, TlsPolicy, str], tuple[list[int], bool]] = {}
+        by_mx: dict[tuple[Way, TlsPolicy, str, Choice], tuple[list[int], bool]] = {}
+        chosen: dict[tuple[str | None, bool], Choice] = {}
         own = bool(message.flags & OWN_POLICY)
         buffer = message.loaded
         octets = len(memoryview(buffer))
@@ -167,15 +184,20 @@ class Router:
                 self._refuse(message, [index], hop, site, 552, (5, 3, 4), text)
                 continue
             tls = self._policy_of(message, match, name)
+            choice = self._choose(message, route, way, chosen)
+            if choice.detour is not None and match.by_domain and not own:
+                outlet, pool = choice.detour
+                for form in {domain.lower(), name.encode("ascii")}:
+                    self._dispatcher.remember(form, pool, outlet)
             if route.kind == "mx":
-                indices, _ = by_mx.setdefault((way, tls, name), ([], match.by_domain and not own))
+                indices, _ = by_mx.setdefault((way, tls, name, choice), ([], match.by_domain and not own))
                 indices.append(index)
             else:
-                queue = self._queue_of(way, tls)
+                queue = self._queue_of(way, tls, choice)
                 provider = self.providers.of_domain(name.encode("ascii"))
                 if match.by_domain and not own:
                     for form in {domain.lower(), name.encode("ascii")}:  # as clients write it, as it is scheduled
-                        self._dispatcher.remember(form, queue, provider)
+                        self._dispatcher.remember(form, queue, choice.number, provider)
                 if way.alone:
                     alone.append((queue, index, provider))
                 else:
@@ -184,12 +206,23 @@ class Router:
             self._dispatcher.send(message, queue, indices, provider)
         for queue, index, provider in alone:
             self._dispatcher.send(message, queue, [index], provider)
-        for (way, tls, name), (indices, by_domain) in by_mx.items():
-            known = self._site_of(way, tls, name)
+        for (way, tls, name, choice), (indices, by_domain) in by_mx.items():
+            known = self._site_of(way, tls, name, choice)
             if known is not None:
                 self._dispatcher.send(message, known, indices, self.providers.of_domain(name.encode("ascii")))
             else:
-                self._hold_for_names(message, way, tls, name, indices, by_domain)
+                self._hold_for_names(message, way, tls, name, choice, indices, by_domain)
+
+    def _choose(
+        self, message: Message, route: Route, way: Way, chosen: dict[tuple[str | None, bool], Choice]
+    ) -> Choice:
+        """By what source a message goes; one for all its recipients whose routes say the same."""
+        if self._sources is None or (message.outlet == 0 and route.source_pool is None):
+            return NO_CHOICE
+        key = (route.source_pool, way.leaves)
+        if key not in chosen:
+            chosen[key] = self._sources.choose(message, route.source_pool, leaves=way.leaves)
+        return chosen[key]
 
     def apply_suspensions(self) -> None:
         """What is suspended by site or source rests, and what is not any more goes on."""
@@ -204,10 +237,12 @@ class Router:
 
     # -------------------------------------------------------------- for who asks where mail would go
 
-    def would_take(self, match: RouteMatch, domain: str, hosts: MailHosts | None) -> Destination:
+    def would_take(
+        self, match: RouteMatch, domain: str, hosts: MailHosts | None, choice: Choice = NO_CHOICE
+    ) -> Destination:
         """Where mail to a domain that takes this route would go now; `hosts`: its own, when that is by MX.
 
-        Nothing is made.
+        `choice`: the sources that it may leave by. Nothing is made.
         """
         way = self._ways[match.position]
         tls = self._tls.of(match, domain.encode("ascii"))
@@ -215,22 +250,108 @@ class Router:
             if hosts is None:
                 return Destination("mx", "", None, None, self._limit_of(way.route))
             tls = for_domain(tls, domain, hosts.mta_sts)
-            target = self._site_target(way.route, tls, hosts)
-            queue = self._sites.get((way, tls, hosts.site))
-            return Destination("mx", hosts.site, target, queue, self._limit_of(way.route))
+            target = self._site_target(way.route, tls, hosts, None)
+            source = _usable(choice, target)
+            target.source = source
+            queues = {each: self._sites.get((way, tls, hosts.site, each)) for each in _sources_of(choice)}
+            return _destination("mx", hosts.site, target, queues, source, self._limit_of(way.route))
         hop, site = _names_of(match.route)
-        fixed = self._fixed_target(way.route, tls) if match.route.kind in SESSION_KINDS else None
-        return Destination(hop.decode("utf-8"), site, fixed, self._fixed.get((way, tls)), self._limit_of(way.route))
+        fixed = self._fixed_target(way.route, tls, None) if match.route.kind in SESSION_KINDS else None
+        source = None
+        if fixed is not None and way.leaves:
+            fixed.source = source = _usable(choice, fixed)
+        queues = {each: self._fixed.get((way, tls, each)) for each in (_sources_of(choice) if way.leaves else [None])}
+        return _destination(hop.decode("utf-8"), site, fixed, queues, source, self._limit_of(way.route))
+
+    # -------------------------------------------------------------- sources
+
+    def _by_usable_source(self, choice: Choice, queue_from: Callable[[Source | None], ReadyQueue]) -> ReadyQueue:
+        """The ready queue of the first source that will do; that of the assigned one, left alone, when none will."""
+        if not choice.candidates:
+            return queue_from(None)
+        assert self._sources is not None
+        why: list[str] = []
+        for source in choice.usable():
+            queue = queue_from(source)
+            reason = self._why_not(queue.target)
+            if not reason:
+                if why:
+                    self._sources.replaced(choice, source, why[0])
+                return queue
+            why.append(reason)
+        _, assigned = choice.candidates[0]
+        queue = queue_from(assigned)
+        reasons = f"source pool {choice.pool}: {'; '.join(dict.fromkeys(why))}"
+        text = reasons.encode("utf-8", "replace")
+        if not queue.rests:
+            self._source_reasons.add(text)
+            self._dispatcher.events.event(
+                "source_pool_unusable",
+                {
+                    "pool": choice.pool,
+                    "next_hop": queue.next_hop.decode("utf-8", "replace"),
+                    "site": queue.site.decode("utf-8", "replace"),
+                    "why": reasons,
+                    "retry_s": SOURCE_REST_S,
+                },
+            )
+            queue.block(SOURCE_REST_S, text)
+        return queue
+
+    def _why_not(self, target: Target) -> str:
+        """Why the source of target cannot be used for its hosts; empty when it can."""
+        assert target.source is not None
+        if target.unfit_until > self._clock.monotonic():
+            return f"source {target.source.name} has no address of a family that the hosts have"
+        return self.why_not(target.source, target)
+
+    def why_not(self, source: Source, target: Target | None) -> str:
+        """Why a source cannot be used for the hosts of target, as far as that is known; empty when it can."""
+        return source.why_not(FAMILIES if target is None else _families_of(target))
+
+    def choice_of(self, pool: str | None) -> Choice:
+        """What mail of a pool may leave by; nothing is assigned."""
+        return NO_CHOICE if self._sources is None else self._sources.of_pool(pool)
+
+    def on_source_failure(self, queue: ReadyQueue, failure: SourceFailure) -> None:
+        """No connection could be made from the source of queue: what waits there finds its way again."""
+        assert self._sources is not None
+        self._sources.note_down()
+        if queue.open:
+            return  # others are up: they carry what waits
+        target: Target = queue.target
+        if not self._why_not(target):  # it depends on what a name leads to
+            target.unfit_until = self._clock.monotonic() + UNFIT_S
+        queue.expires = 0.0
+        queue.divert()
+
+    def tend_sources(self) -> None:
+        """Look whether what could not be used can be again. Call it about once a second."""
+        if self._sources is None:
+            return
+        self._sources.tell_missing()
+        if self._sources.look_again():
+            self._dispatcher.by_domain.clear()  # mail goes by what it was assigned to, and not by what stood in for it
+            for reason in self._source_reasons:
+                self._dispatcher.schedule.unblock(reason)
+            for queue in self.queues:
+                if queue.reason in self._source_reasons:
+                    queue.blocked_until, queue.reason = 0.0, None
+            self._source_reasons.clear()
 
     # -------------------------------------------------------------- next hops that the configuration names
 
-    def _queue_of(self, way: Way, tls: TlsPolicy) -> ReadyQueue:
-        queue = self._fixed.get((way, tls))
+    def _queue_of(self, way: Way, tls: TlsPolicy, choice: Choice) -> ReadyQueue:
+        return self._by_usable_source(choice, partial(self._fixed_queue, way, tls))
+
+    def _fixed_queue(self, way: Way, tls: TlsPolicy, source: Source | None) -> ReadyQueue:
+        queue = self._fixed.get((way, tls, source))
         if queue is None:
-            queue = self._fixed[way, tls] = self._make_queue(way.route, tls)
+            queue = self._fixed[way, tls, source] = self._make_queue(way.route, tls, source)
+        queue.expires = float("inf")
         return queue
 
-    def _make_queue(self, route: Route, tls: TlsPolicy) -> ReadyQueue:
+    def _make_queue(self, route: Route, tls: TlsPolicy, source: Source | None) -> ReadyQueue:
         if route.kind in {"discard", "maildir", "pipe", "bounce"}:
             queue = self.hand_offs.queue_of(route, self._limit_of(route))
         else:
@@ -239,15 +360,16 @@ class Router:
                 self._dispatcher,
                 hop,
                 site.encode("ascii", "replace"),
-                self._fixed_target(route, tls),
+                self._fixed_target(route, tls, source),
                 limit=self._limit_of(route),
                 connect=self._connector.connect,
+                source=_name_of(source),
             )
         queue.largest_octets = route.message_size_octets or 0
         queue.provider = self.providers.of_hosts(hop.to.host for hop in route.hops if hop.to.host)
         return queue
 
-    def _fixed_target(self, route: Route, tls: TlsPolicy) -> Target:
+    def _fixed_target(self, route: Route, tls: TlsPolicy, source: Source | None) -> Target:
         """Where the connections of a route to hosts that it names go, and how."""
         lmtp = route.kind.startswith("lmtp")
         if tls.level in {"none", "opportunistic"} and any(hop.to.kind == "smtps" for hop in route.hops):
@@ -260,6 +382,7 @@ class Router:
             terms=self._terms_of(route),
             login=self._login_of(route),
             recipients=1 if lmtp and route.delivered_to else 0,
+            source=source,
         )
 
     def _host_of(self, hop: NextHop) -> Host:
@@ -291,15 +414,23 @@ class Router:
 
     # -------------------------------------------------------------- next hops by MX
 
-    def _site_of(self, way: Way, tls: TlsPolicy, name: str) -> ReadyQueue | None:
+    def _site_of(self, way: Way, tls: TlsPolicy, name: str, choice: Choice) -> ReadyQueue | None:
         """The ready queue of a domain whose mail hosts are known and fresh, where its mail goes one way alone."""
-        known = self._dispatcher.by_domain.get(name.encode("ascii"))
+        known = self._dispatcher.known(name.encode("ascii"), choice.number)
         if known is None or known.expires <= self._clock.monotonic():
             return None
-        return known if self._sites.get((way, tls, known.site.decode("ascii"))) is known else None
+        source = known.target.source if known.target is not None else None
+        return known if self._sites.get((way, tls, known.site.decode("ascii"), source)) is known else None
 
     def _hold_for_names(
-        self, message: Message, way: Way, tls: TlsPolicy, name: str, indices: list[int], by_domain: bool
+        self,
+        message: Message,
+        way: Way,
+        tls: TlsPolicy,
+        name: str,
+        choice: Choice,
+        indices: list[int],
+        by_domain: bool,
     ) -> None:
         if self._looking_up >= self._most_looking_up and not self._lookup.knows(name):
             # a tail of new names waits on disk for its turn, which is no attempt; a known one is never behind it
@@ -308,20 +439,28 @@ class Router:
             return
         # a delivery of its own keeps the message under way until the names are known
         waiting = ReadyQueue(
-            self._dispatcher, MX, name.encode("ascii"), hand_over=partial(self._look_up, way, tls, name, by_domain)
+            self._dispatcher,
+            MX,
+            name.encode("ascii"),
+            hand_over=partial(self._look_up, way, tls, name, choice, by_domain),
         )
         self._dispatcher.send(message, waiting, indices, self.providers.of_domain(name.encode("ascii")))
 
-    def _look_up(self, way: Way, tls: TlsPolicy, name: str, by_domain: bool, delivery: Delivery) -> None:
+    def _look_up(
+        self, way: Way, tls: TlsPolicy, name: str, choice: Choice, by_domain: bool, delivery: Delivery
+    ) -> None:
         self._looking_up += 1
         began = None if self._lookup.knows(name) else self._clock.monotonic()  # what is known takes no time
-        self._lookup.ask_then(MAIL_HOSTS, name, partial(self._go_on, way, tls, name, by_domain, delivery, began))
+        self._lookup.ask_then(
+            MAIL_HOSTS, name, partial(self._go_on, way, tls, name, choice, by_domain, delivery, began)
+        )
 
     def _go_on(
         self,
         way: Way,
         tls: TlsPolicy,
         name: str,
+        choice: Choice,
         by_domain: bool,
         delivery: Delivery,
         began: float | None,
@@ -355,16 +494,18 @@ class Router:
             why = f"REQUIRETLS: neither DNSSEC nor MTA-STS vouches for the mail exchangers of {name}"
             self._settle_all(delivery, 550, (5, 7, 10), why.encode("utf-8", "replace"))
             return
-        queue = self._site_queue(way, tls, hosts)
+        queue = self._by_usable_source(choice, partial(self._site_queue, way, tls, hosts))
         if by_domain:
-            self._dispatcher.remember(name.encode("ascii"), queue, self.providers.of_domain(name.encode("ascii")))
+            provider = self.providers.of_domain(name.encode("ascii"))
+            self._dispatcher.remember(name.encode("ascii"), queue, choice.number, provider)
         self._dispatcher.redirect(delivery, queue)
 
-    def _site_target(self, route: Route, tls: TlsPolicy, hosts: MailHosts) -> Target:
-        return Target(_at_addresses(hosts), tls=tls, by_mx=True, terms=self._terms_of(route), found=hosts.hosts)
+    def _site_target(self, route: Route, tls: TlsPolicy, hosts: MailHosts, source: Source | None) -> Target:
+        terms = self._terms_of(route)
+        return Target(_at_addresses(hosts), tls=tls, by_mx=True, terms=terms, found=hosts.hosts, source=source)
 
-    def _site_queue(self, way: Way, tls: TlsPolicy, hosts: MailHosts) -> ReadyQueue:
-        queue = self._sites.get((way, tls, hosts.site))
+    def _site_queue(self, way: Way, tls: TlsPolicy, hosts: MailHosts, source: Source | None) -> ReadyQueue:
+        queue = self._sites.get((way, tls, hosts.site, source))
         if queue is None:
             if len(self._sites) >= MOST_SITES:
                 self._forget_idle_sites()
@@ -372,13 +513,14 @@ class Router:
                 self._dispatcher,
                 MX,
                 hosts.site.encode("ascii", "replace"),
-                self._site_target(way.route, tls, hosts),
+                self._site_target(way.route, tls, hosts, source),
                 limit=self._limit_of(way.route),
                 connect=self._connector.connect,
+                source=_name_of(source),
             )
             queue.largest_octets = way.route.message_size_octets or 0
             queue.provider = self.providers.of_hosts(host.name for host in hosts.hosts)
-            self._sites[way, tls, hosts.site] = queue
+            self._sites[way, tls, hosts.site, source] = queue
         elif queue.target.found != hosts.hosts:  # thousands of domains may say the same
             queue.target.hosts, queue.target.found = _at_addresses(hosts), hosts.hosts
         queue.expires = hosts.expires
@@ -422,6 +564,47 @@ class Router:
         """Give up look-ups and hand-offs under way; what waits for them stays queued."""
         self._closed = True
         await self.hand_offs.close()
+
+
+def _leaves(route: Route) -> bool:
+    """Whether a connection over a network leads to its next hops, or to some."""
+    return route.kind == "mx" or any(hop.to.kind in SESSION_KINDS and not hop.to.path for hop in route.hops)
+
+
+def _name_of(source: Source | None) -> bytes:
+    return (DEFAULT_SOURCE if source is None else source.name).encode("ascii")
+
+
+def _families_of(target: Target) -> tuple[socket.AddressFamily, ...]:
+    """Those by which one of the hosts can be reached; both, where a name is yet to be looked up."""
+    hosts = [host for host in target.hosts if not host.is_local]
+    if not hosts or any(not is_address(host.address) for host in hosts):
+        return FAMILIES
+    found = {family_of(host) for host in hosts}
+    return tuple(family for family in FAMILIES if family in found)
+
+
+def _sources_of(choice: Choice) -> list[Source | None]:
+    return [source for _, source in choice.candidates] or [None]
+
+
+def _usable(choice: Choice, target: Target) -> Source | None:
+    """The source that mail to target would leave by; the assigned one when none can be used."""
+    families = _families_of(target)
+    usable = (source for source in choice.usable() if not source.why_not(families))
+    return next(usable, _sources_of(choice)[0])
+
+
+def _destination(
+    hop: str,
+    site: str,
+    target: Target | None,
+    queues: dict[Source | None, ReadyQueue | None],
+    source: Source | None,
+    limit: int,
+) -> Destination:
+    made = tuple(queue for queue in queues.values() if queue is not None)
+    return Destination(hop, site, target, queues.get(source), limit, made)
 
 
 def _at_addresses(hosts: MailHosts) -> tuple[Host, ...]:

@@ -14,13 +14,17 @@ and none will do (RFC 8689 §4.2.1).
 
 A host that fails in a session before it has the end of a message (421, a lost connection, a timeout) rests too: the
 next hop's other hosts are tried before it, by the same delivery and those that follow (`_trouble`). Only when none is
-left that does not rest has the host's reply, or its silence, the last word about the delivery."""
+left that does not rest has the host's reply, or its silence, the last word about the delivery.
+
+A target's source that cannot be bound, or has no address of a host's family, is no failure of the host or of the mail:
+`on_source_failure` is told, and finds another source or lets the mail wait."""
 
 import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -30,12 +34,13 @@ from angarium._core.client_session import Capability, ClientSession, Phase
 from angarium._core.counters import Counters, Slot
 from angarium._core.dispatch import Delivery, ReadyQueue
 from angarium.clock import Clock
-from angarium.delivery.dial import FAMILIES, Dialler, by_name, is_address, where_of
+from angarium.delivery.dial import FAMILIES, Dialler, by_name, family_of, is_address, where_of
 from angarium.delivery.egress import Egresses
 from angarium.delivery.failure import ConnectFailure
 from angarium.delivery.handshake import Handshake
 from angarium.delivery.host_order import HostOrder
 from angarium.delivery.mail_host import MailHosts, ResolutionFailure
+from angarium.delivery.source import Source, SourceFailure
 from angarium.delivery.target import NOT_REQUIRED, Host, SessionTerms, Target, TlsPolicy, for_host
 from angarium.delivery.tls import Contexts, Reached, reached, refusal_of
 from angarium.delivery.tls_policy import as_published
@@ -86,6 +91,9 @@ class Connector:
         self._hostname = hostname
         self._handshake = Handshake(Contexts(clock.now), hostname=hostname, took=self._took)
         self.order = HostOrder(clock.monotonic, chance) if order is None else order
+        self._orders: dict[str, HostOrder] = {}  # a host may do for one source and not for another
+        self._chance = chance
+        self.on_source_failure: Callable[[ReadyQueue, SourceFailure], None] = self._fail
         self._settle = settle
         self._tasks: set[asyncio.Task[None]] = set()
         self._greeted = asyncio.Semaphore(MOST_GREETED)
@@ -120,6 +128,8 @@ class Connector:
         failure = ConnectFailure(
             Phase.PHASE_CONNECT, f"{target.hosts[0].name if target.hosts else 'the next hop'}: no address"
         )
+        failed = False  # a host did
+        unsourced: SourceFailure | None = None
         unreached: ConnectFailure | None = None  # a host that may yet do what REQUIRETLS asks for
         session: ClientSession | None = None
         queue.trouble = self._trouble
@@ -132,10 +142,14 @@ class Connector:
                     while left and session is None:
                         try:
                             session = await self._open_host(queue, target, left, domain)
+                        except SourceFailure as why:
+                            unsourced = why
+                            self._counters.add(Slot.DELIVERY_SOURCE_FAILURES, 1)
                         except ConnectFailure as why:
-                            failure = why
+                            failure, failed = why, True
                             self._counters.add(Slot.DELIVERY_CONNECTIONS_FAILED, 1)
                             self._counters.add(Slot.PROVIDER_UNREACHED + queue.provider, 1)
+                            self._counters.add(Slot.SOURCE_UNREACHED + queue.source_row, 1)
                             if why.enhanced not in (ENCRYPTION_NEEDED, REQUIRETLS_NEEDED):
                                 unreached = why
                     if session is not None:
@@ -145,13 +159,17 @@ class Connector:
         finally:
             queue.connecting -= 1
         if session is None:
-            self._fail(queue, failure)
+            if unsourced is not None and not failed:
+                self.on_source_failure(queue, unsourced)
+            else:
+                self._fail(queue, failure)
             return
         queue.failures = 0
         queue.blocked_until = 0.0
         queue.reason = None
         self._counters.add(Slot.DELIVERY_CONNECTIONS_OPENED, 1)
         self._counters.add(Slot.PROVIDER_OPENED + queue.provider, 1)
+        self._counters.add(Slot.SOURCE_OPENED + queue.source_row, 1)
         session.start()
 
     async def _addresses_of(self, host: Host, target: Target) -> list[Host]:
@@ -175,12 +193,13 @@ class Connector:
         host = next((known for known in target.known if str(known).encode("ascii", "replace") == where), None)
         if host is None or not classify(code, None, text, phase).try_next_host:
             return False
-        self.order.in_trouble(host, target.tls)
+        order = self.order_of(target)
+        order.in_trouble(host, target.tls)
         for session in tuple(queue.idle):
             if isinstance(session, ClientSession) and session.host == where:
                 session.leave()
         if transfers > len(target.known) + MOST_TRANSFERS or all(
-            self.order.rests_for(known, target.tls) > 0 for known in target.known
+            order.rests_for(known, target.tls) > 0 for known in target.known
         ):
             return False
         self._counters.add(Slot.DELIVERY_NEXT_HOST, 1)
@@ -189,10 +208,11 @@ class Connector:
             {
                 "next_hop": queue.next_hop.decode("utf-8", "replace"),
                 "site": queue.site.decode("utf-8", "replace"),
+                "source": queue.source.decode("ascii"),
                 "host": host.name,
                 "address": host.address,
                 "port": host.port,
-                "rest_s": round(self.order.rests_for(host, target.tls), 3),
+                "rest_s": round(order.rests_for(host, target.tls), 3),
                 "reply": {"code": code, "enhanced": None, "text": text.decode("utf-8", "replace")},
             },
         )
@@ -219,6 +239,7 @@ class Connector:
             {
                 "next_hop": queue.next_hop.decode("utf-8", "replace"),
                 "site": queue.site.decode("utf-8", "replace"),
+                "source": queue.source.decode("ascii"),
                 "failures": queue.failures,
                 "retry_s": rest_s,
                 "reply": {"code": failure.code, "enhanced": None, "text": failure.text},
@@ -239,25 +260,35 @@ class Connector:
             self._tls.failed(policy, left[0], refusal, queue.dispatcher.events)
             left.clear()
             raise _for_good(policy, refusal)
+        _leave_out_of_reach(left, target.source)
+        order = self.order_of(target)
         addresses = list(left)
         winner: Host | None = None
+        untried = False
         for host in addresses:
-            self.order.began(host, target.tls)
+            order.began(host, target.tls)
         try:
-            host, connected = await self._dialler.dial(
-                left, timeout_s=target.terms.timeouts.connect_s, probe=queue.failures > 0
-            )
+            host, connected = await self._dial(queue, left)
             session = await self._shake_hands(queue, target.terms, host, connected, policy)
             winner = host
+        except SourceFailure:
+            untried = True
+            raise
         finally:
             for host in addresses:
                 if host is winner:
-                    self.order.worked(host, target.tls)
-                elif host in left:  # not tried, or overtaken
-                    self.order.broke_off(host, target.tls)
+                    order.worked(host, target.tls)
+                elif host in left or untried:  # or overtaken
+                    order.broke_off(host, target.tls)
                 else:
-                    self.order.failed(host, target.tls)
+                    order.failed(host, target.tls)
         return session
+
+    async def _dial(self, queue: ReadyQueue, left: list[Host]) -> tuple[Host, socket.socket]:
+        target: Target = queue.target
+        return await self._dialler.dial(
+            left, timeout_s=target.terms.timeouts.connect_s, probe=queue.failures > 0, source=target.source
+        )
 
     async def _shake_hands(
         self, queue: ReadyQueue, terms: SessionTerms, host: Host, connected: socket.socket, policy: TlsPolicy
@@ -285,9 +316,7 @@ class Connector:
             # RFC 3207 §4.1: without a policy that forbids it, mail in plaintext is better than none
             log.warning("%s; delivering in plaintext", failure.text)
             policy = replace(policy, level="none")
-            _, connected = await self._dialler.dial(
-                [host], timeout_s=terms.timeouts.connect_s, probe=queue.failures > 0
-            )
+            _, connected = await self._dial(queue, [host])
             session, secured, local = await self._set_up(queue, terms, host, connected, policy)
         self._tls.set_up(policy, host, secured, local)
         return session
@@ -308,9 +337,7 @@ class Connector:
                 if why.tls is None:
                     raise
                 failure = why
-                _, connected = await self._dialler.dial(
-                    [host], timeout_s=terms.timeouts.connect_s, probe=queue.failures > 0
-                )
+                _, connected = await self._dial(queue, [host])
             else:
                 self._tls.set_up(wanted, host, secured, local)
                 return session, connected
@@ -327,7 +354,7 @@ class Connector:
         target: Target = queue.target
         try:
             client = await self._handshake.perform(
-                connected, host, tls, where, terms.timeouts, target.protocol, target.login
+                connected, host, tls, where, terms.timeouts, target.protocol, target.login, _hostname_of(target)
             )
         except ConnectFailure as failure:
             failure.local = local
@@ -335,10 +362,20 @@ class Connector:
         secured = reached(client.transport, tls)
         return self._adopt(queue, terms, client, tls, secured, where), secured, local
 
+    def order_of(self, target: Target) -> HostOrder:
+        """What is known of hosts as the target's source sees them."""
+        if target.source is None:
+            return self.order
+        order = self._orders.get(target.source.name)
+        if order is None:
+            order = self._orders[target.source.name] = HostOrder(self._clock.monotonic, self._chance)
+        return order
+
     async def in_order(self, target: Target, *, look: bool = False) -> list[Host]:
         """The hosts of target at their addresses, in the order in which a connection tries them; look: none does."""
-        known = [host for named in self.order.named(target) for host in await self._addresses_of(named, target)]
-        return self.order.in_order(known, target.tls, look=look)
+        order = self.order_of(target)
+        known = [host for named in order.named(target) for host in await self._addresses_of(named, target)]
+        return order.in_order(known, target.tls, look=look)
 
     async def try_out(self, target: Target, left: list[Host]) -> tuple[Host, aiosmtplib.SMTP]:
         """A connection to one of a host's addresses, ready for mail, for who wants to see it.
@@ -350,16 +387,18 @@ class Connector:
         if refusal is not None:
             left.clear()
             raise refusal
+        _leave_out_of_reach(left, target.source)
         timeouts = target.terms.timeouts
-        host, connected = await self._dialler.dial(left, timeout_s=timeouts.connect_s, probe=False)
-        how = (where_of(host), timeouts, target.protocol, target.login)
+        dial = partial(self._dialler.dial, timeout_s=timeouts.connect_s, probe=False, source=target.source)
+        host, connected = await dial(left)
+        how = (where_of(host), timeouts, target.protocol, target.login, _hostname_of(target))
         try:
             return host, await self._handshake.perform(connected, host, policy, *how)
         except ConnectFailure as failure:
             if failure.tls is None or policy.level != "opportunistic" or host.implicit_tls:
                 raise
             plain = replace(policy, level="none")
-            _, connected = await self._dialler.dial([host], timeout_s=timeouts.connect_s, probe=False)
+            _, connected = await dial([host])
             return host, await self._handshake.perform(connected, host, plain, *how)
 
     def _adopt(
@@ -399,6 +438,21 @@ class Connector:
         )
         transport.set_protocol(session)
         return session
+
+
+def _leave_out_of_reach(left: list[Host], source: Source | None) -> None:
+    """Take the addresses out whose family the source has none of; SourceFailure when no other is left."""
+    if source is None:
+        return
+    first = left[0]
+    left[:] = [host for host in left if host.is_local or family_of(host) in source.addresses]
+    if not left:
+        raise SourceFailure(Phase.PHASE_CONNECT, f"{where_of(first)}: {source.without(family_of(first))}")
+
+
+def _hostname_of(target: Target) -> str | None:
+    """What EHLO says; None: the relay's own name."""
+    return None if target.source is None else target.source.hostname
 
 
 def _domain_of(queue: ReadyQueue) -> str:

@@ -8,7 +8,8 @@ that was too slow LOSSES times in a row, while the other answered, goes behind i
 Bounds: connections that one worker opens at a time, and of these those to next hops that could not be reached before,
 which may take long while others must not wait. Each address that is tried counts.
 
-Fails: ConnectFailure of the connect phase, with the host, the address and the system's own words."""
+Fails: ConnectFailure of the connect phase, with the host, the address and the system's own words; SourceFailure when no
+host was tried, for the source that the connection is to begin at cannot be bound."""
 
 from __future__ import annotations
 
@@ -23,14 +24,16 @@ from typing import TYPE_CHECKING
 from angarium._core.client_session import Phase
 from angarium._core.counters import Slot
 from angarium.delivery.failure import ConnectFailure
+from angarium.delivery.source import SourceFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from angarium.config.model import AddressFamily
+    from angarium.delivery.source import Source
     from angarium.delivery.target import Host
 
-__all__ = ["FAMILIES", "Dialler", "by_name", "families_of", "is_address", "where_of"]
+__all__ = ["FAMILIES", "Dialler", "by_name", "families_of", "family_of", "is_address", "where_of"]
 
 MOST_OPENING = 256  # TCP connections being opened by one worker at a time
 MOST_PROBING = 32  # of them to next hops that could not be reached before
@@ -89,15 +92,18 @@ class Dialler:
             return [replace(host, address=str(address[0])) for *_, address in usable]
         return [host]
 
-    async def dial(self, left: list[Host], *, timeout_s: float, probe: bool) -> tuple[Host, socket.socket]:
+    async def dial(
+        self, left: list[Host], *, timeout_s: float, probe: bool, source: Source | None = None
+    ) -> tuple[Host, socket.socket]:
         """A socket that is connected to one of a host's addresses, each given up after timeout_s.
 
         What has been tried is taken out of `left`: when the connection turns out to be of no use, the rest can be tried
-        with another call. `probe`: the host could not be reached before.
+        with another call. `probe`: the host could not be reached before. `source`: where it begins; None: the system's
+        choice.
         """
         if len(left) == 1:
             host = left.pop()
-            return host, await self._connect(host, timeout_s, probe)
+            return host, await self._connect(host, timeout_s, probe, source)
         waiting = self._in_order(left)
         trying: dict[asyncio.Task[socket.socket], Host] = {}
         failure: ConnectFailure | None = None
@@ -105,7 +111,8 @@ class Dialler:
             while waiting or trying:
                 if waiting:
                     host = waiting.pop(0)
-                    trying[asyncio.get_running_loop().create_task(self._connect(host, timeout_s, probe))] = host
+                    connecting = self._connect(host, timeout_s, probe, source)
+                    trying[asyncio.get_running_loop().create_task(connecting)] = host
                 stagger_s = self._stagger_s if waiting else None
                 done, _ = await asyncio.wait(trying, timeout=stagger_s, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
@@ -114,7 +121,8 @@ class Dialler:
                     try:
                         connected = task.result()
                     except ConnectFailure as why:
-                        failure = why
+                        if failure is None or not isinstance(why, SourceFailure):
+                            failure = why
                         del trying[task]
                         continue
                     del trying[task]
@@ -128,27 +136,29 @@ class Dialler:
     def _in_order(self, hosts: list[Host]) -> list[Host]:
         """As given, but for a family that is left in peace."""
         now = asyncio.get_running_loop().time()
-        return sorted(hosts, key=lambda host: self._rests_until[_family_of(host)] > now)
+        return sorted(hosts, key=lambda host: self._rests_until[family_of(host)] > now)
 
     def _note(self, winner: Host, late: Iterable[Host]) -> None:
         """Remember which family answered while another had been asked before it and had not."""
-        family = _family_of(winner)
+        family = family_of(winner)
         self._losses[family] = 0
         self._rests_until[family] = 0.0
-        for other in {_family_of(host) for host in late} - {family}:
+        for other in {family_of(host) for host in late} - {family}:
             self._losses[other] += 1
             if self._losses[other] >= LOSSES:
                 self._rests_until[other] = asyncio.get_running_loop().time() + REST_S
 
-    async def _connect(self, host: Host, timeout_s: float, probe: bool) -> socket.socket:
+    async def _connect(self, host: Host, timeout_s: float, probe: bool, source: Source | None) -> socket.socket:
         where = where_of(host)
         address: str | tuple[str, int] = host.address if host.is_local else (host.address, host.port)
         if self._loopback_only and not (host.is_local or ipaddress.ip_address(host.address).is_loopback):
             raise ConnectFailure(Phase.PHASE_CONNECT, f"{where}: refused, the sandbox delivers on this machine only")
-        opening = socket.socket(_family_of(host), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        if not host.is_local:
-            opening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # uvloop does so for its own sockets only
+        opening = socket.socket(family_of(host), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
+            if not host.is_local:
+                opening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # uvloop does so for its own sockets only
+                if source is not None:
+                    source.bind(opening, where)
             async with self._probes if probe else self._slots, asyncio.timeout(timeout_s):
                 loop = asyncio.get_running_loop()
                 began = loop.time()
@@ -162,7 +172,7 @@ class Dialler:
             opening.close()
             why = os.strerror(failure.errno) if failure.errno else str(failure)
             raise ConnectFailure(Phase.PHASE_CONNECT, f"{where}: {why}") from failure
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, SourceFailure):
             opening.close()
             raise
         return opening
@@ -192,7 +202,8 @@ def by_name(hosts: Sequence[Host]) -> list[list[Host]]:
     return [list(group) for _, group in groupby(hosts, key=lambda host: (host.name, host.port))]
 
 
-def _family_of(host: Host) -> socket.AddressFamily:
+def family_of(host: Host) -> socket.AddressFamily:
+    """Of a host at an address."""
     if host.is_local:
         return socket.AF_UNIX
     return socket.AF_INET6 if ":" in host.address else socket.AF_INET

@@ -69,14 +69,15 @@ class Handshake:
         timeouts: Timeouts,
         protocol: Protocol = "smtp",
         login: Login | None = None,
+        hostname: str | None = None,
     ) -> aiosmtplib.SMTP:
-        """All that comes before the first MAIL command."""
+        """All that comes before the first MAIL command; `hostname`: what EHLO says in place of the relay's own name."""
         context, name = self._contexts.prepare(tls, host, where) if host.implicit_tls else (None, None)
         # a Unix socket is handed over like any other: the loop asks for a stream, not for its family
         client = (LmtpClient if protocol == "lmtp" else aiosmtplib.SMTP)(
             hostname=name,
             sock=connected,
-            local_hostname=self._hostname,
+            local_hostname=hostname or self._hostname,
             timeout=timeouts.greeting_s,
             start_tls=False,
             use_tls=host.implicit_tls,

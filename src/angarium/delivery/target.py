@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from angarium.delivery.login import Login
     from angarium.delivery.mail_host import MailHost, Tlsa
     from angarium.delivery.mta_sts import Policy
+    from angarium.delivery.source import Source
 
 NOT_REQUIRED = "TLS-Required: No"  # the source of a policy for mail that asks for none (RFC 8689 §5)
 
@@ -155,7 +156,8 @@ class Target:
 
     They are tried as they stand, unless there are shares, one for each: then in an order of each connection's own.
     `recipients`: of one transaction at most; 0: no limit but the host's own. `known`: the hosts at each of their
-    addresses, as they were last connected to. `found`: by MX, what the hosts were made of.
+    addresses, as they were last connected to. `found`: by MX, what the hosts were made of. `source`: where connections
+    begin; None: at an address of the system's choice. `unfit_until`: monotonic; it has no address for the hosts.
     """
 
     hosts: tuple[Host, ...]
@@ -168,3 +170,5 @@ class Target:
     recipients: int = 0
     known: tuple[Host, ...] = ()
     found: tuple[MailHost, ...] = ()
+    source: Source | None = None
+    unfit_until: float = 0.0

@@ -21,6 +21,8 @@ _STAGE_TITLES = {
     "provider": "Providers: whose mail hosts the mail goes to",
     "tenant": "Tenants: whose mail it is",
     "listener": "Listeners: where it came in",
+    "source": "Source addresses: where it goes out",
+    "pool": "Source pools",
     "shard": "Shards: where it is kept",
     "worker": "Workers",
     "node": "The node: its configuration",
@@ -45,6 +47,9 @@ This page is generated: `python -m angarium.outcome.metric_page > docs/metrics.m
 | `tenant` | the names of the `[[tenant]]` tables, the first 200; `none` for mail of no tenant; `hash-00` to `hash-15` \
 for tenants beyond that, by a hash of the name, once there is something to count |
 | `listener` | the names of the listeners, the first 63, `sendmail` among them; `other` for the rest |
+| `source` | the names of the `[[source]]` tables, the first 126; `default` for the address that the system chooses; \
+`other` for the rest |
+| `pool` | the names of the `[[source_pool]]` tables, the first 62; `none` for mail that goes by none; `other` for the rest |
 | `shard` | the numbers of the shards |
 
 A name gets its row in the relay's memory when it first appears, at the start or by a reload, and keeps it as long as

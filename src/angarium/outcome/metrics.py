@@ -118,6 +118,8 @@ class MetricSpec:
 PROVIDER = Label("provider", dimension=Dimension.DIMENSION_PROVIDER)
 TENANT = Label("tenant", dimension=Dimension.DIMENSION_TENANT)
 LISTENER = Label("listener", dimension=Dimension.DIMENSION_LISTENER)
+SOURCE = Label("source", dimension=Dimension.DIMENSION_SOURCE)
+POOL = Label("pool", dimension=Dimension.DIMENSION_POOL)
 SHARD = Label("shard", dimension=Dimension.DIMENSION_SHARD)
 PROCESS = Label("process", ("supervisor", "admin", "lookup", "access", "worker-N"))
 DOMAIN = Label("domain")
@@ -670,6 +672,21 @@ METRICS: tuple[MetricSpec, ...] = (
         "Deliveries that went on to another host of their next hop after trouble with one in a session.",
     ),
     _counter(
+        "delivery_source_failures_total",
+        Slot.DELIVERY_SOURCE_FAILURES,
+        "Connections that were not opened, for their source cannot be bound or has no address of the host's family.",
+    ),
+    _counter(
+        "delivery_source_replaced_total",
+        Slot.DELIVERY_SOURCE_REPLACED,
+        "Ways of a domain's mail that were found by another source of the pool, for the one assigned cannot be used.",
+    ),
+    _counter(
+        "delivery_source_pool_missing_total",
+        Slot.DELIVERY_SOURCE_POOL_MISSING,
+        "Messages whose source pool the configuration does not have: they go as mail without a pool of its own.",
+    ),
+    _counter(
         "delivery_access_token_requests_total",
         {
             "granted": Slot.DELIVERY_TOKENS_GRANTED,
@@ -846,6 +863,41 @@ METRICS: tuple[MetricSpec, ...] = (
         Slot.LISTENER_REFUSED,
         "Commands and messages turned away, by listener.",
         by=LISTENER,
+    ),
+    # by source address and pool
+    _counter("source_attempts_total", Slot.SOURCE_ATTEMPTS, "Attempts, by source address.", by=SOURCE),
+    _counter(
+        "source_recipients_total",
+        {"delivered": Slot.SOURCE_DELIVERED, "deferred": Slot.SOURCE_DEFERRED, "failed": Slot.SOURCE_FAILED},
+        "Recipients by what an attempt came to, by source address.",
+        "result",
+        by=SOURCE,
+    ),
+    _counter(
+        "source_replies_total",
+        {
+            "2xx": Slot.SOURCE_REPLIES_2XX,
+            "4xx": Slot.SOURCE_REPLIES_4XX,
+            "5xx": Slot.SOURCE_REPLIES_5XX,
+            "none": Slot.SOURCE_REPLIES_NONE,
+        },
+        "What decided for recipients, as in delivery_replies, by source address.",
+        "class",
+        by=SOURCE,
+    ),
+    _counter(
+        "source_connections_total",
+        {"opened": Slot.SOURCE_OPENED, "failed": Slot.SOURCE_UNREACHED},
+        "Connections that were opened, or not to be had, by source address.",
+        "result",
+        by=SOURCE,
+    ),
+    _counter(
+        "pool_recipients_total",
+        {"delivered": Slot.POOL_DELIVERED, "deferred": Slot.POOL_DEFERRED, "failed": Slot.POOL_FAILED},
+        "Recipients by what an attempt came to, by source pool.",
+        "result",
+        by=POOL,
     ),
     # by shard
     _gauge("shard_journal_bytes", Slot.SHARD_JOURNAL, "Octets of a shard's journal segments on disk.", by=SHARD),

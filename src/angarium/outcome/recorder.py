@@ -67,11 +67,16 @@ _ROW_SLOTS = {
     RecipientState.EXPIRED: (Slot.PROVIDER_EXPIRED, Slot.TENANT_EXPIRED),
 }
 _REPLY_SLOTS = {  # by the first digit of the reply
-    2: (Slot.DELIVERY_REPLIES_2XX, Slot.PROVIDER_REPLIES_2XX),
-    4: (Slot.DELIVERY_REPLIES_4XX, Slot.PROVIDER_REPLIES_4XX),
-    5: (Slot.DELIVERY_REPLIES_5XX, Slot.PROVIDER_REPLIES_5XX),
+    2: (Slot.DELIVERY_REPLIES_2XX, Slot.PROVIDER_REPLIES_2XX, Slot.SOURCE_REPLIES_2XX),
+    4: (Slot.DELIVERY_REPLIES_4XX, Slot.PROVIDER_REPLIES_4XX, Slot.SOURCE_REPLIES_4XX),
+    5: (Slot.DELIVERY_REPLIES_5XX, Slot.PROVIDER_REPLIES_5XX, Slot.SOURCE_REPLIES_5XX),
 }
-_NO_REPLY = (Slot.DELIVERY_REPLIES_NONE, Slot.PROVIDER_REPLIES_NONE)
+_NO_REPLY = (Slot.DELIVERY_REPLIES_NONE, Slot.PROVIDER_REPLIES_NONE, Slot.SOURCE_REPLIES_NONE)
+_SOURCE_SLOTS = {
+    RecipientState.DELIVERED: (Slot.SOURCE_DELIVERED, Slot.POOL_DELIVERED),
+    RecipientState.DEFERRED: (Slot.SOURCE_DEFERRED, Slot.POOL_DEFERRED),
+    RecipientState.FAILED: (Slot.SOURCE_FAILED, Slot.POOL_FAILED),
+}
 _LATENCY_SLOTS = (Slot.DELIVERY_LATENCY_FSYNC, Slot.DELIVERY_LATENCY_ASYNC, Slot.DELIVERY_LATENCY_MEMORY)
 GIVEN_UP = 554  # what is logged where an operator has ended it
 _DURABILITY = ("fsync", "async", "memory")
@@ -131,6 +136,7 @@ class Recorder:
         results = delivery.results or []
         self._counters.add(Slot.DELIVERY_ATTEMPTS, 1)
         self._counters.add(Slot.PROVIDER_ATTEMPTS + delivery.provider, 1)
+        self._counters.add(Slot.SOURCE_ATTEMPTS + delivery.queue.source_row, 1)
         accepted = sum(1 for _, code, _, _, phase in results if code // 100 == 2 and phase == Phase.PHASE_FINAL)
         if accepted:
             self._counters.add(Slot.DELIVERY_OCTETS, len(memoryview(delivery.mail_buffer())))
@@ -139,9 +145,10 @@ class Recorder:
         waiting: list[Result] = []
         reports: list[RecipientReport] = []
         for index, code, enhanced, text, phase in results:
-            for_all, of_provider = _REPLY_SLOTS.get(code // 100, _NO_REPLY)
+            for_all, of_provider, of_source = _REPLY_SLOTS.get(code // 100, _NO_REPLY)
             self._counters.add(for_all, 1)
             self._counters.add(of_provider + delivery.provider, 1)
+            self._counters.add(of_source + delivery.queue.source_row, 1)
             outcome = classify(code, enhanced, text, phase, accepted_recipients=accepted)
             if outcome.state is RecipientState.IN_DOUBT:
                 doubted = True
@@ -186,6 +193,10 @@ class Recorder:
         message.set_recipient_state(index, outcome.state)
         self._counters.add(_SLOTS[outcome.state], 1)
         self._count_rows(outcome.state, delivery.provider, delivery.tenant, 1)
+        if outcome.state in _SOURCE_SLOTS:
+            of_source, of_pool = _SOURCE_SLOTS[outcome.state]
+            self._counters.add(of_source + delivery.queue.source_row, 1)
+            self._counters.add(of_pool + self._dispatcher.pool_row_of(message), 1)
         if outcome.state is RecipientState.DEFERRED:
             _, domain = split_mailbox(delivery.mail_buffer().recipient(index)[0])
             self.deferred.add(folded_domain(domain))

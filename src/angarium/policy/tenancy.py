@@ -10,8 +10,8 @@ tenant; else of none, which is transactional mail with the listener's own classe
 A client that may not relay and is taken mail from all the same (role `inbound`) has no choice: its mail has priority 0
 at most, and the class of the listener.
 
-What a [[permission]] grants goes before that: its tenant, its class, and what it asks about single messages
-(angarium.policy.permission). It is looked for by the tenant that the client has without it.
+What a [[permission]] grants goes before that: its tenant, its class, its source pool, and what it asks about single
+messages (angarium.policy.permission). It is looked for by the tenant that the client has without it.
 
 An address that is none has no tenant but the listener's, and may not relay. A look-up takes one step for each prefix
 length that the configuration has networks of, however many tenants there are, and one for each permission; clients
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from angarium.policy.certificate import ClientCertificate
     from angarium.policy.quota import Quotas
 
-__all__ = ["TenantIndex", "client_terms", "identity_terms"]
+__all__ = ["TenantIndex", "client_terms", "identity_terms", "pool_of"]
 
 
 class TenantIndex:
@@ -164,7 +164,15 @@ def _terms_of(
         durability_ceiling=DURABILITIES.index(ceiling),
         highest_priority=highest,
         permission=asked,
+        source_pool=pool_of(permission, tenant).encode("ascii"),
     )
+
+
+def pool_of(permission: Permission | None, tenant: Tenant | None) -> str:
+    """The source pool that mail has of its own, whatever its route: the permission's, else the tenant's; or none."""
+    if permission is not None and permission.source_pool is not None:
+        return permission.source_pool
+    return (tenant.source_pool if tenant is not None else None) or ""
 
 
 def _with_class(classes: Classes, own: Durability) -> Classes:

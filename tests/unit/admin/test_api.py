@@ -70,7 +70,7 @@ ENVELOPE = {
     "requiretls": False,
     "priority": 0,
     "hold_until": None,
-    **dict.fromkeys(("envid", "listener", "client", "greeting", "login", "tenant")),
+    **dict.fromkeys(("envid", "listener", "client", "greeting", "login", "tenant", "source_pool")),
 }
 
 

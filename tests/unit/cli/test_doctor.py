@@ -134,6 +134,22 @@ def test_ports(tmp_path: Path) -> None:
     assert "runs as process 77" in reason
 
 
+def test_sources_are_addresses_of_this_machine(tmp_path: Path) -> None:
+    more = """
+[[source]]
+name = "here"
+ipv4 = "127.0.0.7"
+[[source]]
+name = "elsewhere"
+ipv4 = "192.0.2.1"
+ipv6 = "2001:db8::1"
+"""
+    found = list(machine.sources(config_of(tmp_path, more)))
+    assert said(found, "source here") == [("ok", "127.0.0.7 is an address of this machine")]
+    assert [severity for severity, _ in said(found, "source elsewhere")] == ["error", "error"]
+    assert "192.0.2.1: Cannot assign requested address" in said(found, "source elsewhere")[1][1]
+
+
 def test_outbound() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -262,6 +278,34 @@ def test_the_hostname(tmp_path: Path, entries: dict[str, list[str] | None], host
     found = list(name_checks.own_name(config_of(tmp_path), table(entries)))
     assert [one for one, _ in said(found, "hostname")] == [hostname]
     assert [one for one, _ in said(found, "reverse name")] == reverse
+
+
+def test_the_names_of_sources(tmp_path: Path) -> None:
+    more = """
+[[source]]
+name = "own"
+ipv4 = "203.0.114.25"
+hostname = "mta1.example.test"
+[[source]]
+name = "node"
+ipv4 = "203.0.114.26"
+[[source]]
+name = "private"
+ipv4 = "10.0.0.1"
+"""
+    config = config_of(tmp_path, more)
+    entries: dict[str, list[str] | None] = {
+        "mta1.example.test A": ["203.0.114.25"],
+        BACK: ["mta1.example.test"],
+        f"{HOST} A": ["203.0.114.1"],
+        "26.114.0.203.in-addr.arpa PTR": ["other.test"],
+    }
+    found = list(name_checks.source_names(config, table(entries)))
+    assert said(found, "reverse name")[0] == ("ok", "203.0.114.25 is mta1.example.test, and EHLO says so")
+    assert [severity for severity, _ in said(found, "reverse name")] == ["ok", "error"]
+    assert [severity for severity, _ in said(found, "source node")] == ["warning"]
+    assert not said(found, "source own")
+    assert not said(found, "source private")
 
 
 def test_name_servers(tmp_path: Path) -> None:

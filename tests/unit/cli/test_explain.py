@@ -60,6 +60,28 @@ ANSWER: dict[str, Any] = {
         },
     ],
     "tls": {"level": "verify", "source": "mta-sts"},
+    "source": {
+        "pool": "bulk",
+        "of": "tenant",
+        "name": "mta1",
+        "hostname": "mta1.relay.test",
+        "sources": [
+            {
+                "name": "mta1",
+                "addresses": ["192.0.2.1", "2001:db8::1"],
+                "hostname": "mta1.relay.test",
+                "weight": 3,
+                "why_not": None,
+            },
+            {
+                "name": "mta2",
+                "addresses": ["192.0.2.2"],
+                "hostname": "relay.test",
+                "weight": 1,
+                "why_not": "source mta2: 192.0.2.2: Cannot assign requested address",
+            },
+        ],
+    },
     "limits": {
         "connections": 20,
         "connections_of_a_worker": 10,
@@ -190,6 +212,13 @@ def test_for_people(relay: FakeRelay) -> None:
     assert "not taken   route[0] of /etc/angarium/angarium.toml" in output
     assert "DNS for there.test, asked again in 1h 0m\nDNSSEC vouches for it; MTA-STS: enforce\n" in output
     assert "dane, from the TLSA records of mx1.there.test" in output
+    assert any(line.startswith("sources") and line.endswith("pool bulk, of the tenant") for line in lines)
+    assert any(line.split() == ["mta1", "192.0.2.1,", "2001:db8::1", "mta1.relay.test", "3"] for line in lines)
+    assert any(
+        line.startswith("mta2")
+        and line.endswith("cannot be used: source mta2: 192.0.2.2: Cannot assign requested address")
+        for line in lines
+    )
     assert any(line.split() == ["10", "mx1.there.test", "192.0.2.1,", "2001:db8::1", "2"] for line in lines)
     assert any(line.split()[:3] == ["2", "mx1.there.test", "192.0.2.1:25"] and "rests for" in line for line in lines)
     assert any(line.split()[:5] == ["0", "3", "1", "0", "7"] for line in lines)
@@ -197,7 +226,7 @@ def test_for_people(relay: FakeRelay) -> None:
 
 
 def test_where_nothing_stands_in_the_way(relay: FakeRelay) -> None:
-    relay.answer |= {"blocks": [], "ahead": [], "dns": None, "hosts": [], "tls": None, "site": None}
+    relay.answer |= {"blocks": [], "ahead": [], "dns": None, "hosts": [], "tls": None, "source": None, "site": None}
     relay.answer["route"] = {**ROUTE, "name": "last resort", "file": None, "position": None}
     output = relay.run("you@there.test").output
     assert any(line.split() == ["blocked", "by", "nothing"] for line in output.splitlines())

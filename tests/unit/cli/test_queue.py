@@ -71,6 +71,7 @@ DETAIL = {
         "greeting": None,
         "login": None,
         "tenant": None,
+        "source_pool": "bulk",
     },
     "attempts": [
         {

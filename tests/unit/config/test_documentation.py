@@ -27,9 +27,22 @@ BASE = {
     "route": ['recipients = ["*"]', 'next_hop = "smtp://127.0.0.1:9"'],
     "tls_policy": ['domains = ["*"]'],
     "provider": ['name = "big"', 'domains = ["a.example"]', 'mail_hosts = ["b.example"]'],
+    "source": ['name = "s"', 'ipv4 = "127.0.0.1"'],
+    "source_pool": ['name = "p"', 'members = ["s"]'],
     "credentials": ['kind = "dovecot"', 'socket = "/run/dovecot/auth"'],
 }
-ARRAYS = ("listener", "certificate", "tenant", "route", "tls_policy", "provider", "credentials", "permission")
+ARRAYS = (
+    "listener",
+    "certificate",
+    "tenant",
+    "route",
+    "tls_policy",
+    "provider",
+    "credentials",
+    "permission",
+    "source",
+    "source_pool",
+)
 
 # keys of certificates are checked with a certificate that is there
 FOLDER = tempfile.TemporaryDirectory(prefix="angarium-test-")
@@ -82,7 +95,7 @@ def document(key: str, written: str) -> str:
     """A configuration with this key written so."""
     table, _, rest = key.partition(".")
     text = ""
-    tables = {name: list(lines) for name, lines in BASE.items()}
+    tables = {name: list(lines) for name, lines in BASE.items() if name != "source_pool" or table == name}
     if table in ("tls", "certificate"):
         tables |= {"tls": list(PAIR), table: list(PAIR)}
     beside = next((lines for start, lines in BESIDE.items() if key.startswith(start)), [])

@@ -178,6 +178,15 @@ durability = "fsync"
 durability_floor = "async"
 durability_ceiling = "fsync"
 highest_priority = 4
+source_pool = "pool"
+[[source]]
+name = "mta1"
+ipv4 = "192.0.2.1"
+ipv6 = "2001:db8::1"
+hostname = "mta1.example.org"
+[[source_pool]]
+name = "pool"
+members = ["mta1"]
 [[listener]]
 name = "relay"
 listen = "0.0.0.0:25"
@@ -266,6 +275,7 @@ log_ins = ["alice*"]
 headers = {{ "List-Id" = "*" }}
 next_hop = ["smtps://smtp1.example.org", "smtp://smtp2.example.org:2525"]
 connections = 5
+source_pool = "pool"
 messages_per_connection = 10
 idle = "5s"
 message_size = "5MB"
@@ -366,7 +376,8 @@ def test_the_samples_have_every_key(samples: list[Sample]) -> None:
 # Tables whose own tests break their keys are not repeated here
 KNOWN_TABLES = {
     "node", "admin", "tls", "events", "dns", "limits", "sendmail", "queue", "delivery", "notification", "mta_sts",
-    "tls_report", "certificate", "access", "tenant", "listener", "route", "tls_policy", "provider", "sandbox",
+    "tls_report", "certificate", "access", "tenant", "listener", "route", "tls_policy", "provider", "sandbox", "source",
+    "source_pool",
 }  # fmt: skip
 
 

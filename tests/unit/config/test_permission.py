@@ -18,6 +18,12 @@ relay_networks = ["10.0.0.0/8"]
 [[tenant]]
 name = "shop"
 networks = ["10.1.0.0/16"]
+[[source]]
+name = "a"
+ipv4 = "192.0.2.1"
+[[source_pool]]
+name = "bulk"
+members = ["a"]
 """
 
 
@@ -55,7 +61,7 @@ def problems(text: str) -> list[tuple[int, str, str, str | None, str]]:
         ('legacy = true\nnetworks = ["10.0.0.0/8"]\nfix_up = false', "fix_up", "legacy devices need it", None),
         ('at_limit = "wait"', "at_limit", 'expected one of "refuse", "queue"', None),
         ("recipient_per_hour = 5", "recipient_per_hour", "unknown key in [permission[0]]", "recipients_per_hour"),
-        ('source_pool = "a"', "source_pool", "unknown key in [permission[0]]", None),
+        ('source_pool = "bulck"', "source_pool", 'there is no source pool "bulck"', "bulk"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(text: str, key: str, message: str, suggestion: str | None) -> None:

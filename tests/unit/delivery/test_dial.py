@@ -11,6 +11,7 @@ import pytest
 from angarium.delivery import dial
 from angarium.delivery.dial import Dialler, by_name, families_of
 from angarium.delivery.failure import ConnectFailure
+from angarium.delivery.source import Source, SourceFailure
 from angarium.delivery.target import Host
 from tests.support.ports import free_port
 
@@ -91,9 +92,9 @@ async def test_a_family_that_keeps_losing_goes_behind_the_other(
     dialler = make()
     connect = dialler._connect
 
-    async def note(host: Host, timeout_s: float, probe: bool) -> socket.socket:
+    async def note(host: Host, timeout_s: float, probe: bool, source: Source | None) -> socket.socket:
         tried.append(host.address)
-        return await connect(host, timeout_s, probe)
+        return await connect(host, timeout_s, probe, source)
 
     monkeypatch.setattr(dialler, "_connect", note)
     for _ in range(dial.LOSSES + 2):
@@ -118,6 +119,41 @@ async def test_when_all_fail_the_last_one_is_the_reason() -> None:
     with pytest.raises(ConnectFailure, match=r"^mx\.example\[127\.0\.0\.9\]:\d+: Connection refused$"):
         await make().dial(left, timeout_s=30.0, probe=False)
     assert left == []
+
+
+async def test_a_connection_begins_where_its_source_says() -> None:
+    source = Source("s", {socket.AF_INET: "127.0.0.5"}, "s.example")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        for left in (hosts(port, "127.0.0.1"), hosts(port, "127.0.0.9", "127.0.0.1")):
+            _, connected = await make().dial(left, timeout_s=30.0, probe=False, source=source)
+            with connected:
+                assert connected.getsockname()[0] == "127.0.0.5"
+
+
+async def test_a_source_that_cannot_be_bound_is_no_failure_of_the_host() -> None:
+    source = Source("s", {socket.AF_INET: "192.0.2.1"}, "s.example")
+    for left in (hosts(25, "127.0.0.1"), hosts(25, "127.0.0.1", "127.0.0.2")):
+        with pytest.raises(SourceFailure, match=r"source s: 192\.0\.2\.1: Cannot assign requested address"):
+            await make().dial(left, timeout_s=30.0, probe=False, source=source)
+    assert set(source.down) == {socket.AF_INET}
+    with pytest.raises(SourceFailure, match="source s has no IPv6 address"):
+        await make().dial(hosts(25, "::1"), timeout_s=30.0, probe=False, source=source)
+
+
+@needs_ipv6
+async def test_what_a_host_says_counts_before_what_a_source_cannot_do() -> None:
+    source = Source("s", {socket.AF_INET: "127.0.0.5", socket.AF_INET6: "2001:db8::1"}, "s.example")
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    for addresses in (("::1", "127.0.0.1"), ("127.0.0.1", "::1")):
+        with pytest.raises(ConnectFailure, match="Connection refused") as failure:
+            await make(stagger_s=60.0).dial(hosts(port, *addresses), timeout_s=30.0, probe=False, source=source)
+        assert not isinstance(failure.value, SourceFailure)
+    with socket.create_server(("127.0.0.1", port)):
+        host, connected = await make().dial(hosts(port, "::1", "127.0.0.1"), timeout_s=30.0, probe=False, source=source)
+        connected.close()
+        assert host.address == "127.0.0.1"
 
 
 async def test_the_sandbox_reaches_this_machine_only() -> None:

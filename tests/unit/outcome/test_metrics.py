@@ -63,6 +63,8 @@ def named_slab() -> Slab:
     slab.assign(Dimension.DIMENSION_PROVIDER, ["google", "yahoo"])
     slab.assign(Dimension.DIMENSION_TENANT, ["shop"])
     slab.assign(Dimension.DIMENSION_LISTENER, ["relay"])
+    slab.assign(Dimension.DIMENSION_SOURCE, ["out1"])
+    slab.assign(Dimension.DIMENSION_POOL, ["bulk"])
     slab.assign(Dimension.DIMENSION_SHARD, range(2))
     return slab
 
@@ -104,7 +106,7 @@ def test_a_slot_is_of_its_metrics_type(spec: MetricSpec) -> None:
 
 @pytest.mark.parametrize("spec", REGISTRY, ids=lambda spec: spec.name)
 def test_a_name_says_stage_and_unit(spec: MetricSpec) -> None:
-    stages = "ingress|policy|queue|delivery|outcome|worker|process|node|provider|tenant|listener|shard"
+    stages = "ingress|policy|queue|delivery|outcome|worker|process|node|provider|tenant|listener|source|pool|shard"
     assert re.fullmatch(rf"angarium_({stages})(_[a-z]+)+", spec.name)
     assert spec.name.endswith("_total") is (spec.kind is Kind.COUNTER)
     assert spec.unit in ("", *UNITS)
@@ -141,7 +143,7 @@ def test_there_are_few_series_even_with_all_names_taken() -> None:
         * (len(bounds_of(spec)) + 3 if spec.kind in HISTOGRAMS else 1)
         for spec in METRICS
     )
-    assert series < 6000
+    assert series < 8000
 
 
 def test_no_two_families_share_a_name() -> None:
@@ -186,6 +188,8 @@ def test_every_series_of_every_closed_set_begins_at_zero() -> None:
         Dimension.DIMENSION_PROVIDER: ["other", "google", "yahoo"],
         Dimension.DIMENSION_TENANT: ["none", "shop"],
         Dimension.DIMENSION_LISTENER: ["other", "relay"],
+        Dimension.DIMENSION_SOURCE: ["default", "other", "out1"],
+        Dimension.DIMENSION_POOL: ["none", "other", "bulk"],
         Dimension.DIMENSION_SHARD: ["0", "1"],
     }
     for spec in METRICS:

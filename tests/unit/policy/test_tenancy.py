@@ -181,3 +181,29 @@ def test_a_stranger_on_an_inbound_listener_has_no_choice() -> None:
         stranger.durability == stranger.durability_floor == stranger.durability_ceiling == Durability.DURABILITY_FSYNC
     )
     assert client.durability_floor == Durability.DURABILITY_MEMORY
+
+
+def test_a_permissions_source_pool_goes_before_the_tenants() -> None:
+    more = """
+[[permission]]
+networks = ["10.1.9.0/24"]
+source_pool = "own"
+[[permission]]
+networks = ["10.1.8.0/24"]
+tenant = "second"
+[[source]]
+name = "s"
+ipv4 = "192.0.2.1"
+[[source_pool]]
+name = "own"
+members = ["s"]
+[[source_pool]]
+name = "first"
+members = ["s"]
+"""
+    text = TEXT.replace("weight = 5\n", 'weight = 5\nsource_pool = "first"\n') + more
+    config = examine_text(text).config
+    assert config is not None
+    pools = {address: terms_of(config, 0, address).source_pool for address in ("10.1.0.1", "10.1.9.1", "10.1.8.1")}
+    assert pools == {"10.1.0.1": b"first", "10.1.9.1": b"own", "10.1.8.1": b""}
+    assert terms_of(config, 0, "10.3.0.1").source_pool == b""

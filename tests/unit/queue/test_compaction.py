@@ -166,6 +166,28 @@ def test_a_copy_is_laid_out_as_the_format_says(bench: Bench) -> None:
     assert [path for path, *_ in copy.envelope["recipients"]] == [b"r0@example.net", b"r1@example.net"]  # type: ignore[attr-defined]
 
 
+def test_the_source_pool_goes_with_it_and_is_found_at_a_start(bench: Bench) -> None:
+    kept = bench.shard.make(b"x" * 1000, recipients=3, source_pool=b"bulk")
+    bench.journal.append(kept, bench.shard.receiver)
+    bench.shard.settle()
+    bench.shard.table.insert(kept)
+    kept.buffer = None
+    bench.tell(kept, 1, {0: 1, 1: 2})
+    for _ in range(2):
+        for _ in range(40):
+            bench.done(bench.accept(10_000))
+        bench.compact()
+        assert load_message(bench.journal.read_record(kept)).envelope()["source_pool"] == b"bulk"
+    again = bench.reopened()
+    (found,) = again.shard.table
+    assert [found.recipient_state(i) for i in range(3)] == [1, 2, 0]
+    pools = again.shard.table.schedule.pools
+    assert pools.take_missed() == {b"bulk": 1}
+    outlet = pools.outlets[found.outlet]
+    assert outlet is not None
+    assert (outlet.pool, outlet.missing) == (b"bulk", True)
+
+
 def test_what_happens_while_a_copy_is_on_its_way(bench: Bench) -> None:
     done, told, held = (bench.accept(1000, recipients=2) for _ in range(3))
     bench.tell(told, 1, {0: 2})

@@ -111,7 +111,7 @@ def examine_all(
 
 def _machine(config: Config, file: str) -> Iterator[Finding]:
     from angarium.cli.doctor import files, machine
-    from angarium.cli.doctor.names import NameServers, own_name, resolvers
+    from angarium.cli.doctor.names import NameServers, own_name, resolvers, source_names
 
     names = NameServers(config)
     pid = machine.running_pid(config)
@@ -119,10 +119,12 @@ def _machine(config: Config, file: str) -> Iterator[Finding]:
     yield from machine.disk(config)
     yield from machine.clock()
     yield from machine.ports(config, pid)
+    yield from machine.sources(config)
     yield from files.certificates(config)
     yield from files.permissions(config, file)
     yield from resolvers(config, names)
     yield from own_name(config, names)
+    yield from source_names(config, names)
 
 
 def _without_configuration() -> Config:

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
 
 from angarium.cli.doctor.finding import Finding, error, note, ok, warning
-from angarium.cli.doctor.names import addresses_of, is_unreachable
+from angarium.cli.doctor.names import addresses_of, is_unreachable, public_addresses
 from angarium.cli.doctor.spf import check_host, records_of
 from angarium.config.address import parse_host
 from angarium.delivery.dane import usable, verify
@@ -128,7 +128,8 @@ def _exchanger(config: Config, names: NameServers, host: str) -> Finding:
 def _spf(config: Config, names: NameServers, domain: str) -> Iterator[Finding]:
     subject = "SPF"
     answer = names.ask(domain, "TXT")
-    own, _ = addresses_of(names, config.node.hostname)
+    named, _ = addresses_of(names, config.node.hostname)
+    own = tuple(dict.fromkeys((*named, *public_addresses(config))))
     terms = [_spf_term(address) for address in own] or [f"a:{config.node.hostname}"]
     if answer.failed:
         yield warning(subject, f"nobody knows the TXT records of {domain} at present", "see the name servers")

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from angarium.cli.doctor.finding import Finding, error, note, ok, warning
 from angarium.config.address import split_host_port
 from angarium.config.resolve import shard_count, worker_count
+from angarium.delivery.source import can_be_bound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from angarium.config.address import ListenAddress
     from angarium.config.model import Config
 
-__all__ = ["clock", "descriptors", "disk", "kernel_clock", "outbound", "ports"]
+__all__ = ["clock", "descriptors", "disk", "kernel_clock", "outbound", "ports", "sources"]
 
 BESIDE_CONNECTIONS = 200  # descriptors that a worker has for other things
 SYNCS = 11
@@ -232,6 +233,18 @@ def _port(name: str, address: ListenAddress, pid: int | None) -> Finding:
         except OSError as failure:
             return error(subject, f"{address}: {failure.strerror}", _remedy_of(failure, address))
     return ok(subject, f"{address} is free")
+
+
+def sources(config: Config) -> Iterator[Finding]:
+    """Whether mail can leave by the addresses of each source: they must be this machine's."""
+    for source in config.source:
+        for family, address in source.addresses.items():
+            why = can_be_bound(address, family)
+            if why is None:
+                yield ok(f"source {source.name}", f"{address} is an address of this machine")
+            else:
+                remedy = f"ip address shows the machine's; add {address} to an interface, or correct the source"
+                yield error(f"source {source.name}", f"no connection can be made from {address}: {why}", remedy)
 
 
 def _served(subject: str, address: ListenAddress, pid: int) -> Finding:

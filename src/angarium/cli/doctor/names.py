@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from angarium.config.model import Config
 
-__all__ = ["Answer", "NameServers", "addresses_of", "own_name", "resolvers"]
+__all__ = ["Answer", "NameServers", "addresses_of", "own_name", "public_addresses", "resolvers", "source_names"]
 
 TIMEOUT_S = 3.0
 PATIENCE_S = 6.0  # for all servers together
@@ -141,7 +141,31 @@ def own_name(config: Config, names: NameServers) -> Iterator[Finding]:
     yield from _leaves_from(addresses)
 
 
-def _reverse(names: NameServers, host: str, address: str) -> Finding:
+def public_addresses(config: Config) -> list[str]:
+    """Those of the sources that others see as they are."""
+    found = (address for source in config.source for address in source.addresses.values())
+    return [address for address in found if ipaddress.ip_address(address).is_global]
+
+
+def source_names(config: Config, names: NameServers) -> Iterator[Finding]:
+    """Each source's EHLO name leads to its address, and that back."""
+    for source in config.source:
+        host = source.hostname or config.node.hostname
+        key = "node.hostname" if source.hostname is None else f"the hostname of source {source.name}"
+        addresses, failed = addresses_of(names, host)
+        for address in source.addresses.values():
+            if not ipaddress.ip_address(address).is_global:
+                continue
+            subject = f"source {source.name}"
+            if failed and not addresses:
+                yield warning(subject, f"nobody knows the addresses of {host} at present", "see the name servers")
+            elif address not in addresses:
+                remedy = f"add {address} to the addresses of {host}, or give the source a hostname of its own"
+                yield warning(subject, f"mail leaves from {address} and says EHLO {host}, which is elsewhere", remedy)
+            yield _reverse(names, host, address, key)
+
+
+def _reverse(names: NameServers, host: str, address: str, key: str = "node.hostname") -> Finding:
     subject = "reverse name"
     remedy = f"ask whoever gave you {address} to set its PTR record to {host}"
     answer = names.ask(dns.reversename.from_address(address).to_text(), "PTR")
@@ -154,7 +178,7 @@ def _reverse(names: NameServers, host: str, address: str) -> Finding:
     for name in answer.records:
         if address in addresses_of(names, name)[0]:
             reason = f"{address} is {name} (confirmed), and EHLO says {host}"
-            return warning(subject, reason, f"set node.hostname to {name}, or: {remedy}")
+            return warning(subject, reason, f"set {key} to {name}, or: {remedy}")
     return error(
         subject, f"{address} is said to be {', '.join(answer.records)}, which does not lead back to it", remedy
     )
