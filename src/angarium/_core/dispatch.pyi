@@ -226,9 +226,7 @@ class Dispatcher(Taker):
         """A delivery that waited for its next hop's names goes into the queue of that next hop."""
     def mark_in_flight(self, message: Message) -> None:
         """The next hop may have the message from now on."""
-    def remember(
-        self, domain: bytes, way: ReadyQueue | SourcePool, outlet: int = 0, provider: int = 0
-    ) -> None:
+    def remember(self, domain: bytes, way: ReadyQueue | SourcePool, outlet: int = 0, provider: int = 0) -> None:
         """From now on mail of an outlet to domain (lower case) goes to a ready queue, whatever the local part.
 
         Or first to another outlet, one of a source pool, which must not send it back. provider: as for `send`.

@@ -49,7 +49,8 @@ for tenants beyond that, by a hash of the name, once there is something to count
 | `listener` | the names of the listeners, the first 63, `sendmail` among them; `other` for the rest |
 | `source` | the names of the `[[source]]` tables, the first 126; `default` for the address that the system chooses; \
 `other` for the rest |
-| `pool` | the names of the `[[source_pool]]` tables, the first 62; `none` for mail that goes by none; `other` for the rest |
+| `pool` | the names of the `[[source_pool]]` tables, the first 62; `none` for mail that goes by none; `other` for the \
+rest |
 | `shard` | the numbers of the shards |
 
 A name gets its row in the relay's memory when it first appears, at the start or by a reload, and keeps it as long as
