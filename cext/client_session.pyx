@@ -42,7 +42,7 @@ from angarium._core.command cimport (
     RET_FULL,
     RET_HDRS,
 )
-from angarium._core.counters cimport Counters, Slot, slot_add, slot_sub
+from angarium._core.counters cimport Counters, Slot, about_now_us, observe_message, slot_add, slot_sub
 from angarium._core.dispatch cimport Carrier, Delivery, ReadyQueue
 from angarium._core.mail_data cimport count_stuffing, stuff_mail_data
 from angarium._core.octets cimport put_decimal
@@ -234,6 +234,7 @@ cdef class ClientSession(Carrier):
         cdef size_t consumed
         cdef int state
         cdef const char *p = self.egress._receive
+        self._read_at = monotonic()
         while position < <size_t>n and not self.closed:
             consumed = 0
             state = self._parser.feed(p + position, n - position, &consumed)
@@ -479,7 +480,27 @@ cdef class ClientSession(Carrier):
             seconds = self.egress.data_timeout_s
         else:
             seconds = self.egress.mail_timeout_s
-        self._deadline = monotonic() + seconds
+        self._asked_at = monotonic()
+        self._deadline = self._asked_at + seconds
+        return 0
+
+    cdef int _note_time(self, int phase) except -1:
+        """The reply to a phase of the transaction was read."""
+        cdef int base
+        cdef double waited_s = self._read_at - self._asked_at
+        if phase == PHASE_FINAL:
+            base = Slot.DELIVERY_ATTEMPT_FINAL
+        elif phase == PHASE_MAIL:
+            base = Slot.DELIVERY_ATTEMPT_MAIL
+        elif phase == PHASE_RCPT:
+            base = Slot.DELIVERY_ATTEMPT_RCPT
+        elif phase == PHASE_DATA:
+            base = Slot.DELIVERY_ATTEMPT_DATA
+        else:
+            return 0
+        # what was pipelined is asked for when the reply before it has been read, and may be there already
+        observe_message(self.egress.counters.own, base, <uint64_t>(waited_s * 1e6) if waited_s > 0 else 0,
+                        self._current.message.id, about_now_us())
         return 0
 
     # ------------------------------------------------------------------ what is written
@@ -704,6 +725,7 @@ cdef class ClientSession(Carrier):
             # what it answers with it is not what was asked, and so it is with everything behind it
             return self._abandon(f"the host said {code} to {PHASE_NAMES[phase]}")
         self._answered = True
+        self._note_time(phase)
         if code == 421:
             self._quitting = True
             if phase < PHASE_CONTENT and self._hand_on(phase, self._parser.text()[:LONGEST_TEXT]):

@@ -58,6 +58,7 @@ typedef struct {
     uint64_t unsynced_since_us;
     /* published */
     uint64_t written, synced, syncs, sync_us, octets;
+    uint64_t groups, group_records, write_us; /* of batches that were written */
     int error, failed_fd;
 } committer;
 
@@ -192,10 +193,16 @@ static void *committer_main(void *argument) {
         if (batch->sync_folder) c->folder_unsynced = 1;
         pthread_mutex_unlock(&c->mutex);
 
-        int error = committer_write_batch(c, batch);
         int had_writes = batch->count > 0;
+        uint64_t began = had_writes ? committer_now_us() : 0;
+        int error = committer_write_batch(c, batch);
         if (!error) {
-            if (had_writes) COMMITTER_SET(c->written, batch->last);
+            if (had_writes) {
+                COMMITTER_SET(c->write_us, c->write_us + (committer_now_us() - began));
+                COMMITTER_SET(c->group_records, c->group_records + batch->count);
+                COMMITTER_SET(c->groups, c->groups + 1);
+                COMMITTER_SET(c->written, batch->last);
+            }
             int must = batch->must_sync || stopping ||
                        (c->unsynced_count && committer_now_us() >= c->unsynced_since_us + c->sync_interval_us);
             if (must) {

@@ -31,7 +31,7 @@ from libc.string cimport memcpy
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 from angarium._core.command cimport NOTIFY_SUCCESS
-from angarium._core.counters cimport Counters, Slot, slot_add, slot_observe, slot_set
+from angarium._core.counters cimport HISTOGRAM_SLOTS, Counters, Slot, observe_message, slot_add, slot_set
 from angarium._core.domain_map cimport DomainMap
 from angarium._core.event_log cimport EventLog
 from angarium._core.journal cimport Journal, Receiver, Taker
@@ -55,9 +55,11 @@ from angarium._core.record cimport (
     MESSAGE_TLS_REQUIRED_NO,
     MESSAGE_UNUSUAL,
     RECIPIENT_DELIVERED,
+    TEXT_TENANT,
     MailBuffer,
     Message,
     Recipient,
+    Text,
     buffered_octets,
     is_final,
 )
@@ -73,6 +75,7 @@ from angarium._core.schedule cimport (
 )
 from angarium._core.server_session cimport Intake
 from angarium._core.source_pool cimport Outlet, SourcePool
+from angarium._core.survey cimport Survey
 
 cdef enum:
     MOST_DOMAINS = 200000        # whose ready queue is remembered; with source pools, for each outlet of up to 8
@@ -108,6 +111,9 @@ cdef inline double unix_s() noexcept nogil:
     return t.tv_sec + t.tv_nsec * 1e-9
 
 
+cdef bytes SUSPENDED = b"suspended: "
+
+
 cdef inline size_t key_of(char *key, size_t n, uint16_t outlet) noexcept nogil:
     """Make the domain key[:n] a key of by_domain for mail of an outlet: no domain has these octets behind it."""
     if outlet == 0:
@@ -120,7 +126,7 @@ cdef inline size_t key_of(char *key, size_t n, uint16_t outlet) noexcept nogil:
 
 def suspension_text(str kind, bytes name, str reason) -> bytes:
     """What mail that is suspended is said to wait for."""
-    return b"suspended: %s %s: %s" % (kind.encode(), name, reason.encode())
+    return b"%s%s %s: %s" % (SUSPENDED, kind.encode(), name, reason.encode())
 
 
 cdef class Carrier:
@@ -198,6 +204,7 @@ cdef class ReadyQueue:
         self.next_hop = next_hop
         self.site = site
         self.source = source
+        self.source_row = dispatcher.counters.source_row(PyBytes_AS_STRING(source), PyBytes_GET_SIZE(source))
         self.target = target
         self.limit = limit
         self.connect = connect
@@ -240,6 +247,16 @@ cdef class ReadyQueue:
             return False
         now = monotonic()
         return now < self.blocked_until or now < self.suspended_until
+
+    cdef int _cause(self, double now) except -1:
+        """The slot that counts what waits for this next hop: what it waits for; now: monotonic."""
+        if now < self.suspended_until:
+            return Slot.QUEUE_WAITED_SUSPENDED
+        if self.hand_over is None and (now < self.blocked_until or self.open == 0):
+            return Slot.QUEUE_WAITED_CONNECTION
+        if self.open + self.connecting >= self.limit:
+            return Slot.QUEUE_WAITED_CONCURRENCY
+        return Slot.QUEUE_WAITED_CONNECTION if self.connecting else Slot.QUEUE_WAITED_ROOM
 
     # ------------------------------------------------------------------ deliveries that are ready
 
@@ -392,6 +409,8 @@ cdef class ReadyQueue:
             shares.append(share)
         share.ring.append(queue)
         queue.place = PLACE_READY
+        if queue.provider == 0:
+            queue.provider = self.provider
         self._is_busy()
         self.attached += 1
         self._attached_lanes |= 1 << lane
@@ -461,6 +480,7 @@ cdef class ReadyQueue:
                     queue = <ScheduledQueue>(<Share>share).ring.popleft()
                     queue.not_before = until
                     queue.reason = reason
+                    queue.nameless = False
                     queue.failures = min(failures, 255)
                     self.dispatcher.schedule.rest(queue)
         self.attached = 0
@@ -551,6 +571,8 @@ cdef class Dispatcher(Taker):
         self.memory_soft_octets = <uint64_t>1 << 62
         self.memory_load_octets = <uint64_t>1 << 62
         self.busy = []
+        self._grown = monotonic()
+        self.survey = Survey(counters, self._grown)
         self._expire_s = []
         self._warn_s = []
 
@@ -573,6 +595,7 @@ cdef class Dispatcher(Taker):
         if message.state != MESSAGE_COMMITTING:
             return 0
         self.table.add(message)
+        slot_add(self.counters.slots, <int>Slot.TENANT_ACCEPTED + self._tenant_row(message, None), message.recipients)
         if message.flags & MESSAGE_UNUSUAL:
             message.marks |= MARK_HOLD
         if message.marks & MARK_HOLD:            # held before anything was tried: `release` lets it go
@@ -627,6 +650,7 @@ cdef class Dispatcher(Taker):
         cdef const char *path
         cdef ReadyQueue ready
         cdef ScheduledQueue queue
+        cdef Delivery delivery
         if message.flags & MESSAGE_POOL or message.outlet:
             self._follow_pool(message)
         if self.stopped or self.ready + self.loading >= 2 * self.ready_limit or message.buffer is None:
@@ -670,7 +694,9 @@ cdef class Dispatcher(Taker):
                             return 0
                         message.state = MESSAGE_READY
                         message.marks &= ~MARK_ATTEMPTED
-                        return self.dispatch(message, ready, Delivery())
+                        delivery = Delivery()
+                        delivery.provider = self.by_domain.tag
+                        return self.dispatch(message, ready, delivery)
         return self._route(message)
 
     cdef int _follow_pool(self, Message message) except -1:
@@ -805,13 +831,17 @@ cdef class Dispatcher(Taker):
         return self.admit(message, ready)
 
     cdef int admit(self, Message message, ReadyQueue ready) except -1:
+        cdef Delivery delivery
         if ready is not None and message.recipients == 1 and ready.expires > monotonic() and (
             not message.flags & OWN_POLICY and not ready.is_too_large(message)
         ):
             if ready._closed():
                 self._leave_alone(self._join(message), ready)
                 return self._keep(message, 0, message.attempts == 0)
-            return self.dispatch(message, ready, Delivery())
+            delivery = Delivery()
+            if message.queue_number:
+                delivery.provider = self.schedule.queue_of(message).provider
+            return self.dispatch(message, ready, delivery)
         return self._route(message)
 
     def loaded(self, Message message, ReadyQueue ready):
@@ -853,6 +883,7 @@ cdef class Dispatcher(Taker):
         cdef ScheduledQueue queue = self._join(message)
         if queue.domain_length:
             self.schedule.block(queue, unix_s() + seconds, reason, queue.failures + 1)
+            queue.nameless = True
 
     def failures_of(self, Message message) -> int:
         """Look-ups or connections that failed in a row for the domain of message."""
@@ -929,10 +960,18 @@ cdef class Dispatcher(Taker):
         """Look after the ready queues in which something waits. Call it some ten times a second."""
         cdef ReadyQueue ready
         cdef list busy = self.busy
+        cdef uint64_t *slots = self.counters.slots
+        cdef double now = monotonic()
+        cdef uint64_t passed_us = <uint64_t>((now - self._grown) * 1e6)
         self.busy = []
+        self._grown = now
+        if self.loading:
+            slot_add(slots, Slot.QUEUE_WAITED_DISK, self.loading * passed_us)
         for found in busy:
             ready = <ReadyQueue>found
             ready._busy = False
+            if ready.backlog:
+                slot_add(slots, ready._cause(now), ready.backlog * passed_us)
             if ready.backlog or ready.attached:
                 ready._is_busy()
                 ready.grow()
@@ -945,13 +984,77 @@ cdef class Dispatcher(Taker):
         self._expire_s = expire_s
         self._warn_s = warn_s
 
+    cdef uint16_t _tenant_row(self, Message message, ScheduledQueue queue) except? 0xFFFF:
+        """The row of the metrics of message's tenant."""
+        cdef Text tenant
+        cdef bytes name
+        if queue is not None:
+            name = <bytes>self.schedule.tenants[queue.tenant]
+            return self.counters.tenant_row(PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
+        if message.buffer is None:
+            return 0
+        tenant = message.buffer.text(TEXT_TENANT)
+        return self.counters.tenant_row(tenant.octets, tenant.length)
+
+    cdef uint16_t _pool_row(self, Message message) except? 0xFFFF:
+        """The row of the metrics of the source pool that message goes by."""
+        cdef bytes name
+        if message.outlet == 0:
+            return 0
+        name = (<Outlet>self.schedule.pools.outlets[message.outlet]).pool
+        return self.counters.pool_row(PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
+
+    def pool_row_of(self, Message message) -> int:
+        """_pool_row for callers in Python."""
+        return self._pool_row(message)
+
+    cdef int _cause(self, Message message, ScheduledQueue queue, double now, double monotonic_now) except -1:
+        """The slot that counts what a message in queue waits for; the order is that of angarium.app.waiting."""
+        cdef ReadyQueue ready
+        if message.state == MESSAGE_HELD:
+            return Slot.QUEUE_WAITED_HELD
+        if queue._suspended:
+            return Slot.QUEUE_WAITED_SUSPENDED
+        if message.next_attempt > now and not message.marks & MARK_FRESH:
+            if message.attempts:
+                return Slot.QUEUE_WAITED_BACKOFF
+            if message.flags & MESSAGE_OVER_QUOTA:
+                return Slot.QUEUE_WAITED_QUOTA
+            if message.received_us * 1e-6 > now:
+                return Slot.QUEUE_WAITED_RELEASE
+            return Slot.QUEUE_WAITED_CONNECTION          # its next hop was left alone when its way was found
+        if queue.not_before > now:
+            if queue.nameless:
+                return Slot.QUEUE_WAITED_DNS
+            if queue.reason is not None and (<bytes>queue.reason).startswith(SUSPENDED):
+                return Slot.QUEUE_WAITED_SUSPENDED
+            return Slot.QUEUE_WAITED_CONNECTION if queue.failures else Slot.QUEUE_WAITED_ROOM
+        if queue.place == PLACE_READY:
+            ready = self._ready_of(queue)
+            if ready is not None:
+                return ready._cause(monotonic_now)
+        return Slot.QUEUE_WAITED_ROOM
+
+    cdef int _count(self, Message message, double now, double monotonic_now) except -1:
+        """message is met on the round through the table."""
+        cdef Survey survey = self.survey
+        cdef ScheduledQueue queue = self.schedule.queue_of(message)
+        cdef double age_s = now - message.received_us * 1e-6
+        survey.note_age(age_s)
+        survey.note_tenant(self._tenant_row(message, queue))
+        if queue is not None and (message.state == MESSAGE_SCHEDULED or message.state == MESSAGE_HELD):
+            survey.note_waiting(queue.provider, age_s, queue.domain_text, queue.domain_length)
+            survey.charge(self._cause(message, queue, now, monotonic_now))
+        return 0
+
     def sweep(self, size_t slots) -> tuple[list[Message], list[Message]]:
         """Look at the next `slots` slots of the table for messages that wait; over the soft mark their mail data goes.
 
         Returns those whose time is over (by a minute, so that an attempt of their own at the end comes first), and
-        those whose senders are to be told that they are late.
+        those whose senders are to be told that they are late. On the way everything queued is counted (survey.pyx).
         """
         cdef double now = unix_s()
+        cdef double monotonic_now = monotonic()
         cdef size_t i, end
         cdef Message message
         cdef ScheduledQueue queue
@@ -960,11 +1063,15 @@ cdef class Dispatcher(Taker):
         cdef bint short = buffered_octets() > self.memory_soft_octets
         if self._swept >= self.table._capacity:
             self._swept = 0
+            for found in self.busy:
+                self.survey.note_ready((<ReadyQueue>found).provider, (<ReadyQueue>found).backlog)
+            self.survey.close_round(monotonic_now)
         end = min(self._swept + slots, self.table._capacity)
         for i in range(self._swept, end):
             if self.table._slots[i] == NULL:
                 continue
             message = <Message>self.table._slots[i]
+            self._count(message, now, monotonic_now)
             if message.state != MESSAGE_SCHEDULED or not self._expire_s:
                 continue
             if short and message.segment is not None:
@@ -1012,15 +1119,22 @@ cdef class Dispatcher(Taker):
         delivery.message = message
         delivery.queue = queue
         delivery.buffer = message.buffer
+        delivery.tenant = self._tenant_row(message, None)
+        if delivery.provider == 0:
+            delivery.provider = queue.provider
         if delivery._indices == NULL:
             delivery.recipients = message.recipients
         message.outstanding += 1
         queue.push(delivery, False)
         return queue.pump()
 
-    def send(self, Message message, ReadyQueue queue, list indices):
-        """Make a delivery of some recipients of message (indices, ascending) and put it into queue."""
+    def send(self, Message message, ReadyQueue queue, list indices, uint8_t provider=0):
+        """Make a delivery of some recipients of message (indices, ascending) and put it into queue.
+
+        provider: row of the metrics of its domain; 0: those of the queue.
+        """
         cdef Delivery delivery = Delivery()
+        delivery.provider = provider
         if len(indices) != message.recipients:
             delivery.set_recipients(indices)
         if message.marks & MARK_URGENT:
@@ -1047,6 +1161,8 @@ cdef class Dispatcher(Taker):
         rest.message = delivery.message
         rest.queue = delivery.queue
         rest.buffer = delivery.buffer
+        rest.tenant = delivery.tenant
+        rest.provider = delivery.provider
         rest.began = delivery.began
         rest.set_recipients(apart)
         delivery.set_recipients(stay)
@@ -1057,6 +1173,8 @@ cdef class Dispatcher(Taker):
         """A delivery that waited for its next hop's names goes into the queue of that next hop."""
         delivery.queue = queue
         delivery.transfers = 0
+        if delivery.provider == 0:
+            delivery.provider = queue.provider
         if delivery.message.marks & MARK_URGENT:
             queue.blocked_until = 0
         if queue._closed():
@@ -1070,10 +1188,10 @@ cdef class Dispatcher(Taker):
         """The next hop may have the message from now on."""
         self.journal_of(message).mark_in_flight(message)
 
-    def remember(self, bytes domain, way, uint16_t outlet=0):
+    def remember(self, bytes domain, way, uint16_t outlet=0, uint8_t provider=0):
         """From now on mail of an outlet to domain goes to a ReadyQueue, whatever the local part.
 
-        Or first to another outlet, one of a SourcePool, which must not send it back.
+        Or first to another outlet, one of a SourcePool, which must not send it back. provider: as for `send`.
         """
         cdef char key[LONGEST_KEY]
         cdef size_t n = PyBytes_GET_SIZE(domain)
@@ -1088,7 +1206,7 @@ cdef class Dispatcher(Taker):
             return                           # each message to it finds its way by itself
         if self.by_domain.count >= most or self.by_domain.targets() >= most:
             self.by_domain.clear()
-        self.by_domain.put(key, n, way)
+        self.by_domain.put(key, n, way, provider)
 
     def known(self, bytes domain, uint16_t outlet=0) -> ReadyQueue | None:
         """The ready queue that mail of an outlet to domain goes to, where one is remembered."""
@@ -1105,7 +1223,8 @@ cdef class Dispatcher(Taker):
         cdef Message message = delivery.message
         cdef uint64_t *slots = self.counters.slots
         cdef double attempt_s = monotonic() - delivery.began
-        cdef double age_s = unix_s() - message.received_us * 1e-6
+        cdef double now = unix_s()
+        cdef double age_s = now - message.received_us * 1e-6
         cdef uint16_t i, index
         for i in range(delivery.recipients):
             index = delivery.index(i)
@@ -1116,7 +1235,17 @@ cdef class Dispatcher(Taker):
         slot_add(slots, Slot.DELIVERY_ATTEMPTS, 1)
         slot_add(slots, Slot.DELIVERY_DELIVERED_RECIPIENTS, delivery.recipients)
         slot_add(slots, Slot.DELIVERY_OCTETS, delivery.buffer.end - delivery.buffer.data_begin)
-        slot_observe(slots, Slot.DELIVERY_LATENCY, <uint64_t>(age_s * 1e6) if age_s > 0 else 0)
+        observe_message(self.counters.own, <int>Slot.DELIVERY_LATENCY_FSYNC + HISTOGRAM_SLOTS * message.durability,
+                        <uint64_t>(age_s * 1e6) if age_s > 0 else 0, message.id, <uint64_t>(now * 1e6))
+        slot_add(slots, Slot.DELIVERY_REPLIES_2XX, delivery.recipients)
+        slot_add(slots, <int>Slot.PROVIDER_ATTEMPTS + delivery.provider, 1)
+        slot_add(slots, <int>Slot.PROVIDER_DELIVERED + delivery.provider, delivery.recipients)
+        slot_add(slots, <int>Slot.PROVIDER_REPLIES_2XX + delivery.provider, delivery.recipients)
+        slot_add(slots, <int>Slot.TENANT_DELIVERED + delivery.tenant, delivery.recipients)
+        slot_add(slots, <int>Slot.SOURCE_ATTEMPTS + delivery.queue.source_row, 1)
+        slot_add(slots, <int>Slot.SOURCE_DELIVERED + delivery.queue.source_row, delivery.recipients)
+        slot_add(slots, <int>Slot.SOURCE_REPLIES_2XX + delivery.queue.source_row, delivery.recipients)
+        slot_add(slots, <int>Slot.POOL_DELIVERED + self._pool_row(message), delivery.recipients)
         if delivery.recipients != message.recipients and self.keep_reply is not None:
             # others are left: it will be in the outcome record
             if reply.enhanced_class:
@@ -1132,6 +1261,11 @@ cdef class Dispatcher(Taker):
         reply.enhanced_subject = 0
         reply.enhanced_detail = 0
         self.delivered(delivery, &reply, text)
+
+    def rows_of(self, Message message) -> tuple[int, int]:
+        """The rows of the metrics of message's provider and tenant, where no delivery says so."""
+        cdef ScheduledQueue queue = self.schedule.queue_of(message)
+        return 0 if queue is None else queue.provider, self._tenant_row(message, queue)
 
     def log_attempt(self, str event, Delivery delivery, int index, int code, enhanced, bytes text):
         """One line of the event log about one recipient of delivery."""

@@ -2,7 +2,8 @@
 
 Job: remember a target for each of some hundred thousand domains in a tenth of what a dict of bytes takes, and find it
 from octets that are no object. Domains are compared as they are: lower case is the caller's business. Few distinct
-targets are assumed; each is held by one reference.
+targets are assumed, at most 16 million; each is held by one reference. A domain may have a tag beside its target: a
+number of one octet.
 
 Fails: MemoryError when no memory can be had; ValueError for a name over 255 octets. Bound: none of its own, the caller
 clears it.
@@ -67,10 +68,13 @@ cdef class DomainMap:
         if n > LONGEST:
             return None
         entry = &self._entries[self._place(domain, n, crc32c(0, domain, n))]
-        return self._targets[entry.target] if entry.text else None
+        if entry.text == 0:
+            return None
+        self.tag = <uint8_t>(entry.target >> 24)
+        return self._targets[entry.target & 0xFFFFFF]
 
-    cdef int put(self, const char *domain, size_t n, object target) except -1:
-        """From now on domain has this target."""
+    cdef int put(self, const char *domain, size_t n, object target, uint8_t tag=0) except -1:
+        """From now on domain has this target, and this tag."""
         cdef uint32_t hash = crc32c(0, domain, n)
         cdef size_t i, capacity
         cdef char *moved
@@ -78,6 +82,8 @@ cdef class DomainMap:
             raise ValueError(f"a domain has at most {LONGEST} octets, not {n}")
         index = self._indices.get(id(target))
         if index is None:
+            if len(self._targets) > 0xFFFFFF:
+                raise ValueError("too many targets")
             index = self._indices[id(target)] = len(self._targets)
             self._targets.append(target)
         if (<size_t>self.count + 1) * 5 > self._capacity * 4:
@@ -97,7 +103,7 @@ cdef class DomainMap:
             self._entries[i].text = <uint32_t>self._arena_used
             self._arena_used += 1 + n
             self.count += 1
-        self._entries[i].target = index
+        self._entries[i].target = <uint32_t>index | <uint32_t>tag << 24
         return 0
 
     cdef size_t targets(self):
@@ -128,6 +134,6 @@ cdef class DomainMap:
         """find for callers in Python."""
         return self.find(PyBytes_AS_STRING(domain), PyBytes_GET_SIZE(domain))
 
-    def set(self, bytes domain, object target):
+    def set(self, bytes domain, object target, uint8_t tag=0):
         """put for callers in Python."""
-        self.put(PyBytes_AS_STRING(domain), PyBytes_GET_SIZE(domain), target)
+        self.put(PyBytes_AS_STRING(domain), PyBytes_GET_SIZE(domain), target, tag)

@@ -1073,6 +1073,17 @@ cdef class Journal:
                          (value - self._seen_sync_us) // (now - self._seen_syncs))
             self._seen_sync_us = value
             self._seen_syncs = now
+        now = get64(self._committer.groups)
+        if now != self._seen_groups:         # one, unless the loop was late: then those of the same time count alike
+            value = get64(self._committer.write_us)
+            slot_observe(self._counters.slots, Slot.QUEUE_WRITE_LATENCY,
+                         (value - self._seen_write_us) // (now - self._seen_groups))
+            self._seen_write_us = value
+            value = get64(self._committer.group_records)
+            slot_observe(self._counters.slots, Slot.QUEUE_BATCH_RECORDS,
+                         100 * (value - self._seen_group_records) // (now - self._seen_groups))
+            self._seen_group_records = value
+            self._seen_groups = now
         value = get64(self._committer.octets)
         slot_add(self._counters.slots, Slot.QUEUE_JOURNAL_WRITTEN_OCTETS, value - self._seen_octets)
         self._seen_octets = value

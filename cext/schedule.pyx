@@ -135,6 +135,11 @@ cdef class ScheduledQueue:
         return PyBytes_FromStringAndSize(self.domain_text, self.domain_length)
 
     @property
+    def suspended(self) -> bool:
+        """Whether its domain or tenant is suspended."""
+        return self._suspended != 0
+
+    @property
     def waits_for_room(self) -> bool:
         """Whether something in it may go and only waits for room in the ready queue of its next hop."""
         return self.place == PLACE_READY
@@ -277,6 +282,8 @@ cdef class Schedule:
         queue.timer_index = NOWHERE
         if self.policy_of is not None:
             queue.policy = self.policy_of(queue.domain)
+        if self.provider_of is not None:
+            queue.provider = self.provider_of(queue.domain)
         if self._free_numbers:
             queue.number = self._free_numbers.pop()
             self.queues[queue.number] = queue
@@ -290,7 +297,7 @@ cdef class Schedule:
         self._slots[i] = queue.number
         self._taken += 1
         if self.suspensions:
-            queue.suspended = self._is_suspended(queue)
+            queue._suspended = self._is_suspended(queue)
         return queue
 
     cdef int _grow(self) except -1:
@@ -435,7 +442,7 @@ cdef class Schedule:
     cdef Message take(self, ScheduledQueue queue, double now):
         """The first of what waits in queue and may go, or None."""
         cdef Message message
-        if queue.suspended or due_at(queue) > now:
+        if queue._suspended or due_at(queue) > now:
             return None
         message = <Message>queue.items[0]
         self.cancel(message)
@@ -468,7 +475,7 @@ cdef class Schedule:
             if <object>self.queues[queue.number] is queue:
                 self._forget(queue)
             return 0
-        at = NEVER if queue.suspended else due_at(queue)
+        at = NEVER if queue._suspended else due_at(queue)
         if at == NEVER:
             self._timer_remove(queue)
             queue.place = PLACE_NOWHERE
@@ -480,6 +487,7 @@ cdef class Schedule:
         """The next hop of queue is to be left alone until then (0: no longer)."""
         queue.not_before = until
         queue.reason = reason
+        queue.nameless = False
         queue.failures = min(failures, 255)
         if queue.place == PLACE_TIMER or queue.place == PLACE_NOWHERE:
             self.rest(queue)
@@ -603,6 +611,16 @@ cdef class Schedule:
                 queue = <ScheduledQueue>found
                 queue.policy = self.policy_of(queue.domain)
 
+    def renumber_providers(self):
+        """Ask provider_of again for every queue: the providers have changed."""
+        cdef ScheduledQueue queue
+        if self.provider_of is None:
+            return
+        for found in self.queues[:]:
+            if found is not None:
+                queue = <ScheduledQueue>found
+                queue.provider = self.provider_of(queue.domain)
+
     def expire_suspensions(self, double now) -> list[tuple[str, bytes]]:
         """End the suspensions whose time is over; returns which."""
         over = [key for key, (until, _) in self.suspensions.items() if until and until <= now]
@@ -620,8 +638,8 @@ cdef class Schedule:
                 continue
             queue = <ScheduledQueue>found
             now_suspended = self._is_suspended(queue)
-            if now_suspended != queue.suspended:
-                queue.suspended = now_suspended
+            if now_suspended != queue._suspended:
+                queue._suspended = now_suspended
                 if queue.place == PLACE_TIMER or queue.place == PLACE_NOWHERE:
                     self.rest(queue)
 

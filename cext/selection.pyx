@@ -91,7 +91,7 @@ cdef int state_index(Schedule schedule, Message message, double now) noexcept:
         return STATE_HELD
     if message.state == MESSAGE_SCHEDULED and message.queue_number:
         queue = <ScheduledQueue><object>PyList_GET_ITEM(schedule.queues, message.queue_number)
-        if queue.suspended:
+        if queue._suspended:
             return STATE_SUSPENDED
         rests = queue.not_before > now + FUTURE_S
         if rests and queue.reason is not None and is_suspension(queue.reason):

@@ -60,7 +60,15 @@ from angarium._core.command cimport (
     refuse_verb,
 )
 from angarium._core.client_terms cimport ClientTerms
-from angarium._core.counters cimport Counters, Slot, address_key, slot_add, slot_observe, slot_sub
+from angarium._core.counters cimport (
+    Counters,
+    Slot,
+    about_now_us,
+    address_key,
+    observe_message,
+    slot_add,
+    slot_sub,
+)
 from angarium._core.decision cimport Answered, Decision, decision_of
 from angarium._core.event_log cimport EventLog
 from angarium._core.header cimport HeaderFacts, cut_fields, walk_header
@@ -611,12 +619,15 @@ cdef class ServerSession(Receiver):
         reception.sessions += 1
         self._counted = True
         slot_add(slots, Slot.INGRESS_CONNECTIONS_TOTAL, 1)
+        slot_add(slots, <int>Slot.LISTENER_CONNECTIONS + self._listener_row(), 1)
         slot_add(slots, Slot.INGRESS_CONNECTIONS, 1)
         if reception.counters.client_opened(self._client_key) > self.profile.connections_per_client:
             slot_add(slots, Slot.INGRESS_REFUSED_CLIENT, 1)
+            slot_add(slots, <int>Slot.LISTENER_TURNED_AWAY + self._listener_row(), 1)
             self._abort(R_CLIENT_FULL)
         elif reception.counters.node_total(Slot.INGRESS_CONNECTIONS) > self.profile.connections:
             slot_add(slots, Slot.INGRESS_REFUSED_NODE, 1)
+            slot_add(slots, <int>Slot.LISTENER_TURNED_AWAY + self._listener_row(), 1)
             self._abort(R_NODE_FULL)
         elif reception.draining:
             self._abort(R_DRAINING)
@@ -625,6 +636,11 @@ cdef class ServerSession(Receiver):
             if self.profile.xclient is not None:
                 self._may_xclient = self.profile.xclient(self._address)
             transport.write(self.profile._greeting)
+
+    cdef uint16_t _listener_row(self) noexcept:
+        """The row of the listener's metrics."""
+        cdef bytes name = self.profile.name
+        return self.reception.counters.listener_row(PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
 
     cdef int _settle_terms(self) except -1:
         """Ask what the client is granted: at the start, and again whenever it has proved who it is."""
@@ -757,6 +773,7 @@ cdef class ServerSession(Receiver):
         """Refuse mail (not just a malformed command): counted by reason and logged."""
         cdef Text client, greeting, tenant, reverse_path, recipient
         slot_add(self.reception.counters.slots, slot, 1)
+        slot_add(self.reception.counters.slots, <int>Slot.LISTENER_REFUSED + self._listener_row(), 1)
         set_text(&client, self._client)
         set_text(&greeting, self._greeting_name)
         set_text(&tenant, self._terms.tenant)
@@ -1161,6 +1178,7 @@ cdef class ServerSession(Receiver):
             return self._reject(R_MEMORY_FULL, Slot.INGRESS_REJECTED_MEMORY_FULL, NULL, 0)
         self._envid = PyBytes_FromStringAndSize(line + self._mail.envid.start, self._mail.envid.length)
         self._dialogue = DIALOGUE_MAIL
+        self._mail_at = monotonic()
         self._grant_priority()
         return self._pace(self.reception.memory.pause_s())
 
@@ -1289,7 +1307,8 @@ cdef class ServerSession(Receiver):
         memset(&self._scan, 0, sizeof(self._scan))
         self._discarding = False
         self._refusal = NULL
-        self._data_deadline = monotonic() + self.profile.data_timeout_s
+        self._data_at = monotonic()
+        self._data_deadline = self._data_at + self.profile.data_timeout_s
         return 0
 
     cdef bint _in_data(self) noexcept:
@@ -1559,6 +1578,7 @@ cdef class ServerSession(Receiver):
         cdef const char *durability
         cdef int slot
         cdef uint32_t recipients
+        cdef uint64_t now_us
         if error:
             self._give_back()
             if self.closed:
@@ -1578,7 +1598,14 @@ cdef class ServerSession(Receiver):
             slot = Slot.INGRESS_MESSAGES_MEMORY
         slot_add(slots, slot, 1)
         slot_add(slots, Slot.INGRESS_OCTETS, message.buffer.end - message.buffer.data_begin)
-        slot_observe(slots, Slot.INGRESS_COMMIT_LATENCY, <uint64_t>(seconds * 1e6))
+        slot_add(slots, <int>Slot.LISTENER_ACCEPTED + self._listener_row(), 1)
+        now_us = about_now_us()
+        observe_message(reception.counters.own, Slot.INGRESS_ACCEPT_ENVELOPE,
+                        <uint64_t>((self._data_at - self._mail_at) * 1e6), message.id, now_us)
+        observe_message(reception.counters.own, Slot.INGRESS_ACCEPT_DATA,
+                        <uint64_t>((self._end_of_data_at - self._data_at) * 1e6), message.id, now_us)
+        observe_message(reception.counters.own, Slot.INGRESS_COMMIT_LATENCY, <uint64_t>(seconds * 1e6), message.id,
+                        now_us)
         reception.events.accepted(message, message.buffer, self._protocol(), seconds)
         recipients = self._recipient_count
         self._reset()

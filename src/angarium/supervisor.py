@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from angarium._core.counters import Slab, Slot
+from angarium._core.counters import Dimension, Slab, Slot
 from angarium.app.channel import Channel, Order, pair
 from angarium.app.inherited import take_sockets
 from angarium.app.node_socket import Client, NodeSocket, Request, node_socket_path
@@ -41,7 +41,7 @@ from angarium.app.process import give_orders
 from angarium.app.reloads import Reloads
 from angarium.config.address import ListenAddress
 from angarium.config.change import part_of
-from angarium.config.model import Config, dump
+from angarium.config.model import SENDMAIL, Config, dump
 from angarium.config.resolve import needs_access, shard_count, worker_count
 from angarium.delivery.lookup_protocol import socket_path
 from angarium.delivery.short_path import short_path
@@ -213,6 +213,8 @@ class Supervisor:
         if self.config.events.file is not None:
             end_half_line(Path(self.config.events.file))
         self._shards = describe_spool(self._spool, shard_count(self.config), self._workers)
+        self._slab.assign(Dimension.DIMENSION_SHARD, range(self._shards))
+        self._assign_labels()
 
     def _lock_spool(self) -> None:
         """Take the spool's lock. Children of a supervisor that was killed hold it until they are gone as well."""
@@ -504,6 +506,23 @@ class Supervisor:
 
     # -------------------------------------------------------------- the configuration
 
+    def _assign_labels(self) -> None:
+        """What metrics count by has rows in the slab; names that are new get theirs, and all keep what they have."""
+        config = self.config
+        listeners = [listener.name for listener in config.listener]
+        if config.sendmail is not None:
+            listeners.append(SENDMAIL)
+        for dimension, names, what in (
+            (Dimension.DIMENSION_PROVIDER, [provider.name for provider in config.provider], "provider"),
+            (Dimension.DIMENSION_TENANT, [tenant.name for tenant in config.tenant], "tenant"),
+            (Dimension.DIMENSION_LISTENER, listeners, "listener"),
+            (Dimension.DIMENSION_SOURCE, [source.name for source in config.source], "source"),
+            (Dimension.DIMENSION_POOL, [pool.name for pool in config.source_pool], "source pool"),
+        ):
+            left = self._slab.assign(dimension, names)
+            if left:
+                log.warning("metrics have no row left for %s %s: counted with others", what, ", ".join(left))
+
     def _bind_new(self, listener: Listener | ListenAddress, worker: int, first: socket.socket | None) -> socket.socket:
         """A socket of a new listener for one worker, or of the admin process; OSError says why there is none.
 
@@ -534,6 +553,7 @@ class Supervisor:
     def _take(self, decision: Decision) -> None:
         """It is decided: this is the configuration that every process has, or starts with, from now on."""
         before, self.config = self.config, decision.change.config
+        self._assign_labels()  # before any worker takes it
         by_address = {str(listener.listen): position for position, listener in enumerate(before.listener)}
         hearing = self._reloads.taking
         for child in self._children:

@@ -163,6 +163,29 @@ def test_one_message_to_many_recipients_leaves_by_one_source(chooser: tuple[Rela
 # ------------------------------------------------------------------ retries, restarts, reloads
 
 
+def test_metrics_count_by_source_and_by_pool(chooser: tuple[Relay, SinkServer, int]) -> None:
+    relay, sink, _ = chooser
+    queue_id = relay.send("counted@wide.test")
+    sink.wait_mail("counted@wide.test")
+    relay.wait_event("delivery", id=queue_id)
+    by_event = Counter(event["source"] for event in relay.events("delivery"))
+    found = relay.metrics()
+    for name in ("default", "s2", "s3", "s4", "s5"):
+        delivered = found[f'angarium_source_recipients_total{{result="delivered",source="{name}"}}']
+        assert delivered == by_event[name] == found[f'angarium_source_replies_total{{class="2xx",source="{name}"}}']
+    opened = sum(found[f'angarium_source_connections_total{{result="opened",source="s{number}"}}'] for number in (2, 5))
+    assert opened >= 2
+    pools = {
+        name: found[f'angarium_pool_recipients_total{{pool="{name}",result="delivered"}}']
+        for name in ("none", "route", "tenant", "person", "wide")
+    }
+    assert pools["none"] == by_event["default"]
+    assert pools["route"] + pools["wide"] == by_event["s2"] + by_event["s5"]
+    assert (pools["tenant"], pools["person"]) == (by_event["s3"], by_event["s4"])
+    assert pools["wide"] > 0
+    assert found['angarium_source_recipients_total{result="deferred",source="other"}'] == 0
+
+
 def test_a_retry_keeps_its_source_and_a_restart_the_pool(tmp_path: Path) -> None:
     later = [True]
 

@@ -78,6 +78,8 @@ cdef class ClientSession(Carrier):
     cdef set _domains                        # None, or those used so far
     cdef double _born
     cdef double _deadline
+    cdef double _asked_at                    # monotonic: since when the next reply is awaited
+    cdef double _read_at                     # when what is being read came
     cdef ReplyParser _parser
     cdef bint _write_paused                  # the transport holds back more than it likes to
     cdef size_t _unsent                      # octets that it held back when last asked
@@ -133,3 +135,4 @@ cdef class ClientSession(Carrier):
     cdef int _quit(self) except -1
     cdef int _unlink(self) except -1
     cdef int _await(self, int phase) except -1
+    cdef int _note_time(self, int phase) except -1

@@ -1,16 +1,26 @@
 """Counters, gauges and histograms of the whole node in one piece of shared memory.
 
 To add one: a line in Slot under its kind and stage, and a line in angarium.outcome.metrics. Slots number themselves.
+To add one by provider, tenant, listener or shard: a line at the end of its part of Slot with the number of the first
+free slot; the next so many slots (ROWS_OF of its Dimension) are one for each row of the dimension.
 """
 
 cimport cython
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from posix.time cimport clock_gettime, timespec
 
 cdef extern from *:
     """
     #define angarium_load(p) __atomic_load_n((p), __ATOMIC_RELAXED)
     #define angarium_store(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
     #define angarium_add(p, n) ((void)__atomic_fetch_add((p), (n), __ATOMIC_RELAXED))
+    /* A sequence lock with one writer: odd while it writes. Readers try again when the number has changed. */
+    #define angarium_begin(p) (__atomic_store_n((p), (*(p) + 1) | 1, __ATOMIC_RELAXED), \
+                               __atomic_thread_fence(__ATOMIC_RELEASE))
+    #define angarium_end(p) __atomic_store_n((p), *(p) + 1, __ATOMIC_RELEASE)
+    #define angarium_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
+    #define angarium_still(p, v) \
+        (__atomic_thread_fence(__ATOMIC_ACQUIRE), __atomic_load_n((p), __ATOMIC_RELAXED) == (v))
     /* Upper bounds of the histograms' buckets, microseconds. 1-2-5 up to a second, then what people ask about. */
     static const uint64_t angarium_bounds[24] = {
         100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000, 500000,
@@ -23,17 +33,55 @@ cdef extern from *:
     void store_u64 "angarium_store"(uint64_t *p, uint64_t value) noexcept nogil
     void store_u32 "angarium_store"(uint32_t *p, uint32_t value) noexcept nogil
     void add_u64 "angarium_add"(uint64_t *p, uint64_t n) noexcept nogil
+    void begin_writing "angarium_begin"(uint32_t *p) noexcept nogil
+    void end_writing "angarium_end"(uint32_t *p) noexcept nogil
+    uint32_t begin_reading "angarium_acquire"(const uint32_t *p) noexcept nogil
+    bint end_reading "angarium_still"(const uint32_t *p, uint32_t value) noexcept nogil
     const uint64_t *BOUNDS_US "angarium_bounds"
+
+cdef extern from "<time.h>" nogil:
+    int CLOCK_REALTIME_COARSE
 
 
 cdef enum:
-    SLOTS = 1024
+    SLOTS = 8192
     COUNTERS_BEGIN = 128         # below: gauges, which go back to zero when their worker starts again
     HISTOGRAMS_BEGIN = 512
     HISTOGRAM_SLOTS = 32         # of one histogram: a count per bucket (not cumulative), then the sum
     BUCKETS = 25                 # one per bound, and one above the last
+    EXEMPLAR_HISTOGRAMS = 10     # so many of the first have room for an exemplar in each bucket
+    ROW_GAUGES_BEGIN = 2048      # gauges again: a histogram of what is now, and gauges by row of a dimension
+    ROW_COUNTERS_BEGIN = 4096    # counters by row of a dimension
     CLIENT_SLOTS = 8192          # of one worker's client table; a power of two
     CLIENT_WINDOW = 64           # slots in which a client may be, counted from the one its key hashes to
+
+
+cpdef enum Dimension:            # a label whose values the configuration says; each value has a row
+    DIMENSION_PROVIDER = 0       # row 0: other
+    DIMENSION_TENANT             # row 0: mail of no tenant; 1 to TENANT_BUCKETS: by hash, those without a row
+    DIMENSION_LISTENER           # row 0: other
+    DIMENSION_SOURCE             # row 0: the address that the system chooses; 1: other
+    DIMENSION_POOL               # row 0: mail of no source pool; 1: other
+    DIMENSION_SHARD              # its number
+
+
+cdef enum:
+    DIMENSIONS = 6
+    TENANT_BUCKETS = 16
+    PROVIDER_ROWS = 64           # slots from one metric by provider to the next
+    TENANT_ROWS = 256
+    LISTENER_ROWS = 64
+    SOURCE_ROWS = 128
+    POOL_ROWS = 64
+    SHARD_ROWS = 256
+    NAMED_ROWS = 576             # of those that have names
+    TOPS = 64                    # entries of a list of the largest
+    TOP_LISTS = 2
+
+
+cpdef enum Top:                  # lists of the largest, see top_k.pyx
+    TOP_WAITING = 0              # destination domains by messages that wait
+    TOP_DEFERRED                 # destination domains by recipients deferred lately
 
 
 cpdef enum Slot:
@@ -255,11 +303,88 @@ cpdef enum Slot:
     NODE_RELOADS_APPLIED
     NODE_RELOADS_REFUSED
 
-    # ---- histograms of time: 32 slots each ----
-    INGRESS_COMMIT_LATENCY = 512     # end of the mail data until the 250 is written
-    QUEUE_SYNC_LATENCY = 544         # one fdatasync
-    DELIVERY_LATENCY = 576           # message accepted until a recipient is delivered
-    LOOP_LAG = 608                   # how late a worker's loop ran what was due
+    # delivery: replies of next hops to transactions, by their first digit
+    DELIVERY_REPLIES_2XX
+    DELIVERY_REPLIES_4XX
+    DELIVERY_REPLIES_5XX
+    DELIVERY_REPLIES_NONE            # there was none
+    # queue: microseconds that messages waited, each charged to one cause
+    QUEUE_WAITED_HELD                # by an operator or by policy
+    QUEUE_WAITED_SUSPENDED           # domain, tenant, site or source
+    QUEUE_WAITED_QUOTA               # its sender's limit
+    QUEUE_WAITED_RELEASE             # the release that the client asked for (RFC 4865)
+    QUEUE_WAITED_BACKOFF             # the time of its next attempt
+    QUEUE_WAITED_DNS                 # the next hop's names cannot be had
+    QUEUE_WAITED_CONNECTION          # no connection: the next hop cannot be reached, or one is being opened
+    QUEUE_WAITED_CONCURRENCY         # as many connections as may be are busy
+    QUEUE_WAITED_ROOM                # room in the ready queue, or its way is being found
+    QUEUE_WAITED_DISK                # its mail data is being read
+
+    # ---- histograms of time: 32 slots each; those with exemplars first ----
+    INGRESS_ACCEPT_ENVELOPE = 512    # MAIL until the mail data begins
+    INGRESS_ACCEPT_DATA = 544        # until its end
+    INGRESS_COMMIT_LATENCY = 576     # end of the mail data until the 250 is written
+    DELIVERY_LATENCY_FSYNC = 608     # message accepted until a recipient is delivered, by durability class
+    DELIVERY_LATENCY_ASYNC = 640
+    DELIVERY_LATENCY_MEMORY = 672
+    DELIVERY_ATTEMPT_MAIL = 704      # each until its reply was read
+    DELIVERY_ATTEMPT_RCPT = 736
+    DELIVERY_ATTEMPT_DATA = 768
+    DELIVERY_ATTEMPT_FINAL = 800     # the mail data, or what was left of it, and the reply to its end
+    DELIVERY_ATTEMPT_DNS = 832       # the look-up of a domain's mail hosts
+    DELIVERY_ATTEMPT_CONNECT = 864   # TCP
+    DELIVERY_ATTEMPT_GREETING = 896
+    DELIVERY_ATTEMPT_EHLO = 928
+    DELIVERY_ATTEMPT_TLS = 960       # STARTTLS and its handshake
+    DELIVERY_ATTEMPT_AUTH = 992
+    QUEUE_WRITE_LATENCY = 1024       # one group written to a journal
+    QUEUE_SYNC_LATENCY = 1056        # one fdatasync
+    QUEUE_BATCH_RECORDS = 1088       # records of one group, in hundreds of microseconds
+    LOOP_LAG = 1120                  # how late a worker's loop ran what was due
+
+    # ---- gauges again ----
+    QUEUE_AGE = 2048                 # a histogram of the age of what is queued now
+    PROVIDER_WAITING = 2112          # messages that wait
+    PROVIDER_OLDEST = 2176           # microseconds since the oldest of these was accepted
+    TENANT_WAITING = 2304
+    SHARD_JOURNAL = 2560             # octets
+    SHARD_LIVING = 2816
+    SHARD_CLOSED = 3072              # 1: takes no mail
+
+    # ---- counters by row of a dimension ----
+    PROVIDER_ATTEMPTS = 4096
+    PROVIDER_DELIVERED = 4160        # recipients, and so the three that follow
+    PROVIDER_DEFERRED = 4224
+    PROVIDER_FAILED = 4288
+    PROVIDER_EXPIRED = 4352
+    PROVIDER_REPLIES_2XX = 4416
+    PROVIDER_REPLIES_4XX = 4480
+    PROVIDER_REPLIES_5XX = 4544
+    PROVIDER_REPLIES_NONE = 4608
+    PROVIDER_OPENED = 4672           # connections
+    PROVIDER_UNREACHED = 4736        # connections that could not be had
+    TENANT_ACCEPTED = 4864           # recipients, and so the four that follow
+    TENANT_DELIVERED = 5120
+    TENANT_DEFERRED = 5376
+    TENANT_FAILED = 5632
+    TENANT_EXPIRED = 5888
+    LISTENER_CONNECTIONS = 6144
+    LISTENER_TURNED_AWAY = 6208      # connections answered 421 at once
+    LISTENER_ACCEPTED = 6272         # messages answered 250
+    LISTENER_REFUSED = 6336          # commands and messages refused
+    SOURCE_ATTEMPTS = 6400
+    SOURCE_DELIVERED = 6528          # recipients, and so the two that follow
+    SOURCE_DEFERRED = 6656
+    SOURCE_FAILED = 6784
+    SOURCE_REPLIES_2XX = 6912
+    SOURCE_REPLIES_4XX = 7040
+    SOURCE_REPLIES_5XX = 7168
+    SOURCE_REPLIES_NONE = 7296
+    SOURCE_OPENED = 7424             # connections
+    SOURCE_UNREACHED = 7552          # connections that could not be had
+    POOL_DELIVERED = 7680            # recipients, and so the two that follow
+    POOL_DEFERRED = 7744
+    POOL_FAILED = 7808
 
 
 cdef struct SlabHeader:
@@ -276,8 +401,46 @@ cdef struct ClientSlot:
     uint32_t unused
 
 
+cdef struct Exemplar:
+    uint32_t sequence            # a sequence lock
+    uint32_t unused
+    uint64_t id                  # of the message, 0: there has been none
+    uint64_t value_us
+    uint64_t at_us               # unix time
+
+
+cdef struct TopEntry:
+    uint64_t count
+    uint64_t error               # by how much count may be too large
+    uint8_t length
+    char name[255]
+
+
+cdef struct TopList:
+    uint32_t sequence            # a sequence lock
+    uint32_t count
+    TopEntry entries[64]         # TOPS
+
+
+cdef struct LabelName:
+    uint8_t length
+    char text[71]
+
+
+cdef struct LabelTable:          # written by the supervisor only; a row that has a name keeps it
+    uint32_t used[6]             # rows of each dimension
+    LabelName names[576]         # NAMED_ROWS
+
+
+cdef struct LabelIndex:          # of the names of one dimension: open addressing
+    uint32_t hashes[512]
+    uint16_t rows[512]           # 0: free, else the row + 1
+
+
 cdef struct Region:              # one process writes it, all may read it
-    uint64_t slots[1024]
+    uint64_t slots[8192]         # SLOTS
+    Exemplar exemplars[10][25]   # EXEMPLAR_HISTOGRAMS, BUCKETS
+    TopList tops[2]              # TOP_LISTS
     uint32_t uncounted           # open connections that found no place in the table
     uint32_t unused[15]
     ClientSlot clients[8192]
@@ -302,6 +465,30 @@ cdef inline void slot_observe(uint64_t *slots, int base, uint64_t microseconds) 
         bucket += 1
     add_u64(slots + base + bucket, 1)
     add_u64(slots + base + BUCKETS, microseconds)
+
+
+# The same, and the message that it was: for the histograms that have room for it, and with one writer only.
+cdef inline void observe_message(Region *region, int base, uint64_t microseconds, uint64_t id,
+                                 uint64_t at_us) noexcept nogil:
+    cdef int bucket = 0
+    cdef Exemplar *exemplar
+    while bucket < BUCKETS - 1 and microseconds > BOUNDS_US[bucket]:
+        bucket += 1
+    add_u64(region.slots + base + bucket, 1)
+    add_u64(region.slots + base + BUCKETS, microseconds)
+    exemplar = &region.exemplars[(base - HISTOGRAMS_BEGIN) // HISTOGRAM_SLOTS][bucket]
+    begin_writing(&exemplar.sequence)
+    store_u64(&exemplar.id, id)
+    store_u64(&exemplar.value_us, microseconds)
+    store_u64(&exemplar.at_us, at_us)
+    end_writing(&exemplar.sequence)
+
+
+cdef inline uint64_t about_now_us() noexcept nogil:
+    # unix time of the last tick of the kernel: milliseconds are enough for an exemplar, and it costs a quarter
+    cdef timespec t
+    clock_gettime(CLOCK_REALTIME_COARSE, &t)
+    return <uint64_t>t.tv_sec * 1000000 + <uint64_t>t.tv_nsec // 1000
 
 
 # What counts as one client; client_key() in Python.
@@ -335,6 +522,7 @@ cdef class Slab:
     cdef char *memory            # mapped until the last Counters over it is gone
     cdef size_t octets
     cdef SlabHeader *header
+    cdef LabelTable *labels_table
 
     cdef Region *at(self, uint32_t i) noexcept nogil
     cpdef Counters region(self, Py_ssize_t i)
@@ -346,7 +534,15 @@ cdef class Counters:
     cdef Region *own
     cdef uint64_t *slots         # own.slots: valid as long as this object
     cdef readonly Py_ssize_t index
+    cdef LabelIndex _names[5]    # of the dimensions with names, as read last
 
+    # The row of a name; of one that has none: that of all others.
+    cdef uint16_t provider_row(self, const char *name, size_t n) noexcept nogil
+    cdef uint16_t tenant_row(self, const char *name, size_t n) noexcept nogil
+    cdef uint16_t listener_row(self, const char *name, size_t n) noexcept nogil
+    cdef uint16_t source_row(self, const char *name, size_t n) noexcept nogil
+    cdef uint16_t pool_row(self, const char *name, size_t n) noexcept nogil
+    cpdef int observe_message(self, int base, uint64_t microseconds, uint64_t id) except -1 nogil
     # IndexError for a slot out of range. Any thread of the region's process may count.
     cpdef int add(self, int slot, uint64_t n) except -1 nogil
     cpdef int sub(self, int slot, uint64_t n) except -1 nogil

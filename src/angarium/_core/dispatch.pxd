@@ -10,6 +10,7 @@ from angarium._core.record cimport MailBuffer, Message
 from angarium._core.reply cimport Reply
 from angarium._core.schedule cimport LANES, MessageTable, Schedule, ScheduledQueue
 from angarium._core.server_session cimport Intake
+from angarium._core.survey cimport Survey
 
 
 cdef class Carrier:
@@ -24,6 +25,8 @@ cdef class Delivery:
     cdef MailBuffer buffer
     cdef uint16_t *_indices                  # recipients of this delivery; NULL: all of the message's
     cdef readonly uint16_t recipients
+    cdef readonly uint16_t tenant            # row of its metrics, and so the next
+    cdef readonly uint8_t provider
     cdef readonly double began               # monotonic; when a connection took it
     cdef readonly int transfers              # connections that took it so far
     cdef public bytes host                   # the connection that took it last: name[address]:port
@@ -50,6 +53,7 @@ cdef class ReadyQueue:
     cdef readonly bytes next_hop             # as in the configuration
     cdef readonly bytes site
     cdef readonly bytes source               # by name; "default": the system chooses the address
+    cdef readonly uint16_t source_row        # of the source's metrics
     cdef readonly object target              # whatever the opener of connections needs to know
     cdef readonly Dispatcher dispatcher
     cdef readonly uint32_t backlog           # deliveries that wait here
@@ -62,6 +66,7 @@ cdef class ReadyQueue:
     cdef public object connect               # (queue) -> None: begin to open one more connection
     cdef public object hand_over             # (delivery) -> None: a next hop without connections; then no limit applies
     cdef public int failures                 # connections that failed in a row
+    cdef public uint8_t provider             # row of the metrics of what goes this way, unless its domain has another
     cdef public double blocked_until         # monotonic; no new connection is opened before
     cdef public double suspended_until       # monotonic; nothing goes before
     cdef public object reason                # bytes, why it is left alone; None: no reason
@@ -91,6 +96,7 @@ cdef class ReadyQueue:
     cdef int _detach_all(self, double until, object reason, int failures) except -1
     cdef bint _closed(self) noexcept
     cdef bint is_too_large(self, Message message) noexcept
+    cdef int _cause(self, double now) except -1
 
 
 cdef class Dispatcher(Taker):
@@ -125,6 +131,8 @@ cdef class Dispatcher(Taker):
     cdef list _expire_s                      # by number of the retry schedule
     cdef list _warn_s
     cdef size_t _swept                       # where the sweep is
+    cdef readonly Survey survey              # of what is queued, made on the way of the sweep
+    cdef double _grown                       # monotonic, of the last `grow`
 
     cdef bint is_full(self) noexcept
     cdef int enqueue(self, Message message) except -1
@@ -144,6 +152,10 @@ cdef class Dispatcher(Taker):
     cdef Delivery split(self, Delivery delivery, list apart)
     cdef int delivered(self, Delivery delivery, Reply *reply, bytes text) except -1
     cdef int close(self, Delivery delivery) except -1
+    cdef int _cause(self, Message message, ScheduledQueue queue, double now, double monotonic_now) except -1
+    cdef int _count(self, Message message, double now, double monotonic_now) except -1
+    cdef uint16_t _tenant_row(self, Message message, ScheduledQueue queue) except? 0xFFFF
+    cdef uint16_t _pool_row(self, Message message) except? 0xFFFF
     cdef int _round_over(self, Message message) except -1
     cdef int remove(self, Message message, int reason=*) except -1
     cdef int _record_done(self) except -1

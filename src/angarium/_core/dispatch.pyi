@@ -13,6 +13,7 @@ from angarium._core.record import MailBuffer, Message
 from angarium._core.schedule import MessageTable, Schedule
 from angarium._core.server_session import Intake
 from angarium._core.source_pool import SourcePool
+from angarium._core.survey import Survey
 
 _Enhanced: TypeAlias = tuple[int, int, int] | None
 # recipient index, reply code (0: no reply was seen), enhanced status, text, Phase
@@ -36,6 +37,12 @@ class Delivery:
     def queue(self) -> ReadyQueue: ...
     @property
     def recipients(self) -> int: ...
+    @property
+    def tenant(self) -> int:
+        """The row of the metrics of its tenant."""
+    @property
+    def provider(self) -> int:
+        """The row of the metrics of its provider."""
     @property
     def began(self) -> float: ...
     @property
@@ -65,6 +72,7 @@ class ReadyQueue:
     trouble: Callable[[ReadyQueue, bytes, int, int, bytes, int], bool] | None
     hand_over: Callable[[Delivery], None] | None
     failures: int
+    provider: int
     blocked_until: float
     suspended_until: float
     reason: bytes | None
@@ -88,6 +96,9 @@ class ReadyQueue:
     def next_hop(self) -> bytes: ...
     @property
     def site(self) -> bytes: ...
+    @property
+    def source_row(self) -> int:
+        """Of the source's metrics."""
     @property
     def source(self) -> bytes:
         """By name; `default`: the system chooses the address."""
@@ -148,6 +159,8 @@ class Dispatcher(Taker):
     stopped: bool
     def __init__(self, counters: Counters, events: EventLog) -> None: ...
     @property
+    def survey(self) -> Survey: ...
+    @property
     def table(self) -> MessageTable: ...
     @property
     def schedule(self) -> Schedule: ...
@@ -204,16 +217,19 @@ class Dispatcher(Taker):
         """Look at the next `slots` slots: (messages whose time is over, those whose senders are to be told)."""
     def withdraw(self, message: Message) -> bool:
         """Take a waiting message out for what `sweep` found; False when it does not wait any more."""
-    def send(self, message: Message, queue: ReadyQueue, indices: list[int]) -> None:
-        """Make a delivery of some recipients of message and put it into queue."""
+    def send(self, message: Message, queue: ReadyQueue, indices: list[int], provider: int = 0) -> None:
+        """Make a delivery of some recipients of message and put it into queue.
+
+        provider: row of the metrics of its domain; 0: those of the queue.
+        """
     def redirect(self, delivery: Delivery, queue: ReadyQueue) -> None:
         """A delivery that waited for its next hop's names goes into the queue of that next hop."""
     def mark_in_flight(self, message: Message) -> None:
         """The next hop may have the message from now on."""
-    def remember(self, domain: bytes, way: ReadyQueue | SourcePool, outlet: int = 0) -> None:
+    def remember(self, domain: bytes, way: ReadyQueue | SourcePool, outlet: int = 0, provider: int = 0) -> None:
         """From now on mail of an outlet to domain (lower case) goes to a ready queue, whatever the local part.
 
-        Or first to another outlet, one of a source pool, which must not send it back.
+        Or first to another outlet, one of a source pool, which must not send it back. provider: as for `send`.
         """
     def known(self, domain: bytes, outlet: int = 0) -> ReadyQueue | None:
         """The ready queue that mail of an outlet to domain goes to, where one is remembered."""
@@ -223,6 +239,10 @@ class Dispatcher(Taker):
         """Outlets whose source is suspended get no new mail while their pool has others."""
     def delivered_by_hand(self, delivery: Delivery, code: int, text: bytes) -> None:
         """A next hop without SMTP took the message for all recipients."""
+    def pool_row_of(self, message: Message) -> int:
+        """The row of the metrics of the source pool that message goes by."""
+    def rows_of(self, message: Message) -> tuple[int, int]:
+        """The rows of the metrics of message's provider and tenant, where no delivery says so."""
     def log_attempt(
         self, event: str, delivery: Delivery, index: int, code: int, enhanced: _Enhanced, text: bytes
     ) -> None:

@@ -12,10 +12,13 @@ class DomainMap:
     def __len__(self) -> int: ...
     @property
     def count(self) -> int: ...
+    @property
+    def tag(self) -> int:
+        """Of what `get` found last."""
     def get(self, domain: bytes) -> Any:
         """What was set for domain, or None."""
-    def set(self, domain: bytes, target: object) -> None:
-        """From now on domain has this target; ValueError when it has more than 255 octets."""
+    def set(self, domain: bytes, target: object, tag: int = 0) -> None:
+        """From now on domain has this target, and this tag; ValueError when it has more than 255 octets."""
     def clear(self) -> None:
         """Forget everything."""
 

@@ -12,6 +12,9 @@ cdef extern from "committer.h":
     ctypedef struct committer:
         uint64_t sequence    # of what was put last
         uint64_t written
+        uint64_t groups
+        uint64_t group_records
+        uint64_t write_us
         uint64_t synced
         uint64_t syncs
         uint64_t sync_us
@@ -109,6 +112,7 @@ cdef class Journal:
     cdef dict _recent                        # {(serial, offset): (message or None, type, id, body)}: records but `done`
     cdef object _recent_order                # not known to be on disk, and a deque of (sequence, (serial, offset))
     cdef uint64_t _seen_syncs, _seen_sync_us, _seen_octets
+    cdef uint64_t _seen_groups, _seen_group_records, _seen_write_us
     cdef Waiting *_waiting                   # ring
     cdef size_t _waiting_head, _waiting_count, _waiting_capacity
     cdef Finished *_finished                 # ring

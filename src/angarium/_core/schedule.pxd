@@ -36,7 +36,9 @@ cdef class ScheduledQueue:
     cdef readonly uint8_t failures           # look-ups or connections that failed in a row
     cdef readonly uint8_t policy             # which retry schedule: what Schedule.policy_of said
     cdef uint8_t place                       # QueuePlace
-    cdef readonly bint suspended
+    cdef readonly uint8_t provider           # row of its metrics, 0: what the next hop's is
+    cdef uint8_t _suspended
+    cdef uint8_t nameless                    # not_before is for want of the next hop's names
     cdef char *domain_text
     cdef readonly double not_before          # unix seconds; its next hop is left alone until then
     cdef double time                         # when it is due, while it is in the timer
@@ -59,6 +61,7 @@ cdef class Schedule:
     cdef readonly dict suspensions           # (kind, name) -> (until in unix seconds, reason)
     cdef public object fold_domain           # (bytes) -> bytes: U-labels to A-labels; None: as they are
     cdef public object policy_of             # (domain) -> number of its retry schedule; None: 0
+    cdef public object provider_of           # (domain) -> row of its provider; None: 0
 
     cdef ScheduledQueue join(self, Message message, const char *record)
     cdef ScheduledQueue queue_of(self, Message message)

@@ -30,7 +30,10 @@ class ScheduledQueue:
     @property
     def policy(self) -> int: ...
     @property
-    def suspended(self) -> bool: ...
+    def provider(self) -> int: ...
+    @property
+    def suspended(self) -> bool:
+        """Whether its domain or tenant is suspended."""
     @property
     def not_before(self) -> float: ...
     @property
@@ -48,6 +51,7 @@ class Schedule:
 
     fold_domain: Callable[[bytes], bytes] | None
     policy_of: Callable[[bytes], int] | None
+    provider_of: Callable[[bytes], int] | None
     def __new__(cls) -> Self: ...
     def __len__(self) -> int: ...
     @property
@@ -91,6 +95,8 @@ class Schedule:
         """No next hop is left alone any more for what it did before: the routes have changed. Suspensions stay."""
     def renumber_policies(self) -> None:
         """Ask policy_of again for every queue: the retry schedules have changed."""
+    def renumber_providers(self) -> None:
+        """Ask provider_of again for every queue: the providers have changed."""
     def expire_suspensions(self, now: float) -> list[tuple[str, bytes]]:
         """End the suspensions whose time is over; returns which."""
 

@@ -160,6 +160,8 @@ cdef class ServerSession(Receiver):
     cdef bint _chunk_last
     cdef bint _chunk_ignored                     # a chunk outside a transaction
     cdef const char *_chunk_reply
+    cdef double _mail_at                         # monotonic: of MAIL, of the start and the end of the mail data
+    cdef double _data_at
     cdef double _end_of_data_at
 
     cdef int _read(self, const char *p, size_t n) except -1
@@ -175,6 +177,7 @@ cdef class ServerSession(Receiver):
     cdef int _auth_step(self, const char *line, size_t n) except -1
     cdef int _auth_answer(self, bytes response) except -1
     cdef int _settle_terms(self) except -1
+    cdef uint16_t _listener_row(self) noexcept
     cdef int _do_xclient(self, const char *line, size_t n, size_t arguments) except -1
     cdef int _take_address(self, str address) except -1
     cdef int _believe_nobody(self) except -1

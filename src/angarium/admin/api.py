@@ -57,7 +57,8 @@ from angarium.admin.tls_report import HANDLERS as TLS_REPORT_HANDLERS
 from angarium.admin.workers import TIMEOUT_S, Answer, Question
 from angarium.delivery.lookup_protocol import STATUS
 from angarium.delivery.mail_host import ResolutionFailure
-from angarium.outcome.metrics import METRICS, SlabCollector
+from angarium.outcome.exposition import SlabCollector
+from angarium.outcome.metrics import METRICS
 
 __all__ = ["LIST_MAX", "UNREACHABLE_HEADER", "Services", "create_app"]
 

@@ -191,6 +191,7 @@ class Renewal:
         worker, config = self._worker, parts.config
         other_names = part_of("lookup", worker.config) != part_of("lookup", config)
         worker.config = config
+        worker.counters.read_labels()  # the supervisor has given new names their rows
         if parts.events_fd is not None:
             worker.events.move(config.events.file, parts.events_fd)
         worker.set_flush_interval(config.events.flush_interval_s)

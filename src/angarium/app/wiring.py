@@ -19,6 +19,7 @@ from angarium.delivery.attempt import Router
 from angarium.delivery.connection import Connector
 from angarium.delivery.dial import families_of
 from angarium.delivery.egress import Egresses
+from angarium.delivery.provider import Providers
 from angarium.delivery.source import Sources
 from angarium.delivery.tls_policy import TlsPolicies
 from angarium.delivery.token_client import NodeTokens
@@ -41,7 +42,8 @@ __all__ = ["Ground", "Ways", "routing_part"]
 
 def routing_part(config: Config) -> object:
     """What of a configuration Ways are made of: they change when this does."""
-    return config.node.hostname, config.delivery, config.route, config.tls_policy, config.source, config.source_pool
+    delivery = (config.delivery, config.route, config.tls_policy, config.provider)
+    return config.node.hostname, delivery, config.source, config.source_pool
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class Ways:
             workers=ground.workers,
             tls=TlsPolicies(config.delivery, config.tls_policy),
             tokens=lambda oauth2: NodeTokens(ground.lookup, oauth2, ground.clock),
+            providers=Providers(config.provider, ground.counters),
             sources=self.sources,
         )
         self.connector.on_source_failure = self.router.on_source_failure
@@ -107,6 +110,8 @@ class Ways:
             dispatcher.schedule.unblock_all()
             before.egress.quit_idle()
         dispatcher.place = self.router.place
+        dispatcher.schedule.provider_of = self.router.providers.of_domain
+        dispatcher.schedule.renumber_providers()
 
     @property
     def under_way(self) -> int:

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from angarium._core.counters import Counters, Slab, Slot
+from angarium._core.counters import Counters, Slab, Slot, Top
 from angarium._core.dispatch import Dispatcher, JournalIntake
 from angarium._core.event_log import EventLog
 from angarium._core.ledger import DropReason
@@ -73,6 +73,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+DEFERRED_TICKS = 12_000  # half of what was deferred by domain is forgotten
 TICK_S = 0.05  # journal flush, timer, gauges
 SWEEP_TICKS = 20  # timeouts of sessions
 HEAL_TICKS = 100  # another try of a failed or full journal
@@ -460,8 +461,18 @@ class Worker:
         if self._former:
             self._tend_former()
         dispatcher.publish_gauges()
+        looking_up = sum(ways.router.looking_up for ways in (self.ways, *self._former))
+        if looking_up:
+            self.counters.add(Slot.QUEUE_WAITED_DNS, looking_up * int(TICK_S * 1e6))
         self.care.tick()
+        if count % DEFERRED_TICKS == 0:
+            self.recorder.deferred.halve()
         if count % SWEEP_TICKS == 0:
+            self.recorder.deferred.publish(self.counters, Top.TOP_DEFERRED)
+            for shard, journal in dispatcher.journals.items():
+                self.counters.set(Slot.SHARD_JOURNAL + shard, journal.octets_on_disk)
+                self.counters.set(Slot.SHARD_LIVING + shard, journal.living_octets)
+                self.counters.set(Slot.SHARD_CLOSED + shard, bool(journal.failed or journal.full))
             self.indexer.step(self._clock.monotonic())
             self.reception.sweep()
             self.listeners.inbound.refresh()

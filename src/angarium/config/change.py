@@ -34,7 +34,7 @@ RESTART_KEYS = {
     "sandbox": "a sandbox is one from its start",
 }
 
-_BY_NAME = ("listener", "tenant", "source", "source_pool")  # arrays whose tables have names of their own
+_BY_NAME = ("listener", "tenant", "provider", "source", "source_pool")  # arrays whose tables have names of their own
 
 
 class Change(Struct, frozen=True):

@@ -23,6 +23,7 @@ from angarium.config.check_doors import check_certificates, check_door
 from angarium.config.check_inbound import check_inbound
 from angarium.config.check_mta_sts import check_mta_sts, check_tls_report
 from angarium.config.check_permission import check_permissions
+from angarium.config.check_provider import check_providers
 from angarium.config.check_route import check_route, check_shadows, check_stays
 from angarium.config.check_sendmail import check_sendmail
 from angarium.config.check_source import check_sources
@@ -53,6 +54,7 @@ def check_all(config: Config, findings: Findings) -> None:
     check_tls(config, findings)
     check_certificates(config, findings)
     _check_tenants(config, findings)
+    check_providers(config, findings)
     _check_listeners(config, findings)
     _check_limits(config, findings)
     _check_memory_marks(config, findings)

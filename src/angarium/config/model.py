@@ -47,6 +47,7 @@ __all__ = [
     "OAuth2",
     "Permission",
     "Pipe",
+    "Provider",
     "Queue",
     "Retry",
     "Route",
@@ -397,6 +398,14 @@ class Route(TlsSettings, frozen=True, kw_only=True):
         )
 
 
+class Provider(Section, frozen=True):
+    """Whom some domains' mail hosts belong to, in metrics; the first that matches holds."""
+
+    name: str
+    domains: tuple[AddressPattern, ...] = ()
+    mail_hosts: tuple[AddressPattern, ...] = ()  # patterns of names: of the hosts that MX records or a route name
+
+
 class Classes(Struct, frozen=True):
     """The durability class of mail that asks for none, and the weakest and strongest it may ask for."""
 
@@ -459,6 +468,7 @@ class Config(Section, frozen=True):
     source_pool: tuple[SourcePool, ...] = ()
     route: tuple[Route, ...] = ()
     tls_policy: tuple[TlsRule, ...] = ()
+    provider: tuple[Provider, ...] = ()
     permission: tuple[Permission, ...] = ()
     notification: Notification = field(default_factory=Notification)
     mta_sts: MtaSts = field(default_factory=MtaSts)

@@ -20,6 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from angarium._core.client_session import Phase
+from angarium._core.counters import Slot
 from angarium._core.dispatch import ReadyQueue
 from angarium.config.model import DEFAULT_SOURCE
 from angarium.config.next_hop import SESSION_KINDS
@@ -28,6 +29,7 @@ from angarium.delivery.handoff import HandOffs, per_recipient
 from angarium.delivery.login import Login
 from angarium.delivery.lookup_protocol import MAIL_HOSTS
 from angarium.delivery.mail_host import ResolutionFailure
+from angarium.delivery.provider import Providers
 from angarium.delivery.route import MailCircumstances
 from angarium.delivery.source import NO_CHOICE, Choice, Sources
 from angarium.delivery.target import Host, HostShare, SessionTerms, Target
@@ -102,9 +104,11 @@ class Router:
         workers: int,
         tls: TlsPolicies,
         tokens: Callable[[OAuth2], Tokens] | None = None,
+        providers: Providers | None = None,
         sources: Sources | None = None,
     ) -> None:
         """`tokens`: where a log-in's access tokens come from, for routes that want some. `sources`: those of pools."""
+        self.providers = Providers((), dispatcher.counters) if providers is None else providers
         self._sources = sources
         self._source_reasons: set[bytes] = set()
         self._tls = tls
@@ -140,6 +144,11 @@ class Router:
             queue.retire()
 
     @property
+    def looking_up(self) -> int:
+        """Deliveries that wait for names."""
+        return self._looking_up
+
+    @property
     def under_way(self) -> int:
         """Look-ups and hand-offs that have begun and are not over."""
         return self._looking_up + self.hand_offs.under_way
@@ -151,8 +160,8 @@ class Router:
 
     def place(self, message: Message) -> None:
         """Send message on its way."""
-        ready: dict[ReadyQueue, list[int]] = {}
-        alone: list[tuple[ReadyQueue, int]] = []
+        ready: dict[ReadyQueue, tuple[list[int], int]] = {}
+        alone: list[tuple[ReadyQueue, int, int]] = []
         by_mx: dict[tuple[Way, TlsPolicy, str, Choice], tuple[list[int], bool]] = {}
         chosen: dict[tuple[str | None, bool], Choice] = {}
         own = bool(message.flags & OWN_POLICY)
@@ -185,21 +194,22 @@ class Router:
                 indices.append(index)
             else:
                 queue = self._queue_of(way, tls, choice)
+                provider = self.providers.of_domain(name.encode("ascii"))
                 if match.by_domain and not own:
                     for form in {domain.lower(), name.encode("ascii")}:  # as clients write it, as it is scheduled
-                        self._dispatcher.remember(form, queue, choice.number)
+                        self._dispatcher.remember(form, queue, choice.number, provider)
                 if way.alone:
-                    alone.append((queue, index))
+                    alone.append((queue, index, provider))
                 else:
-                    ready.setdefault(queue, []).append(index)
-        for queue, indices in ready.items():
-            self._dispatcher.send(message, queue, indices)
-        for queue, index in alone:
-            self._dispatcher.send(message, queue, [index])
+                    ready.setdefault(queue, ([], provider))[0].append(index)
+        for queue, (indices, provider) in ready.items():
+            self._dispatcher.send(message, queue, indices, provider)
+        for queue, index, provider in alone:
+            self._dispatcher.send(message, queue, [index], provider)
         for (way, tls, name, choice), (indices, by_domain) in by_mx.items():
             known = self._site_of(way, tls, name, choice)
             if known is not None:
-                self._dispatcher.send(message, known, indices)
+                self._dispatcher.send(message, known, indices, self.providers.of_domain(name.encode("ascii")))
             else:
                 self._hold_for_names(message, way, tls, name, choice, indices, by_domain)
 
@@ -356,6 +366,7 @@ class Router:
                 source=_name_of(source),
             )
         queue.largest_octets = route.message_size_octets or 0
+        queue.provider = self.providers.of_hosts(hop.to.host for hop in route.hops if hop.to.host)
         return queue
 
     def _fixed_target(self, route: Route, tls: TlsPolicy, source: Source | None) -> Target:
@@ -433,13 +444,16 @@ class Router:
             name.encode("ascii"),
             hand_over=partial(self._look_up, way, tls, name, choice, by_domain),
         )
-        self._dispatcher.send(message, waiting, indices)
+        self._dispatcher.send(message, waiting, indices, self.providers.of_domain(name.encode("ascii")))
 
     def _look_up(
         self, way: Way, tls: TlsPolicy, name: str, choice: Choice, by_domain: bool, delivery: Delivery
     ) -> None:
         self._looking_up += 1
-        self._lookup.ask_then(MAIL_HOSTS, name, partial(self._go_on, way, tls, name, choice, by_domain, delivery))
+        began = None if self._lookup.knows(name) else self._clock.monotonic()  # what is known takes no time
+        self._lookup.ask_then(
+            MAIL_HOSTS, name, partial(self._go_on, way, tls, name, choice, by_domain, delivery, began)
+        )
 
     def _go_on(
         self,
@@ -449,10 +463,14 @@ class Router:
         choice: Choice,
         by_domain: bool,
         delivery: Delivery,
+        began: float | None,
         hosts: MailHosts | ResolutionFailure,
     ) -> None:
-        """The hosts of a domain are known, or why they are not."""
+        """The hosts of a domain are known, or why they are not. began: when they were asked for, if they were."""
         self._looking_up -= 1
+        if began is not None:
+            took_us = int((self._clock.monotonic() - began) * 1e6)
+            self._dispatcher.counters.observe(Slot.DELIVERY_ATTEMPT_DNS, max(0, took_us))
         if self._closed:
             return
         if self._retired:
@@ -478,7 +496,8 @@ class Router:
             return
         queue = self._by_usable_source(choice, partial(self._site_queue, way, tls, hosts))
         if by_domain:
-            self._dispatcher.remember(name.encode("ascii"), queue, choice.number)
+            provider = self.providers.of_domain(name.encode("ascii"))
+            self._dispatcher.remember(name.encode("ascii"), queue, choice.number, provider)
         self._dispatcher.redirect(delivery, queue)
 
     def _site_target(self, route: Route, tls: TlsPolicy, hosts: MailHosts, source: Source | None) -> Target:
@@ -500,6 +519,7 @@ class Router:
                 source=_name_of(source),
             )
             queue.largest_octets = way.route.message_size_octets or 0
+            queue.provider = self.providers.of_hosts(host.name for host in hosts.hosts)
             self._sites[way, tls, hosts.site, source] = queue
         elif queue.target.found != hosts.hosts:  # thousands of domains may say the same
             queue.target.hosts, queue.target.found = _at_addresses(hosts), hosts.hosts

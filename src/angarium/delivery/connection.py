@@ -86,10 +86,10 @@ class Connector:
         self._egresses = egresses
         self._counters = counters
         self._clock = clock
-        self._dialler = Dialler(loopback_only=loopback_only, families=families)
+        self._dialler = Dialler(loopback_only=loopback_only, families=families, took=self._took)
         self._tls = TlsResults(counters, clock, on_tls_result)
         self._hostname = hostname
-        self._handshake = Handshake(Contexts(clock.now), hostname=hostname)
+        self._handshake = Handshake(Contexts(clock.now), hostname=hostname, took=self._took)
         self.order = HostOrder(clock.monotonic, chance) if order is None else order
         self._orders: dict[str, HostOrder] = {}  # a host may do for one source and not for another
         self._chance = chance
@@ -106,7 +106,11 @@ class Connector:
 
     def forget_files(self) -> None:
         """Read the certificates and keys of TLS policies again, for the connections that are opened from now on."""
-        self._handshake = Handshake(Contexts(self._clock.now), hostname=self._hostname)
+        self._handshake = Handshake(Contexts(self._clock.now), hostname=self._hostname, took=self._took)
+
+    def _took(self, slot: Slot, seconds: float) -> None:
+        """A phase of setting up a connection went well, and took so long."""
+        self._counters.observe(slot, max(0, int(seconds * 1e6)))
 
     @property
     def under_way(self) -> int:
@@ -144,6 +148,8 @@ class Connector:
                         except ConnectFailure as why:
                             failure, failed = why, True
                             self._counters.add(Slot.DELIVERY_CONNECTIONS_FAILED, 1)
+                            self._counters.add(Slot.PROVIDER_UNREACHED + queue.provider, 1)
+                            self._counters.add(Slot.SOURCE_UNREACHED + queue.source_row, 1)
                             if why.enhanced not in (ENCRYPTION_NEEDED, REQUIRETLS_NEEDED):
                                 unreached = why
                     if session is not None:
@@ -162,6 +168,8 @@ class Connector:
         queue.blocked_until = 0.0
         queue.reason = None
         self._counters.add(Slot.DELIVERY_CONNECTIONS_OPENED, 1)
+        self._counters.add(Slot.PROVIDER_OPENED + queue.provider, 1)
+        self._counters.add(Slot.SOURCE_OPENED + queue.source_row, 1)
         session.start()
 
     async def _addresses_of(self, host: Host, target: Target) -> list[Host]:

@@ -22,11 +22,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from angarium._core.client_session import Phase
+from angarium._core.counters import Slot
 from angarium.delivery.failure import ConnectFailure
 from angarium.delivery.source import SourceFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from angarium.config.model import AddressFamily
     from angarium.delivery.source import Source
@@ -58,9 +59,11 @@ class Dialler:
         loopback_only: bool,
         families: Sequence[socket.AddressFamily] = FAMILIES,
         stagger_s: float = STAGGER_S,
+        took: Callable[[Slot, float], None] | None = None,
     ) -> None:
         """loopback_only: the sandbox, from which nothing leaves the machine. families: those of names that are looked
-        up here, the preferred one first."""
+        up here, the preferred one first. took: told how many seconds a connection that came about took."""
+        self._took = took
         self._loopback_only = loopback_only
         self._families = tuple(families)
         self._stagger_s = stagger_s
@@ -157,7 +160,11 @@ class Dialler:
                 if source is not None:
                     source.bind(opening, where)
             async with self._probes if probe else self._slots, asyncio.timeout(timeout_s):
-                await asyncio.get_running_loop().sock_connect(opening, address)
+                loop = asyncio.get_running_loop()
+                began = loop.time()
+                await loop.sock_connect(opening, address)
+                if self._took is not None:
+                    self._took(Slot.DELIVERY_ATTEMPT_CONNECT, loop.time() - began)
         except TimeoutError as failure:
             opening.close()
             raise ConnectFailure(Phase.PHASE_CONNECT, f"{where}: timed out connecting") from failure

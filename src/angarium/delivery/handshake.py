@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING
 import aiosmtplib
 
 from angarium._core.client_session import Phase
+from angarium._core.counters import Slot
 from angarium.delivery.failure import ConnectFailure
 from angarium.delivery.login import log_in
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from angarium.config.model import Timeouts
     from angarium.delivery.login import Login
@@ -52,7 +54,9 @@ class LmtpClient(aiosmtplib.SMTP):
 class Handshake:
     """Sets up the connections of one worker."""
 
-    def __init__(self, contexts: Contexts, *, hostname: str) -> None:
+    def __init__(self, contexts: Contexts, *, hostname: str, took: Callable[[Slot, float], None] | None = None) -> None:
+        """took: told how many seconds each phase that went well took."""
+        self._took = took
         self._contexts = contexts
         self._hostname = hostname
 
@@ -80,11 +84,13 @@ class Handshake:
             tls_context=context,
         )
         phase = Phase.PHASE_GREETING
+        began = asyncio.get_running_loop().time()
         try:
             await client.connect()
             if host.implicit_tls:
                 self._contexts.confirm(client.transport, tls, host, where)
             _in_step(client, phase, where)
+            began = self._note(Slot.DELIVERY_ATTEMPT_GREETING, began)
             client.timeout = timeouts.ehlo_s
             phase = Phase.PHASE_EHLO
             try:
@@ -93,14 +99,17 @@ class Handshake:
                 if refusal.code < 500 or protocol == "lmtp":
                     raise  # not now; only a host that does not know EHLO is asked with HELO (RFC 5321 §3.2)
                 await client.helo()
+            began = self._note(Slot.DELIVERY_ATTEMPT_EHLO, began)
             if tls.level != "none" and not (host.is_local or host.implicit_tls):
                 phase = Phase.PHASE_TLS
                 await self._contexts.secure(client, tls, host, where)
+                began = self._note(Slot.DELIVERY_ATTEMPT_TLS, began)
             _in_step(client, Phase.PHASE_EHLO, where)
             if login is not None:
                 phase = Phase.PHASE_AUTH
                 await log_in(client, login, host, where)
                 _in_step(client, phase, where)
+                self._note(Slot.DELIVERY_ATTEMPT_AUTH, began)
         except ConnectFailure:
             client.close()
             raise
@@ -122,6 +131,13 @@ class Handshake:
             client.close()
             raise
         return client
+
+    def _note(self, slot: Slot, began: float) -> float:
+        """A phase that began then is over; returns when the next one begins."""
+        now = asyncio.get_running_loop().time()
+        if self._took is not None:
+            self._took(slot, now - began)
+        return now
 
 
 def _in_step(client: aiosmtplib.SMTP, phase: Phase, where: str) -> None:

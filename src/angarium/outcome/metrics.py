@@ -1,75 +1,188 @@
-"""The metrics of the node: every name, with its help, labels and the slots of shared memory it is read from.
+"""The metrics of the node: every name, with its unit, help, labels and the slots of shared memory it is read from.
 
-Job: turn the slots of the slab (angarium._core.counters) into metric families. Names are
-`angarium_<stage>_<what>_<unit|total>` in base units (seconds, bytes); a label's values are a closed set, listed here.
-SlabCollector sums over all processes of the node at every scrape; workers do not import this module.
+Job: the one table from which the exposition (outcome.exposition), docs/metrics.md (outcome.metric_page), the boards and
+the alert rules are made. Names are `angarium_<stage>_<what>_<unit|total>` in base units (seconds, bytes).
 
-`python -m angarium.outcome.metrics > docs/metrics.md` writes the page that lists them.
+    METRICS            read from the slab (angarium._core.counters), summed over all processes of the node
+    PROCESS_METRICS    read from /proc by the admin process
+    TOP_METRICS        the domains with the most of something, from the slab's lists
+    REGISTRY           all of them
+
+A label's values are a closed set: listed here, or the rows of a Dimension, which the configuration names. Only
+TOP_METRICS have a label with values from the mail, and of these at most TOP_SHOWN at a time.
 
 A new metric needs its slot in counters.pxd (and its name in counters.pyi) and one line here.
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.registry import Collector
-
-from angarium._core.counters import Slab, Slot, bucket_bounds_us
+from angarium._core.counters import Dimension, Slot, Top, has_exemplars
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping
 
-    from prometheus_client.metrics_core import Metric as Family
+__all__ = [
+    "METRICS",
+    "PROCESS_METRICS",
+    "REGISTRY",
+    "TOP_METRICS",
+    "TOP_SHOWN",
+    "UNITS",
+    "Kind",
+    "Label",
+    "MetricSpec",
+]
 
-__all__ = ["METRICS", "PROCESS_METRICS", "Kind", "MetricSpec", "SlabCollector", "render_page"]
+TOP_SHOWN = 50
+UNITS = ("seconds", "bytes", "messages", "recipients", "connections", "records")
 
 
 class Kind(Enum):
-    """The types of metric that a slot can be."""
+    """The types of metric."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
     HISTOGRAM = "histogram"
+    GAUGE_HISTOGRAM = "gaugehistogram"  # of what is now; to Prometheus a histogram whose counts go down as well
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A label and its values: those listed; or the rows of a dimension; or, with neither, what is largest now."""
+
+    name: str
+    values: tuple[str, ...] = ()
+    dimension: Dimension | None = None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the values do not come from the mail."""
+        return bool(self.values) or self.dimension is not None
 
 
 @dataclass(frozen=True, slots=True)
 class MetricSpec:
-    """One metric: a single slot, or one slot for each value of its label."""
+    """One metric: one slot for each value of its listed label; with a dimension, the first of that many each."""
 
     kind: Kind
     name: str
     help: str
     slots: tuple[Slot, ...]
-    label: str = ""
-    label_values: tuple[str, ...] = ()
+    labels: tuple[Label, ...] = ()
+    scale: float = 1.0  # what one is in the slab is so much in the metric's unit; histograms: of microseconds
+    of_all: str = "sum"  # what is shown of the values of all processes: sum, most
+    largest_bound: float = float("inf")  # of a histogram's buckets
+    top: Top | None = None  # the list that it shows
 
     @property
     def stage(self) -> str:
         """The second part of the name."""
         return self.name.split("_")[1]
 
+    @property
+    def unit(self) -> str:
+        """The last word of the name, where that is a unit; empty for plain counts and states."""
+        unit = self.name.removesuffix("_total").rpartition("_")[2]
+        return unit if unit in UNITS else ""
 
-def _metric(kind: Kind, name: str, slots: Slot | Mapping[str, Slot], text: str, label: str = "") -> MetricSpec:
+    @property
+    def dimension(self) -> Dimension | None:
+        """The dimension among its labels."""
+        return next((label.dimension for label in self.labels if label.dimension is not None), None)
+
+    @property
+    def listed(self) -> Label | None:
+        """The label whose values are listed."""
+        return next((label for label in self.labels if label.values), None)
+
+    @property
+    def label(self) -> str:
+        """The name of the listed label; empty without one."""
+        return "" if self.listed is None else self.listed.name
+
+    @property
+    def label_values(self) -> tuple[str, ...]:
+        """The values of the listed label."""
+        return () if self.listed is None else self.listed.values
+
+    @property
+    def has_exemplars(self) -> bool:
+        """Whether its buckets say, in OpenMetrics, the id of a message that fell into them."""
+        return any(has_exemplars(slot) for slot in self.slots)
+
+
+PROVIDER = Label("provider", dimension=Dimension.DIMENSION_PROVIDER)
+TENANT = Label("tenant", dimension=Dimension.DIMENSION_TENANT)
+LISTENER = Label("listener", dimension=Dimension.DIMENSION_LISTENER)
+SOURCE = Label("source", dimension=Dimension.DIMENSION_SOURCE)
+POOL = Label("pool", dimension=Dimension.DIMENSION_POOL)
+SHARD = Label("shard", dimension=Dimension.DIMENSION_SHARD)
+PROCESS = Label("process", ("supervisor", "admin", "lookup", "access", "worker-N"))
+DOMAIN = Label("domain")
+
+MICROSECONDS = 1e-6
+
+
+def _metric(
+    kind: Kind,
+    name: str,
+    slots: Slot | Mapping[str, Slot],
+    text: str,
+    label: str = "",
+    by: Label | None = None,
+    scale: float = 1.0,
+    of_all: str = "sum",
+    largest_bound: float = float("inf"),
+) -> MetricSpec:
+    labels = [] if by is None else [by]
     if isinstance(slots, Slot):
-        return MetricSpec(kind, f"angarium_{name}", text, (slots,))
-    return MetricSpec(kind, f"angarium_{name}", text, tuple(slots.values()), label, tuple(slots))
+        slots = {"": slots}
+    else:
+        labels.append(Label(label, tuple(slots)))
+    return MetricSpec(
+        kind, f"angarium_{name}", text, tuple(slots.values()), tuple(labels), scale, of_all, largest_bound
+    )
 
 
-def _counter(name: str, slots: Slot | Mapping[str, Slot], text: str, label: str = "") -> MetricSpec:
-    return _metric(Kind.COUNTER, name, slots, text, label)
+def _counter(
+    name: str,
+    slots: Slot | Mapping[str, Slot],
+    text: str,
+    label: str = "",
+    *,
+    by: Label | None = None,
+    scale: float = 1.0,
+) -> MetricSpec:
+    return _metric(Kind.COUNTER, name, slots, text, label, by, scale)
 
 
-def _gauge(name: str, slots: Slot | Mapping[str, Slot], text: str, label: str = "") -> MetricSpec:
-    return _metric(Kind.GAUGE, name, slots, text, label)
+def _gauge(
+    name: str,
+    slots: Slot | Mapping[str, Slot],
+    text: str,
+    label: str = "",
+    *,
+    by: Label | None = None,
+    scale: float = 1.0,
+    of_all: str = "sum",
+) -> MetricSpec:
+    return _metric(Kind.GAUGE, name, slots, text, label, by, scale, of_all)
 
 
-def _histogram(name: str, slot: Slot, text: str) -> MetricSpec:
-    return _metric(Kind.HISTOGRAM, name, slot, text)
+def _histogram(
+    name: str,
+    slots: Slot | Mapping[str, Slot],
+    text: str,
+    label: str = "",
+    *,
+    scale: float = MICROSECONDS,
+    largest_bound: float = float("inf"),
+) -> MetricSpec:
+    return _metric(Kind.HISTOGRAM, name, slots, text, label, scale=scale, largest_bound=largest_bound)
 
 
 METRICS: tuple[MetricSpec, ...] = (
@@ -288,9 +401,15 @@ METRICS: tuple[MetricSpec, ...] = (
         "result",
     ),
     _histogram(
-        "ingress_commit_latency_seconds",
-        Slot.INGRESS_COMMIT_LATENCY,
-        "From the end of the mail data until its 250 was written.",
+        "ingress_accept_latency_seconds",
+        {
+            "envelope": Slot.INGRESS_ACCEPT_ENVELOPE,
+            "data": Slot.INGRESS_ACCEPT_DATA,
+            "commit": Slot.INGRESS_COMMIT_LATENCY,
+        },
+        "The time of messages answered 250, by phase: from MAIL until the mail data began, until its end, until the "
+        "250 was written.",
+        "phase",
     ),
     # queue
     _gauge("queue_messages", Slot.QUEUE_MESSAGES, "Messages queued."),
@@ -376,10 +495,44 @@ METRICS: tuple[MetricSpec, ...] = (
         Slot.QUEUE_LEDGER_DRIFT,
         "By how many recipients the ledger and the queue differ: 0, or there is a fault in the relay.",
     ),
+    _counter(
+        "queue_waited_seconds_total",
+        {
+            "held": Slot.QUEUE_WAITED_HELD,
+            "suspended": Slot.QUEUE_WAITED_SUSPENDED,
+            "quota": Slot.QUEUE_WAITED_QUOTA,
+            "release": Slot.QUEUE_WAITED_RELEASE,
+            "backoff": Slot.QUEUE_WAITED_BACKOFF,
+            "dns": Slot.QUEUE_WAITED_DNS,
+            "connection": Slot.QUEUE_WAITED_CONNECTION,
+            "concurrency": Slot.QUEUE_WAITED_CONCURRENCY,
+            "room": Slot.QUEUE_WAITED_ROOM,
+            "disk": Slot.QUEUE_WAITED_DISK,
+        },
+        "Seconds that messages have waited, each second of a message charged to one cause; its rate is the number of "
+        "messages that wait for that cause.",
+        "cause",
+        scale=MICROSECONDS,
+    ),
+    _metric(
+        Kind.GAUGE_HISTOGRAM,
+        "queue_age_seconds",
+        Slot.QUEUE_AGE,
+        "Messages queued, by the time since they were accepted; looked at once a minute at least.",
+        scale=MICROSECONDS,
+    ),
     _counter("queue_commits_total", Slot.QUEUE_COMMITS_TOTAL, "Groups of records written to a journal."),
     _counter("queue_commit_records_total", Slot.QUEUE_COMMIT_RECORDS, "Records in the groups written."),
     _counter("queue_journal_written_bytes_total", Slot.QUEUE_JOURNAL_WRITTEN_OCTETS, "Octets written to journals."),
     _counter("queue_syncs_total", Slot.QUEUE_SYNCS_TOTAL, "Calls of fdatasync on a journal."),
+    _histogram(
+        "queue_commit_batch_records",
+        Slot.QUEUE_BATCH_RECORDS,
+        "Records of a group written to a journal.",
+        scale=0.01,
+        largest_bound=10_000,
+    ),
+    _histogram("queue_write_latency_seconds", Slot.QUEUE_WRITE_LATENCY, "Writing one group of records to a journal."),
     _histogram("queue_sync_latency_seconds", Slot.QUEUE_SYNC_LATENCY, "Duration of one fdatasync of a journal."),
     _counter(
         "queue_segments_total",
@@ -437,7 +590,43 @@ METRICS: tuple[MetricSpec, ...] = (
         "Messages sent again after a transaction whose final reply was not seen.",
     ),
     _histogram(
-        "delivery_latency_seconds", Slot.DELIVERY_LATENCY, "From the acceptance of a message until it was delivered."
+        "delivery_latency_seconds",
+        {
+            "fsync": Slot.DELIVERY_LATENCY_FSYNC,
+            "async": Slot.DELIVERY_LATENCY_ASYNC,
+            "memory": Slot.DELIVERY_LATENCY_MEMORY,
+        },
+        "From the acceptance of a message until it was delivered, by durability class.",
+        "durability",
+    ),
+    _histogram(
+        "delivery_attempt_seconds",
+        {
+            "dns": Slot.DELIVERY_ATTEMPT_DNS,
+            "connect": Slot.DELIVERY_ATTEMPT_CONNECT,
+            "greeting": Slot.DELIVERY_ATTEMPT_GREETING,
+            "ehlo": Slot.DELIVERY_ATTEMPT_EHLO,
+            "tls": Slot.DELIVERY_ATTEMPT_TLS,
+            "auth": Slot.DELIVERY_ATTEMPT_AUTH,
+            "mail": Slot.DELIVERY_ATTEMPT_MAIL,
+            "rcpt": Slot.DELIVERY_ATTEMPT_RCPT,
+            "data": Slot.DELIVERY_ATTEMPT_DATA,
+            "final": Slot.DELIVERY_ATTEMPT_FINAL,
+        },
+        "The time of attempts by phase. The first six are of a look-up or a connection, not of each message; the "
+        "others last until a reply was read, and where commands are pipelined the first of them has the wait.",
+        "phase",
+    ),
+    _counter(
+        "delivery_replies_total",
+        {
+            "2xx": Slot.DELIVERY_REPLIES_2XX,
+            "4xx": Slot.DELIVERY_REPLIES_4XX,
+            "5xx": Slot.DELIVERY_REPLIES_5XX,
+            "none": Slot.DELIVERY_REPLIES_NONE,
+        },
+        "What decided for a recipient in an attempt: the first digit of the reply, or none for want of one.",
+        "class",
     ),
     _counter(
         "delivery_connections_total",
@@ -598,13 +787,132 @@ METRICS: tuple[MetricSpec, ...] = (
         "Keys of the configuration file that differ from what is in force and wait for a restart.",
     ),
     _gauge("node_draining", Slot.NODE_DRAINING, "1 while the node takes no mail because of `angarium drain`, else 0."),
+    # by provider
+    _counter("provider_attempts_total", Slot.PROVIDER_ATTEMPTS, "Attempts, by provider.", by=PROVIDER),
+    _counter(
+        "provider_recipients_total",
+        {
+            "delivered": Slot.PROVIDER_DELIVERED,
+            "deferred": Slot.PROVIDER_DEFERRED,
+            "failed": Slot.PROVIDER_FAILED,
+            "expired": Slot.PROVIDER_EXPIRED,
+        },
+        "Recipients by what became of them, as in delivery_recipients, by provider.",
+        "result",
+        by=PROVIDER,
+    ),
+    _counter(
+        "provider_replies_total",
+        {
+            "2xx": Slot.PROVIDER_REPLIES_2XX,
+            "4xx": Slot.PROVIDER_REPLIES_4XX,
+            "5xx": Slot.PROVIDER_REPLIES_5XX,
+            "none": Slot.PROVIDER_REPLIES_NONE,
+        },
+        "What decided for recipients, as in delivery_replies, by provider.",
+        "class",
+        by=PROVIDER,
+    ),
+    _counter(
+        "provider_connections_total",
+        {"opened": Slot.PROVIDER_OPENED, "failed": Slot.PROVIDER_UNREACHED},
+        "Connections that were opened, or not to be had, by provider.",
+        "result",
+        by=PROVIDER,
+    ),
+    _gauge(
+        "provider_waiting_messages",
+        Slot.PROVIDER_WAITING,
+        "Messages that wait for their time or for a connection, by provider.",
+        by=PROVIDER,
+    ),
+    _gauge(
+        "provider_oldest_seconds",
+        Slot.PROVIDER_OLDEST,
+        "Since the oldest message that waits for its time was accepted, by provider; 0 when none does.",
+        by=PROVIDER,
+        scale=MICROSECONDS,
+        of_all="most",
+    ),
+    # by tenant
+    _counter(
+        "tenant_recipients_total",
+        {
+            "accepted": Slot.TENANT_ACCEPTED,
+            "delivered": Slot.TENANT_DELIVERED,
+            "deferred": Slot.TENANT_DEFERRED,
+            "failed": Slot.TENANT_FAILED,
+            "expired": Slot.TENANT_EXPIRED,
+        },
+        "Recipients accepted, and what became of them, by tenant.",
+        "result",
+        by=TENANT,
+    ),
+    _gauge("tenant_waiting_messages", Slot.TENANT_WAITING, "Messages that are queued, by tenant.", by=TENANT),
+    # by listener
+    _counter("listener_connections_total", Slot.LISTENER_CONNECTIONS, "Client connections, by listener.", by=LISTENER),
+    _counter(
+        "listener_refused_connections_total",
+        Slot.LISTENER_TURNED_AWAY,
+        "Client connections answered 421 at once, by listener.",
+        by=LISTENER,
+    ),
+    _counter("listener_messages_total", Slot.LISTENER_ACCEPTED, "Messages answered 250, by listener.", by=LISTENER),
+    _counter(
+        "listener_rejections_total",
+        Slot.LISTENER_REFUSED,
+        "Commands and messages turned away, by listener.",
+        by=LISTENER,
+    ),
+    # by source address and pool
+    _counter("source_attempts_total", Slot.SOURCE_ATTEMPTS, "Attempts, by source address.", by=SOURCE),
+    _counter(
+        "source_recipients_total",
+        {"delivered": Slot.SOURCE_DELIVERED, "deferred": Slot.SOURCE_DEFERRED, "failed": Slot.SOURCE_FAILED},
+        "Recipients by what an attempt came to, by source address.",
+        "result",
+        by=SOURCE,
+    ),
+    _counter(
+        "source_replies_total",
+        {
+            "2xx": Slot.SOURCE_REPLIES_2XX,
+            "4xx": Slot.SOURCE_REPLIES_4XX,
+            "5xx": Slot.SOURCE_REPLIES_5XX,
+            "none": Slot.SOURCE_REPLIES_NONE,
+        },
+        "What decided for recipients, as in delivery_replies, by source address.",
+        "class",
+        by=SOURCE,
+    ),
+    _counter(
+        "source_connections_total",
+        {"opened": Slot.SOURCE_OPENED, "failed": Slot.SOURCE_UNREACHED},
+        "Connections that were opened, or not to be had, by source address.",
+        "result",
+        by=SOURCE,
+    ),
+    _counter(
+        "pool_recipients_total",
+        {"delivered": Slot.POOL_DELIVERED, "deferred": Slot.POOL_DEFERRED, "failed": Slot.POOL_FAILED},
+        "Recipients by what an attempt came to, by source pool.",
+        "result",
+        by=POOL,
+    ),
+    # by shard
+    _gauge("shard_journal_bytes", Slot.SHARD_JOURNAL, "Octets of a shard's journal segments on disk.", by=SHARD),
+    _gauge("shard_living_bytes", Slot.SHARD_LIVING, "Octets of a shard's records that are needed.", by=SHARD),
+    _gauge(
+        "shard_closed",
+        Slot.SHARD_CLOSED,
+        "1 while a shard takes no mail after a failed write or sync, or for want of room, else 0.",
+        by=SHARD,
+    ),
 )
-
-_PROCESSES = ("supervisor", "admin", "lookup", "access", "worker-N")
 
 
 def _of_process(kind: Kind, name: str, text: str) -> MetricSpec:
-    return MetricSpec(kind, f"angarium_{name}", text, (), "process", _PROCESSES)
+    return MetricSpec(kind, f"angarium_{name}", text, (), (PROCESS,))
 
 
 # Not counted in slots: angarium.admin.processes reads these from /proc.
@@ -615,80 +923,25 @@ PROCESS_UP = _of_process(Kind.GAUGE, "process_up", "1 when the process answered 
 PROCESS_METRICS = (PROCESS_MEMORY, PROCESS_CPU, PROCESS_FDS, PROCESS_UP)
 
 
-class SlabCollector(Collector):
-    """The families of METRICS, read from the slab at the moment of the scrape and summed over all processes."""
+TOP_METRICS = (
+    MetricSpec(
+        Kind.GAUGE,
+        "angarium_queue_top_domain_messages",
+        f"Messages that wait, for the {TOP_SHOWN} destination domains with the most; may be too high by what the "
+        "smallest of them has.",
+        (),
+        (DOMAIN,),
+        top=Top.TOP_WAITING,
+    ),
+    MetricSpec(
+        Kind.GAUGE,
+        "angarium_delivery_top_domain_deferred_recipients",
+        f"Recipients deferred lately, for the {TOP_SHOWN} destination domains with the most; half of it is forgotten "
+        "every 10 minutes.",
+        (),
+        (DOMAIN,),
+        top=Top.TOP_DEFERRED,
+    ),
+)
 
-    def __init__(self, slab: Slab) -> None:
-        self._slab = slab
-        self._bounds = [str(bound / 1e6) for bound in bucket_bounds_us()] + ["+Inf"]
-
-    def collect(self) -> Iterator[Family]:
-        """One family for each metric, with every label value, zeros included."""
-        totals = self._slab.totals()
-        for spec in METRICS:
-            yield self._family(spec, totals)
-
-    def _family(self, spec: MetricSpec, totals: Sequence[int]) -> Family:
-        if spec.kind is Kind.HISTOGRAM:
-            return self._histogram(spec, totals)
-        labels = [spec.label] if spec.label else []
-        family: CounterMetricFamily | GaugeMetricFamily
-        if spec.kind is Kind.COUNTER:
-            family = CounterMetricFamily(spec.name, spec.help, labels=labels)
-        else:
-            family = GaugeMetricFamily(spec.name, spec.help, labels=labels)
-        for label_values, slot in zip([[v] for v in spec.label_values] or [[]], spec.slots, strict=True):
-            value = totals[slot]
-            if spec.kind is Kind.GAUGE and value >= 1 << 63:
-                value -= 1 << 64  # a gauge taken down too often shows as what it is, not as 18 quintillion
-            family.add_metric(label_values, value)
-        return family
-
-    def _histogram(self, spec: MetricSpec, totals: Sequence[int]) -> Family:
-        base = spec.slots[0]
-        cumulative = 0
-        buckets: list[tuple[str, float]] = []
-        for i, bound in enumerate(self._bounds):
-            cumulative += totals[base + i]
-            buckets.append((bound, cumulative))
-        return HistogramMetricFamily(
-            spec.name, spec.help, buckets=buckets, sum_value=totals[base + len(self._bounds)] / 1e6
-        )
-
-
-_STAGE_TITLES = {
-    "ingress": "Ingress: clients connect and hand over mail",
-    "queue": "Queue: messages the relay is responsible for",
-    "delivery": "Delivery: attempts at the next hop",
-    "outcome": "Outcome: what is reported",
-    "worker": "Workers",
-    "node": "The node: its configuration",
-    "process": "Processes: read from /proc at every scrape; one that cannot be seen is left out",
-}
-
-
-def render_page() -> str:
-    """docs/metrics.md."""
-    lines = [
-        "# Metrics",
-        "",
-        "`GET /metrics` of the admin process, in the Prometheus text format or OpenMetrics. Values are summed over all",
-        "processes of the node. Counters survive the restart of a worker and start from zero with the relay, but for",
-        "those of the ledger, which count from the day the spool was made. Labels take only the values listed here.",
-        "",
-        "This page is generated: `python -m angarium.outcome.metrics > docs/metrics.md`.",
-    ]
-    for stage, title in _STAGE_TITLES.items():
-        lines += ["", f"## {title}", "", "| metric | type | labels | meaning |", "| --- | --- | --- | --- |"]
-        for spec in METRICS + PROCESS_METRICS:
-            if spec.stage != stage:
-                continue
-            labels = f"`{spec.label}`: {', '.join(spec.label_values)}" if spec.label else ""
-            lines.append(f"| `{spec.name}` | {spec.kind.value} | {labels} | {spec.help} |")
-    bounds = ", ".join(f"{bound / 1e6:g}" for bound in bucket_bounds_us())
-    lines += ["", "## Histograms", "", f"All have the same bucket bounds, in seconds: {bounds}.", ""]
-    return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    sys.stdout.write(render_page())
+REGISTRY = METRICS + PROCESS_METRICS + TOP_METRICS

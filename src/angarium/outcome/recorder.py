@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from angarium._core.client_session import Phase
 from angarium._core.counters import Counters, Slot
 from angarium._core.record import MessageState, RecordError, RecordType
+from angarium._core.top_k import TopK
+from angarium.mail.address import folded_domain, split_mailbox
 from angarium.mail.status import EnhancedStatus, RecipientState
 from angarium.outcome.classify import Outcome, classify
 from angarium.outcome.report import RecipientReport, is_wanted
@@ -58,6 +60,24 @@ _SLOTS = {
     RecipientState.FAILED: Slot.DELIVERY_FAILED_RECIPIENTS,
     RecipientState.IN_DOUBT: Slot.QUEUE_IN_DOUBT_TOTAL,
 }
+_ROW_SLOTS = {
+    RecipientState.DELIVERED: (Slot.PROVIDER_DELIVERED, Slot.TENANT_DELIVERED),
+    RecipientState.DEFERRED: (Slot.PROVIDER_DEFERRED, Slot.TENANT_DEFERRED),
+    RecipientState.FAILED: (Slot.PROVIDER_FAILED, Slot.TENANT_FAILED),
+    RecipientState.EXPIRED: (Slot.PROVIDER_EXPIRED, Slot.TENANT_EXPIRED),
+}
+_REPLY_SLOTS = {  # by the first digit of the reply
+    2: (Slot.DELIVERY_REPLIES_2XX, Slot.PROVIDER_REPLIES_2XX, Slot.SOURCE_REPLIES_2XX),
+    4: (Slot.DELIVERY_REPLIES_4XX, Slot.PROVIDER_REPLIES_4XX, Slot.SOURCE_REPLIES_4XX),
+    5: (Slot.DELIVERY_REPLIES_5XX, Slot.PROVIDER_REPLIES_5XX, Slot.SOURCE_REPLIES_5XX),
+}
+_NO_REPLY = (Slot.DELIVERY_REPLIES_NONE, Slot.PROVIDER_REPLIES_NONE, Slot.SOURCE_REPLIES_NONE)
+_SOURCE_SLOTS = {
+    RecipientState.DELIVERED: (Slot.SOURCE_DELIVERED, Slot.POOL_DELIVERED),
+    RecipientState.DEFERRED: (Slot.SOURCE_DEFERRED, Slot.POOL_DEFERRED),
+    RecipientState.FAILED: (Slot.SOURCE_FAILED, Slot.POOL_FAILED),
+}
+_LATENCY_SLOTS = (Slot.DELIVERY_LATENCY_FSYNC, Slot.DELIVERY_LATENCY_ASYNC, Slot.DELIVERY_LATENCY_MEMORY)
 GIVEN_UP = 554  # what is logged where an operator has ended it
 _DURABILITY = ("fsync", "async", "memory")
 PUT_OFF_S = 300.0  # until the notification about what has expired is tried again
@@ -105,6 +125,7 @@ class Recorder:
         self._expires_at = expires_at
         self._tell = tell
         self.in_doubt = in_doubt
+        self.deferred = TopK()  # destination domains by recipients deferred lately
         self._part: _Part | None = None  # of the delivery that is being settled
 
     # ------------------------------------------------------------------ a delivery is over
@@ -114,6 +135,8 @@ class Recorder:
         message = delivery.message
         results = delivery.results or []
         self._counters.add(Slot.DELIVERY_ATTEMPTS, 1)
+        self._counters.add(Slot.PROVIDER_ATTEMPTS + delivery.provider, 1)
+        self._counters.add(Slot.SOURCE_ATTEMPTS + delivery.queue.source_row, 1)
         accepted = sum(1 for _, code, _, _, phase in results if code // 100 == 2 and phase == Phase.PHASE_FINAL)
         if accepted:
             self._counters.add(Slot.DELIVERY_OCTETS, len(memoryview(delivery.mail_buffer())))
@@ -122,6 +145,10 @@ class Recorder:
         waiting: list[Result] = []
         reports: list[RecipientReport] = []
         for index, code, enhanced, text, phase in results:
+            for_all, of_provider, of_source = _REPLY_SLOTS.get(code // 100, _NO_REPLY)
+            self._counters.add(for_all, 1)
+            self._counters.add(of_provider + delivery.provider, 1)
+            self._counters.add(of_source + delivery.queue.source_row, 1)
             outcome = classify(code, enhanced, text, phase, accepted_recipients=accepted)
             if outcome.state is RecipientState.IN_DOUBT:
                 doubted = True
@@ -165,17 +192,33 @@ class Recorder:
         message = delivery.message
         message.set_recipient_state(index, outcome.state)
         self._counters.add(_SLOTS[outcome.state], 1)
+        self._count_rows(outcome.state, delivery.provider, delivery.tenant, 1)
+        if outcome.state in _SOURCE_SLOTS:
+            of_source, of_pool = _SOURCE_SLOTS[outcome.state]
+            self._counters.add(of_source + delivery.queue.source_row, 1)
+            self._counters.add(of_pool + self._dispatcher.pool_row_of(message), 1)
+        if outcome.state is RecipientState.DEFERRED:
+            _, domain = split_mailbox(delivery.mail_buffer().recipient(index)[0])
+            self.deferred.add(folded_domain(domain))
         code = outcome.reply_code or OWN_REPLY
         self._dispatcher.log_attempt(_EVENTS[outcome.state], delivery, index, code, outcome.status, text)
         part.entries.append((index, outcome.state, code, b"%s %s" % (str(outcome.status).encode(), text)))
         if outcome.state is RecipientState.DELIVERED:
-            self._counters.observe(Slot.DELIVERY_LATENCY, max(0, int(self._clock.now() * 1e6) - message.received_us))
+            age_us = max(0, int(self._clock.now() * 1e6) - message.received_us)
+            self._counters.observe_message(_LATENCY_SLOTS[message.durability], age_us, message.id)
         elif outcome.state is RecipientState.IN_DOUBT:
             if self.in_doubt == "resend":
                 self._counters.add(Slot.DELIVERY_DUPLICATES_POSSIBLE, 1)
             message.in_doubt = True
         if outcome.soon:
             message.soon = True
+
+    def _count_rows(self, state: RecipientState, provider: int, tenant: int, recipients: int) -> None:
+        """Count what became of recipients by provider and by tenant."""
+        slots = _ROW_SLOTS.get(state)
+        if slots is not None:
+            self._counters.add(slots[0] + provider, recipients)
+            self._counters.add(slots[1] + tenant, recipients)
 
     def _finish(self, delivery: Delivery, part: _Part) -> None:
         message = delivery.message
@@ -273,6 +316,7 @@ class Recorder:
             self._dispatcher.wait(message, now + PUT_OFF_S)
             return
         self._counters.add(Slot.QUEUE_EXPIRED, 1)
+        self._count_rows(RecipientState.EXPIRED, *self._dispatcher.rows_of(message), len(ended))
         for report, index in ended:
             message.set_recipient_state(index, RecipientState.EXPIRED)
             self._counters.add(Slot.DELIVERY_EXPIRED_RECIPIENTS, 1)
@@ -335,6 +379,7 @@ class Recorder:
         if message.state == MessageState.MESSAGE_GONE:
             return
         if room:
+            self._count_rows(RecipientState.FAILED, *self._dispatcher.rows_of(message), len(ended))
             for report, index in ended:
                 message.set_recipient_state(index, RecipientState.FAILED)
                 self._counters.add(Slot.DELIVERY_FAILED_RECIPIENTS, 1)

@@ -12,7 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from angarium._core.counters import Counters, Slab, Slot, bucket_bounds_us, client_key, is_gauge, is_histogram
+from angarium._core.counters import (
+    Counters,
+    Dimension,
+    Slab,
+    Slot,
+    bucket_bounds_us,
+    client_key,
+    has_exemplars,
+    is_gauge,
+    is_histogram,
+    most_rows,
+    reserved_names,
+    rows_of,
+)
 
 TABLE = 8192
 WINDOW = 64
@@ -73,7 +86,7 @@ def test_durations_beyond_all_bounds_and_of_nothing_are_counted(slab: Slab) -> N
     assert total == 10**12
 
 
-@pytest.mark.parametrize("slot", [-1, 1024])
+@pytest.mark.parametrize("slot", [-1, 8192])
 def test_a_slot_out_of_range_is_refused(slab: Slab, slot: int) -> None:
     counters = slab.region(0)
     for use in (counters.value, counters.node_total, slab.total):
@@ -84,7 +97,7 @@ def test_a_slot_out_of_range_is_refused(slab: Slab, slot: int) -> None:
             change(slot, 1)
 
 
-@pytest.mark.parametrize("slot", [Slot.INGRESS_OCTETS, Slot.LOOP_LAG + 1, 511])
+@pytest.mark.parametrize("slot", [Slot.INGRESS_OCTETS, Slot.LOOP_LAG + 1, 511, Slot.QUEUE_AGE, Slot.PROVIDER_FAILED])
 def test_only_a_histogram_can_be_observed(slab: Slab, slot: int) -> None:
     with pytest.raises(IndexError, match="no histogram"):
         slab.region(0).observe(slot, 1)
@@ -102,9 +115,158 @@ def test_slots_are_of_the_kind_that_their_number_says() -> None:
     members = Slot.__members__
     assert len(set(members.values())) == len(members)
     histograms = {name for name, slot in members.items() if is_histogram(slot)}
-    assert histograms == {name for name, slot in members.items() if slot >= 512}
-    assert all(slot < 128 for slot in members.values() if is_gauge(slot))
-    assert not [name for name, slot in members.items() if slot >= 1024]
+    assert histograms == {name for name, slot in members.items() if 512 <= slot < 2048} | {"QUEUE_AGE"}
+    assert all(slot < 128 or 2048 <= slot < 4096 for slot in members.values() if is_gauge(slot))
+    assert not [name for name, slot in members.items() if slot >= 8192]
+    assert {name for name, slot in members.items() if has_exemplars(slot)} == {
+        name for name, slot in members.items() if 512 <= slot < 512 + 10 * 32
+    }
+
+
+# ------------------------------------------------------------------ rows
+
+
+@pytest.mark.parametrize("dimension", [one for one in Dimension if one is not Dimension.DIMENSION_SHARD])
+def test_a_name_keeps_its_row_whatever_comes_and_goes(slab: Slab, dimension: Dimension) -> None:
+    counters = slab.region(0)
+    reserved = reserved_names(dimension)
+    assert slab.assign(dimension, ["a", "b"]) == []
+    counters.read_labels()
+    rows = {name: counters.row(dimension, name.encode()) for name in "ab"}
+    assert slab.assign(dimension, ["c", "b"]) == []
+    assert slab.assign(dimension, []) == []
+    counters.read_labels()
+    assert {name: counters.row(dimension, name.encode()) for name in "ab"} == rows
+    assert slab.labels(dimension) == [*reserved, "a", "b", "c"]
+    assert [slab.labels(dimension)[row] for row in rows.values()] == ["a", "b"]
+
+
+def test_another_process_sees_the_names(slab: Slab) -> None:
+    slab.assign(Dimension.DIMENSION_TENANT, ["shop"])
+    attached = Slab.attach(slab.fd)
+    assert attached.region(1).row(Dimension.DIMENSION_TENANT, b"shop") == attached.labels(
+        Dimension.DIMENSION_TENANT
+    ).index("shop")
+
+
+def test_names_are_known_when_they_have_been_read(slab: Slab) -> None:
+    counters = slab.region(0)
+    slab.assign(Dimension.DIMENSION_PROVIDER, ["late"])
+    assert counters.row(Dimension.DIMENSION_PROVIDER, b"late") == 0
+    counters.read_labels()
+    assert counters.row(Dimension.DIMENSION_PROVIDER, b"late") == 1
+
+
+@pytest.mark.parametrize(
+    ("dimension", "most"),
+    [
+        (Dimension.DIMENSION_PROVIDER, 50),
+        (Dimension.DIMENSION_TENANT, 200),
+        (Dimension.DIMENSION_LISTENER, 63),
+        (Dimension.DIMENSION_SOURCE, 126),
+        (Dimension.DIMENSION_POOL, 62),
+    ],
+)
+def test_what_finds_no_row_is_counted_with_others_and_named(slab: Slab, dimension: Dimension, most: int) -> None:
+    names = [f"name-{i}" for i in range(most + 3)]
+    assert slab.assign(dimension, names) == names[most:]
+    assert len(slab.labels(dimension)) == most_rows(dimension) <= rows_of(dimension)
+    counters = slab.region(0)
+    known = [counters.row(dimension, name.encode()) for name in names[:most]]
+    assert len(set(known)) == most
+    others = {slab.labels(dimension)[counters.row(dimension, name.encode())] for name in names[most:]}
+    assert others <= set(reserved_names(dimension))
+    assert not others & {"none", "default"}
+
+
+def test_a_tenants_row_by_hash_is_the_same_in_every_process_and_not_that_of_mail_without_one(slab: Slab) -> None:
+    names = [f"tenant-{i}".encode() for i in range(1000)]
+    rows = [slab.region(0).row(Dimension.DIMENSION_TENANT, name) for name in names]
+    assert rows == [slab.region(2).row(Dimension.DIMENSION_TENANT, name) for name in names]
+    assert set(rows) == set(range(1, 17))
+    assert slab.region(0).row(Dimension.DIMENSION_TENANT, b"") == 0
+
+
+def test_a_name_that_is_too_long_or_reserved_has_no_row_of_its_own(slab: Slab) -> None:
+    assert slab.assign(Dimension.DIMENSION_TENANT, ["x" * 72, "none", "y" * 71]) == ["x" * 72]
+    assert slab.labels(Dimension.DIMENSION_TENANT)[17:] == ["y" * 71]
+
+
+def test_shards_are_numbers(slab: Slab) -> None:
+    slab.assign(Dimension.DIMENSION_SHARD, range(3))
+    assert slab.labels(Dimension.DIMENSION_SHARD) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("dimension", [-1, 6])
+def test_a_dimension_out_of_range_is_refused(slab: Slab, dimension: int) -> None:
+    for use in (slab.labels, rows_of, most_rows, reserved_names):
+        with pytest.raises(IndexError):
+            use(dimension)
+
+
+# ------------------------------------------------------------------ exemplars
+
+
+def test_the_newest_exemplar_of_all_workers_is_read(slab: Slab) -> None:
+    assert slab.exemplar(Slot.INGRESS_COMMIT_LATENCY, 0) is None
+    slab.region(0).observe_message(Slot.INGRESS_COMMIT_LATENCY, 40, 7)
+    slab.region(2).observe_message(Slot.INGRESS_COMMIT_LATENCY, 60, 8)
+    found = slab.exemplar(Slot.INGRESS_COMMIT_LATENCY, 0)
+    assert found is not None
+    assert found[:2] == (8, 60)
+    assert slab.exemplar(Slot.INGRESS_COMMIT_LATENCY, 1) is None
+    assert histogram(slab.region(0), Slot.INGRESS_COMMIT_LATENCY)[0][0] == 1
+
+
+@pytest.mark.parametrize(("slot", "bucket"), [(Slot.LOOP_LAG, 0), (Slot.INGRESS_COMMIT_LATENCY, 25), (1, 0)])
+def test_only_some_histograms_have_exemplars(slab: Slab, slot: int, bucket: int) -> None:
+    with pytest.raises(IndexError):
+        slab.exemplar(slot, bucket)
+    if not has_exemplars(slot):
+        with pytest.raises(IndexError):
+            slab.region(0).observe_message(slot, 1, 1)
+
+
+def test_an_exemplar_is_read_whole_while_it_is_written(slab: Slab) -> None:
+    code = """if True:
+        import sys
+        from angarium._core.counters import Slab, Slot
+        counters = Slab.attach(int(sys.argv[1])).region(1)
+        print("ready", flush=True)
+        number = 0
+        while True:
+            number += 1
+            counters.observe_message(Slot.INGRESS_COMMIT_LATENCY, number % 50, 50 + number % 50)
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(slab.fd)], pass_fds=[slab.fd], stdout=subprocess.PIPE
+    ) as writer:
+        try:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == b"ready\n"
+            seen = set()
+            while len(seen) < 50:
+                found = slab.exemplar(Slot.INGRESS_COMMIT_LATENCY, 0)
+                if found is not None:
+                    assert found[0] == found[1] + 50
+                    seen.add(found[0])
+        finally:
+            writer.kill()
+
+
+def test_a_worker_that_died_while_it_wrote_costs_its_exemplar_until_the_next_one(slab: Slab) -> None:
+    counters = slab.region(0)
+    before = os.pread(slab.fd, os.fstat(slab.fd).st_size, 0)
+    counters.observe_message(Slot.INGRESS_COMMIT_LATENCY, 40, 0x1234567890)
+    after = os.pread(slab.fd, len(before), 0)
+    where = after.index((0x1234567890).to_bytes(8, "little")) - 8
+    assert after[where] == 2
+    os.pwrite(slab.fd, b"\x01", where)
+    assert slab.exemplar(Slot.INGRESS_COMMIT_LATENCY, 0) is None
+    counters.observe_message(Slot.INGRESS_COMMIT_LATENCY, 41, 9)
+    found = slab.exemplar(Slot.INGRESS_COMMIT_LATENCY, 0)
+    assert found is not None
+    assert found[:2] == (9, 41)
 
 
 @pytest.mark.parametrize("regions", [0, -1, 4097])

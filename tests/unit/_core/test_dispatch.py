@@ -48,8 +48,8 @@ DELIVERED, FAILED, DEFERRED = (
 class Node:
     """A dispatcher with its shards' journals; what Python does with messages is written down."""
 
-    def __init__(self, folder: Path, shards: int = 1, segment_octets: int = 1 << 20) -> None:
-        slab = Slab.create(1)
+    def __init__(self, folder: Path, shards: int = 1, segment_octets: int = 1 << 20, slab: Slab | None = None) -> None:
+        slab = Slab.create(1) if slab is None else slab
         self.counters = slab.region(0)
         slab.close()
         self.dispatcher = Dispatcher(self.counters, EventLog(None, self.counters))

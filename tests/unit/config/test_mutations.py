@@ -459,6 +459,10 @@ token_url = "https://login4.example/token"
 client_id = "c"
 grant = "refresh_token"
 refresh_token_file = "{secret}"
+[[provider]]
+name = "big"
+domains = ["big.example", "*.big.example"]
+mail_hosts = ["*.mx.big.example"]
 [[tls_policy]]
 domains = ["fingerprint.example"]
 tls = "fingerprint"
