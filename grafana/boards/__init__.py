@@ -1,0 +1,30 @@
+"""The boards, alert rules and recording rules, made from the metric registry.
+
+    python -m grafana.boards            write dashboards/*.json, alerts.yml and recording.yml
+    python -m grafana.boards --check    say what differs from the files, and exit 1
+
+query.py is the only place where a metric is named in PromQL: it refuses one that the registry (angarium.outcome.metrics)
+does not have, and a label or a value of a label that it has not. Each module named after a board says what is on it,
+rules.py has the rules, panel.py turns what they say into Grafana's JSON with the Foundation SDK.
+"""
+
+from __future__ import annotations
+
+import json
+
+# The metrics that are on no board, each with the reason.
+NOT_SHOWN: dict[str, str] = {}
+
+
+def boards() -> tuple[Board, ...]:
+    """Every board."""
+    from . import node, overview
+
+    return (overview.BOARD, node.BOARD)
+
+
+def made() -> dict[str, str]:
+    """The text of each generated file, by its path in grafana/."""
+    from .panel import build
+
+    return {f"dashboards/{board.name}.json": json.dumps(build(board), indent=1) + "\n" for board in boards()}
