@@ -11,6 +11,10 @@ rules.py has the rules, panel.py turns what they say into Grafana's JSON with th
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .panel import Board
 
 # The metrics that are on no board, each with the reason.
 NOT_SHOWN: dict[str, str] = {}
@@ -18,9 +22,9 @@ NOT_SHOWN: dict[str, str] = {}
 
 def boards() -> tuple[Board, ...]:
     """Every board."""
-    from . import node, overview
+    from . import node, overview, provider, tenant
 
-    return (overview.BOARD, node.BOARD)
+    return (overview.BOARD, provider.BOARD, tenant.BOARD, node.BOARD)
 
 
 def made() -> dict[str, str]:

@@ -68,7 +68,15 @@ JOURNAL = Row(
             "Syncs and commits",
             (NODE.rate("queue_syncs_total").named("syncs"), NODE.rate("queue_commits_total").named("commits")),
         ),
-        Panel("Records a commit", (NODE.rate("queue_commit_records_total").over(NODE.rate("queue_commits_total"), "records", "short"),)),
+        Panel(
+            "Records a commit",
+            (
+                NODE.rate("queue_commit_records_total").over(NODE.rate("queue_commits_total"), "mean", "short"),
+                NODE.quantile(0.99, "queue_commit_batch_records"),
+            ),
+            unit="short",
+        ),
+        Panel("Duration of a write", NODE.quantiles("queue_write_latency_seconds")),
         Panel(
             "Written to journals",
             (
@@ -82,6 +90,9 @@ JOURNAL = Row(
             text="What segments take, and what of it is still needed. Far apart for long: AngariumSpaceAmplification.",
         ),
         Panel("Segments taken into use", (NODE.rate("queue_segments_total", "origin"),)),
+        Panel("Journal by shard", (NODE.level("shard_journal_bytes", "shard").named("{{shard}}"),), stacked=True),
+        Panel("Needed by shard", (NODE.level("shard_living_bytes", "shard").named("{{shard}}"),), stacked=True),
+        Panel("Shards that take no mail", (NODE.level("shard_closed", "shard", how="max").named("{{shard}}"),)),
         Panel("Shards that changed", (NODE.increase("queue_shard_changes_total", "state"),), width=12),
         Panel(
             "Found at start, and damage",
@@ -136,6 +147,18 @@ MEMORY = Row(
 CLIENTS = Row(
     "Clients, log-ins, recipients",
     (
+        Panel("Accepted by listener", (NODE.rate("listener_messages_total", "listener"),), width=6, stacked=True),
+        Panel("Turned away by listener", (NODE.rate("listener_rejections_total", "listener"),), width=6),
+        Panel(
+            "Connections by listener",
+            (
+                NODE.rate("listener_connections_total", "listener"),
+                NODE.rate("listener_refused_connections_total", "listener").named("refused: {{listener}}"),
+            ),
+            width=6,
+        ),
+        Panel("Time of acceptance", (NODE.quantile(0.9, "ingress_accept_latency_seconds", "phase", "{{phase}}"),), width=6,
+              text="p90 of each phase of messages answered 250: from MAIL until the data began, until its end, until the 250 was written."),
         Panel("Commands", (NODE.rate("ingress_commands_total").named("commands"),), width=6),
         Panel(
             "Log-ins looked at", (NODE.rate("ingress_verifications_total", "result"), NODE.rate("ingress_delayed_log_ins_total").named("answer held back")), width=6,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .panel import Board, Panel, Row, Variable
-from .query import Scope
+from .query import Query, Scope
 
 INSTANCE = Variable("instance", "Node", "label_values(angarium_queue_messages, instance)")
 ALL = Scope((("instance", "$instance"),))
@@ -50,7 +50,8 @@ GOLDEN = Row(
         ),
         Panel(
             "Accepted until delivered", ALL.quantiles("delivery_latency_seconds"), width=12, exemplars=True,
-            text="For mail that arrived. Mail that waits is not in it: see Messages that wait.",
+            text="For mail that arrived. Mail that waits is not in it: see Age of what is queued. "
+            "A diamond is one message; its link leads to the console.",
         ),
     ),
 )
@@ -60,8 +61,8 @@ INTAKE = Row(
     (
         Panel("Accepted by durability", (ALL.rate("ingress_messages_total", "durability"),), stacked=True),
         Panel(
-            "End of data until 250", ALL.quantiles("ingress_commit_latency_seconds"),
-            limits=((None, "transparent"), (0.5, "red")),
+            "End of data until 250", ALL.quantiles("ingress_accept_latency_seconds", phase="commit"),
+            limits=((None, "transparent"), (0.5, "red")), exemplars=True, text="What a client waits for the disk.",
         ),
         Panel("Turned away", (ALL.rate("ingress_rejections_total", "reason"),), text="By reason; a command, a message or a session each."),
         Panel("Replies to clients", (ALL.rate("ingress_replies_total", "class"),), width=6),
@@ -89,6 +90,21 @@ QUEUE = Row(
     "Queue",
     (
         Panel(
+            "What messages wait for", (ALL.rate("queue_waited_seconds_total", "cause"),), stacked=True, unit="short",
+            text="Messages that wait, by cause. backoff: a host said later; concurrency, connection: all connections to it "
+            "are busy, or there is none; room: it takes less than is there; quota, held, suspended, release: it may not go yet.",
+        ),
+        Panel(
+            "Age of what is queued", ALL.quantiles("queue_age_seconds"),
+            text="Since messages that are queued now were accepted: half of them, nine in ten, 99 in a hundred are younger.",
+        ),
+        Panel(
+            "Domains with the most waiting mail",
+            (Query(f"topk(10, {ALL.level('queue_top_domain_messages', 'domain').expr})", "{{domain}}", "short",
+                   ("angarium_queue_top_domain_messages",)),),
+            "bargauge",
+        ),
+        Panel(
             "Messages that wait",
             (
                 ALL.level("delivery_ready_messages").named("ready"),
@@ -111,9 +127,31 @@ QUEUE = Row(
     ),
 )
 
+TO_PROVIDER = (
+    "This provider",
+    "/d/angarium-provider?var-provider=${__field.labels.provider}&${instance:queryparam}&${__url_time_range}",
+)
+
 DELIVERY = Row(
-    "Delivery",
+    "Delivery by provider",
     (
+        Panel(
+            "Delivered", (ALL.rate("provider_recipients_total", "provider", result="delivered"),), stacked=True,
+            link=TO_PROVIDER, text="Recipients delivered, a second, by provider.",
+        ),
+        Panel(
+            "Share that is deferred",
+            (ALL.rate("provider_recipients_total", "provider", result="deferred").over(
+                ALL.rate("provider_recipients_total", "provider"), "{{provider}}"),),
+            bounds=(0, 1), link=TO_PROVIDER, text="Of the results of attempts, by provider.",
+        ),
+        Panel("Waiting", (ALL.level("provider_waiting_messages", "provider"),), stacked=True, link=TO_PROVIDER),
+        Panel(
+            "Domains that defer the most",
+            (Query(f"topk(10, {ALL.level('delivery_top_domain_deferred_recipients', 'domain').expr})", "{{domain}}", "short",
+                   ("angarium_delivery_top_domain_deferred_recipients",)),),
+            "bargauge",
+        ),
         Panel("Results of attempts", (ALL.rate("delivery_recipients_total", "result"),), stacked=True),
         Panel(
             "Deferred and failed",
@@ -133,6 +171,9 @@ DELIVERY = Row(
 EGRESS = Row(
     "Egress and reputation",
     (
+        Panel("Replies that decided", (ALL.rate("delivery_replies_total", "class"),), width=6, stacked=True),
+        Panel("Where the time of an attempt goes", (ALL.quantile(0.9, "delivery_attempt_seconds", "phase", "{{phase}}"),), width=6,
+              text="p90 of each phase of an attempt. dns to auth are of connections, mail to final of messages."),
         Panel("Connections to next hops", (ALL.level("delivery_open_connections").named("open"),), width=6),
         Panel("Connections by result", (ALL.rate("delivery_connections_total", "result"),), width=6),
         Panel(
@@ -211,4 +252,5 @@ BOARD = Board(
     "Is mail coming in, is it going out, and if not, where does it stop.",
     (GOLDEN, INTAKE, QUEUE, DELIVERY, EGRESS, CONNECTIONS, RUNTIME),
     (INSTANCE,),
+    links=(("Runbooks", "https://example.org/angarium/docs/runbooks.md"),),
 )

@@ -17,13 +17,13 @@ from grafana_foundation_sdk.models import common as kinds
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models import prometheus as prom
 
-from angarium.outcome.metrics import METRICS, PROCESS_METRICS
+from angarium.outcome.metrics import REGISTRY
 
 from .query import Query, labels_of, spec_of
 
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 COLUMNS = 24
-HELP = {spec.name: spec.help for spec in METRICS + PROCESS_METRICS}
+HELP = {spec.name: spec.help for spec in REGISTRY}
 TAG = "angarium"
 BUILDERS = {"timeseries": timeseries.Panel, "stat": stat.Panel, "bargauge": bargauge.Panel, "table": table.Panel}
 # Series of these names look the same on every board: what is well is green, what waits is yellow, what is not is red.

@@ -11,12 +11,12 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from angarium.outcome.metrics import METRICS, PROCESS_METRICS, Kind, MetricSpec
+from angarium.outcome.metrics import REGISTRY, Kind, MetricSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-SPECS: dict[str, MetricSpec] = {spec.name.removeprefix("angarium_"): spec for spec in METRICS + PROCESS_METRICS}
+SPECS: dict[str, MetricSpec] = {spec.name.removeprefix("angarium_"): spec for spec in REGISTRY}
 TARGET_LABELS = frozenset({"instance", "job"})  # Prometheus adds them
 BOARD_WINDOW = "$__rate_interval"
 
@@ -48,8 +48,8 @@ def spec_of(name: str) -> MetricSpec:
 
 
 def labels_of(spec: MetricSpec) -> dict[str, tuple[str, ...]]:
-    """A metric's labels, each with its values."""
-    return {spec.label: spec.label_values} if spec.label else {}
+    """A metric's labels, each with its values; none where the configuration or the mail names them."""
+    return {label.name: label.values for label in spec.labels}
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ class Scope:
                 raise LookupError(f"{spec.name} has no label {label}")
             several = (wanted,) if isinstance(wanted, str) else wanted
             for value in several:
-                if not any(re.fullmatch(value, one.replace("worker-N", "worker-0")) for one in known[label]):
+                listed = [one.replace("worker-N", "worker-0") for one in known[label]]
+                if listed and not any(re.fullmatch(value, one) for one in listed):
                     raise LookupError(f"{spec.name}: {label} is never {value}")
             plain = len(several) == 1 and re.escape(several[0]).replace("\\-", "-") == several[0]
             parts.append(f'{label}{"=" if plain else "=~"}"{"|".join(several)}"')
@@ -85,7 +86,7 @@ class Scope:
     def rate(self, name: str, by: Iterable[str] = (), *, how: str = "rate", **values: str | tuple[str, ...]) -> Query:
         """A counter a second (or, `how="increase"`, in the window), summed over everything but `by`."""
         spec = spec_of(name)
-        if spec.kind is Kind.GAUGE:
+        if spec.kind in {Kind.GAUGE, Kind.GAUGE_HISTOGRAM}:
             raise TypeError(f"{spec.name} is a gauge: it has no rate")
         suffix = "_count" if spec.kind is Kind.HISTOGRAM else ""
         inner = f"{how}({self.select(name, suffix, **values)}[{self.window}])"
@@ -112,10 +113,13 @@ class Scope:
     ) -> Query:
         """A quantile of a histogram."""
         spec = spec_of(name)
-        if spec.kind is not Kind.HISTOGRAM:
+        if spec.kind not in {Kind.HISTOGRAM, Kind.GAUGE_HISTOGRAM}:
             raise TypeError(f"{spec.name} is no histogram")
         by = _known(spec, by)
-        inner = summed(f"rate({self.select(name, '_bucket', **values)}[{self.window}])", (*by, "le"))
+        buckets = self.select(name, "_bucket", **values)
+        if spec.kind is Kind.HISTOGRAM:  # the other one is of what is now, and has no rate
+            buckets = f"rate({buckets}[{self.window}])"
+        inner = summed(buckets, (*by, "le"))
         said = " ".join(filter(None, (_legend(by), f"p{share * 100:g}"))) if legend is None else legend
         return Query(f"histogram_quantile({share:g}, {inner})", said, _unit(name), (spec.name,))
 
@@ -140,7 +144,7 @@ def summed(inner: str, by: Iterable[str] = (), how: str = "sum") -> str:
 
 
 def _known(spec: MetricSpec, by: Iterable[str]) -> tuple[str, ...]:
-    by = (by,) if isinstance(by, str) else tuple(by)
+    by = tuple(filter(None, (by,))) if isinstance(by, str) else tuple(by)
     for label in by:
         if label not in labels_of(spec) and label not in TARGET_LABELS:
             raise LookupError(f"{spec.name} has no label {label}")
