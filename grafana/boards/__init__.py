@@ -30,5 +30,9 @@ def boards() -> tuple[Board, ...]:
 def made() -> dict[str, str]:
     """The text of each generated file, by its path in grafana/."""
     from .panel import build
+    from .rules import alert_rules, as_yaml, recording_rules
 
-    return {f"dashboards/{board.name}.json": json.dumps(build(board), indent=1) + "\n" for board in boards()}
+    files = {f"dashboards/{board.name}.json": json.dumps(build(board), indent=1) + "\n" for board in boards()}
+    files["alerts.yml"] = as_yaml("Alert rules for Prometheus; runbooks are in docs/runbooks.md.", alert_rules())
+    files["recording.yml"] = as_yaml("Recording rules for Prometheus; alerts.yml needs them.", recording_rules())
+    return files
