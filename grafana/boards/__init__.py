@@ -21,10 +21,12 @@ NOT_SHOWN: dict[str, str] = {}
 
 
 def boards() -> tuple[Board, ...]:
-    """Every board."""
+    """Every board. The node's ends with a row of all metrics that stand nowhere else, so that a new one is seen at once."""
     from . import node, overview, provider, tenant
 
-    return (overview.BOARD, provider.BOARD, tenant.BOARD, node.BOARD)
+    placed = (overview.BOARD, provider.BOARD, tenant.BOARD, node.BOARD)
+    shown = {name for board in placed for name in board.metrics}
+    return (*placed[:-1], node.with_rest(shown | set(NOT_SHOWN)))
 
 
 def made() -> dict[str, str]:

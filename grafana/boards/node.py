@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from angarium.outcome.metrics import Kind
 
 from .overview import INSTANCE, NONE_IS_GOOD
 from .panel import Board, Panel, Row
-from .query import Scope
+from .query import SPECS, Scope
+
+if TYPE_CHECKING:
+    from .query import Query
 
 NODE = Scope((("instance", "$instance"),))
 
@@ -239,3 +245,24 @@ BOARD = Board(
     (replace(INSTANCE, several=False),),
     links=(("Console", "http://${instance}/"), ("Readiness", "http://${instance}/readyz")),
 )
+
+
+def with_rest(shown: set[str]) -> Board:
+    """This board, with a row of its own for every metric that is not among these."""
+    rest = [spec for spec in SPECS.values() if spec.name not in shown]
+    if not rest:
+        return BOARD
+    panels = tuple(
+        Panel(spec.name.removeprefix("angarium_").removesuffix("_total").replace("_", " ").capitalize(), _all_of(name))
+        for name, spec in SPECS.items()
+        if spec in rest
+    )
+    return replace(BOARD, rows=(*BOARD.rows, Row("Further metrics", panels, collapsed=True)))
+
+
+def _all_of(name: str) -> tuple[Query, ...]:
+    spec = SPECS[name]
+    if spec.kind in {Kind.HISTOGRAM, Kind.GAUGE_HISTOGRAM}:
+        return NODE.quantiles(name)
+    by = [label.name for label in spec.labels]
+    return (NODE.rate(name, by) if spec.kind is Kind.COUNTER else NODE.level(name, by),)

@@ -25,6 +25,7 @@ SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 COLUMNS = 24
 HELP = {spec.name: spec.help for spec in REGISTRY}
 TAG = "angarium"
+CHANGES = 'changes(angarium_node_configuration_timestamp_seconds{instance=~"$instance"}[$__interval]) > 0'
 BUILDERS = {"timeseries": timeseries.Panel, "stat": stat.Panel, "bargauge": bargauge.Panel, "table": table.Panel}
 # Series of these names look the same on every board: what is well is green, what waits is yellow, what is not is red.
 COLORS = {
@@ -99,6 +100,11 @@ class Board:
     links: tuple[tuple[str, str], ...] = field(default=())
 
     @property
+    def metrics(self) -> set[str]:
+        """What it shows."""
+        return {name for row in self.rows for panel in row.panels for query in panel.queries for name in query.metrics}
+
+    @property
     def uid(self) -> str:
         """Under which other boards and runbooks link to it."""
         return f"angarium-{self.name}"
@@ -139,7 +145,6 @@ def build(board: Board) -> dict[str, Any]:
         .datasource(SOURCE)
         .enable(True)
         .icon_color("blue")
-        .expr('changes(angarium_node_configuration_timestamp_seconds{instance=~"$instance"}[$__interval]) > 0')
     )
     number, y = 1, 0
     for row in board.rows:
@@ -162,7 +167,13 @@ def build(board: Board) -> dict[str, Any]:
         if not row.collapsed:
             for one in inside:
                 made.with_panel(one)
-    return _plain(made.build())
+    content = _plain(made.build())
+    # the SDK has no field for what a data source asks for an annotation; Grafana's schema has
+    content["annotations"]["list"][0]["target"] = {"expr": CHANGES, "refId": "Anno"}
+    for variable in content["templating"]["list"]:
+        for name in ("auto", "auto_count", "auto_min"):  # of intervals; the SDK says them of every variable
+            variable.pop(name, None)
+    return content
 
 
 def _plain(value: Any) -> dict[str, Any]:

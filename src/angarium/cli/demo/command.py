@@ -108,6 +108,12 @@ recipients = [{domains}]
 next_hop = "smtp://127.0.0.1:{port}"
 """
 
+PROVIDER = """
+[[provider]]
+name = "{name}"
+domains = [{domains}]
+"""
+
 PROMETHEUS = """\
 global:
   scrape_interval: {every}s
@@ -176,6 +182,8 @@ def demo(
         for provider in PROVIDERS:
             listed = ["*"] if provider is PROVIDERS[-1] else provider.domains
             domains = ", ".join(f'"{domain}"' for domain in listed)
+            if provider is not PROVIDERS[-1]:
+                text += PROVIDER.format(name=provider.name, domains=domains)
             text += ROUTE.format(name=provider.name, domains=domains, port=hosts[provider.name])
         config = folder / "demo.toml"
         config.write_text(text)
