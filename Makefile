@@ -40,7 +40,7 @@ run: setup       ## the relay in sandbox mode: nothing leaves this machine
 
 demo: setup      ## a sandbox with thousands of messages, deferrals and bounces, and Prometheus when it is installed
 	$(BIN)/angarium demo --folder $(DEMO) --smtp-port $(SMTP_PORT) --submission-port $(SUBMISSION_PORT) \
-	    --http-port $(HTTP_PORT) --prometheus-port $(PROMETHEUS_PORT) --rules grafana $(DEMO_OPTIONS)
+	    --http-port $(HTTP_PORT) --hosts-port $(SINK_PORT) --prometheus-port $(PROMETHEUS_PORT) --rules grafana $(DEMO_OPTIONS)
 
 boards: setup    ## the boards, alert and recording rules of grafana/, from the metric registry
 	$(BIN)/python -m grafana.boards

@@ -136,7 +136,7 @@ DELIVERY = Row(
     "Delivery by provider",
     (
         Panel(
-            "Delivered", (ALL.rate("provider_recipients_total", "provider", result="delivered"),), stacked=True,
+            "Delivered by provider", (ALL.rate("provider_recipients_total", "provider", result="delivered"),), stacked=True,
             link=TO_PROVIDER, text="Recipients delivered, a second, by provider.",
         ),
         Panel(
@@ -145,7 +145,7 @@ DELIVERY = Row(
                 ALL.rate("provider_recipients_total", "provider"), "{{provider}}"),),
             bounds=(0, 1), link=TO_PROVIDER, text="Of the results of attempts, by provider.",
         ),
-        Panel("Waiting", (ALL.level("provider_waiting_messages", "provider"),), stacked=True, link=TO_PROVIDER),
+        Panel("Waiting by provider", (ALL.level("provider_waiting_messages", "provider"),), stacked=True, link=TO_PROVIDER),
         Panel(
             "Domains that defer the most",
             (Query(f"topk(10, {ALL.level('delivery_top_domain_deferred_recipients', 'domain').expr})", "{{domain}}", "short",
@@ -157,13 +157,6 @@ DELIVERY = Row(
             "Deferred and failed",
             (deferred.over(attempted, "deferred"), failed.over(attempted, "failed")),
             bounds=(0, 1),
-        ),
-        Panel(
-            "Mail data",
-            (
-                ALL.rate("ingress_mail_data_bytes_total").named("in"),
-                ALL.rate("delivery_mail_data_bytes_total").named("out"),
-            ),
         ),
     ),
 )
@@ -182,7 +175,6 @@ EGRESS = Row(
                 ALL.rate("outcome_notifications_total", "kind"),
                 ALL.rate("outcome_double_bounces_total").named("double bounces"),
             ),
-            width=6,
         ),
         Panel(
             "Given up and in doubt",
@@ -191,7 +183,13 @@ EGRESS = Row(
                 ALL.increase("queue_in_doubt_messages_total").named("in doubt"),
                 ALL.increase("delivery_possible_duplicates_total").named("possible duplicates"),
             ),
-            width=6,
+        ),
+        Panel(
+            "Mail data",
+            (
+                ALL.rate("ingress_mail_data_bytes_total").named("in"),
+                ALL.rate("delivery_mail_data_bytes_total").named("out"),
+            ),
         ),
     ),
 )

@@ -146,7 +146,7 @@ class Picture:
                 for t, v in points
             )
             self._out.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-opacity=".45" stroke-width="1.5"/>')
-        self._text(x + width / 2, y + height / 2 + size / 3 - 6, text, size, color, "middle", 600)
+        self._text(x + width / 2, y + height / 2 + size / 3 - 12, text, size, color, "middle", 600)
 
     def _lines(self, panel: dict[str, Any], x: float, y: float, width: float, height: float) -> None:
         defaults = panel["fieldConfig"]["defaults"]
@@ -162,8 +162,9 @@ class Picture:
         }
         left, bottom = x + 52, y + height - 20
         under: dict[float, float] = {}
-        drawn = []
+        drawn, floors = [], []
         for name, points in shown:
+            floors.append([(t, under.get(t, 0.0)) for t, _ in points])
             raised = []
             for t, value in points:
                 under[t] = (under.get(t, 0.0) if stacked else 0.0) + value
@@ -183,26 +184,36 @@ class Picture:
                 self._out.append(f'<path d="M{left:.0f} {at:.0f}H{x + width:.0f}" stroke="{NAMED["red"]}" stroke-dasharray="5 5"/>')
         palette = iter(PALETTE * 4)
         names = []
-        for name, points in reversed(drawn) if stacked else drawn:
+
+        def place(t: float, value: float) -> str:
+            across = left + (t - self._start) / (self._end - self._start) * (x + width - left)
+            return f"{across:.1f},{bottom - value / top * (bottom - y - 6):.1f}"
+
+        for (name, points), floor in zip(drawn, floors, strict=True):
             color = fixed.get(name) or next(palette)
             names.append((name, color))
-            line = " ".join(
-                f"{left + (t - self._start) / (self._end - self._start) * (x + width - left):.1f},"
-                f"{bottom - value / top * (bottom - y - 6):.1f}"
-                for t, value in points
-            )
-            if stacked and points:
-                first = left + (points[0][0] - self._start) / (self._end - self._start) * (x + width - left)
-                last = left + (points[-1][0] - self._start) / (self._end - self._start) * (x + width - left)
-                ends = f"{last:.1f},{bottom:.1f} {first:.1f},{bottom:.1f}"
-                self._out.append(f'<polygon points="{line} {ends}" fill="{color}" fill-opacity=".35"/>')
-            self._out.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="1.6"/>')
+            if stacked:
+                area = " ".join([place(*point) for point in points] + [place(*point) for point in reversed(floor)])
+                self._out.append(f'<polygon points="{area}" fill="{color}" fill-opacity=".3"/>')
+            for part in self._pieces(points):
+                line = " ".join(place(*point) for point in part)
+                self._out.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="1.6"/>')
         self._legend(names, x, y + height, width, len(series) - len(shown))
+
+    def _pieces(self, points: list[tuple[float, float]]) -> list[list[tuple[float, float]]]:
+        """A line without what it does not know: it is broken where a value is missing."""
+        pieces: list[list[tuple[float, float]]] = []
+        gap = 2.5 * max(1.0, (self._end - self._start) / POINTS)
+        for point in points:
+            if not pieces or point[0] - pieces[-1][-1][0] > gap:
+                pieces.append([])
+            pieces[-1].append(point)
+        return pieces
 
     def _legend(self, names: list[tuple[str, str]], x: float, y: float, width: float, still: int) -> None:
         at = x
         for index, (name, color) in enumerate(names):
-            need = 22 + len(name) * 6.2
+            need = 24 + len(name) * 6.8
             if at + need > x + width - 60 and index < len(names) - 1:
                 still += len(names) - index
                 break

@@ -19,7 +19,7 @@ from angarium.cli.demo.world import PROVIDERS
 from angarium.outcome.metrics import REGISTRY
 from grafana.boards.ask import Prometheus, filled, panels
 from grafana.boards.render import picture
-from tests.support.ports import free_port, free_ports_in_a_row
+from tests.support.ports import free_port
 from tests.support.relay import clean_environment, command_line, wait_until
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def arguments(folder: Path) -> tuple[list[str], int, int]:
         "--newsletter-port": free_port(),
         "--submission-port": free_port(),
         "--http-port": http_port,
-        "--hosts-port": free_ports_in_a_row(len(PROVIDERS)),
+        "--hosts-port": free_port(),
         "--prometheus-port": prometheus_port,
         "--scrape-every": 1,
         "--rules": FOLDER,

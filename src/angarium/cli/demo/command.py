@@ -105,13 +105,14 @@ ROUTE = """
 [[route]]
 name = "{name}"
 recipients = [{domains}]
-next_hop = "smtp://127.0.0.1:{port}"
+next_hop = "smtp://{address}:{port}"
 """
 
 PROVIDER = """
 [[provider]]
 name = "{name}"
 domains = [{domains}]
+mail_hosts = ["{address}"]
 """
 
 PROMETHEUS = """\
@@ -138,7 +139,7 @@ scrape_configs:
 @click.option("--newsletter-port", type=click.IntRange(1, 65535), default=2527, show_default=True, help="Its tenant.")
 @click.option("--submission-port", type=click.IntRange(1, 65535), default=2587, show_default=True, help="Tenant codes.")
 @click.option("--http-port", type=click.IntRange(1, 65535), default=8025, show_default=True, help="Console and metrics.")
-@click.option("--hosts-port", type=click.IntRange(1, 65500), default=2530, show_default=True, help="First of the hosts'.")
+@click.option("--hosts-port", type=click.IntRange(1, 65535), default=2526, show_default=True, help="The providers'.")
 @click.option(
     "--prometheus-port", type=click.IntRange(0, 65535), default=9090, show_default=True, help="0: no Prometheus."
 )
@@ -170,8 +171,7 @@ def demo(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the loop takes it: what was started is ended
     folder = folder.absolute()
     ports = {"shop": smtp_port, "newsletter": newsletter_port, "codes": submission_port}
-    hosts = {provider.name: hosts_port + index for index, provider in enumerate(PROVIDERS)}
-    if clash := duplicates([*ports.values(), *hosts.values(), http_port, prometheus_port]):
+    if clash := duplicates([*ports.values(), http_port, prometheus_port]):
         raise click.UsageError(f"port {clash} is given twice")
     try:
         clean(folder)
@@ -183,11 +183,11 @@ def demo(
             listed = ["*"] if provider is PROVIDERS[-1] else provider.domains
             domains = ", ".join(f'"{domain}"' for domain in listed)
             if provider is not PROVIDERS[-1]:
-                text += PROVIDER.format(name=provider.name, domains=domains)
-            text += ROUTE.format(name=provider.name, domains=domains, port=hosts[provider.name])
+                text += PROVIDER.format(name=provider.name, domains=domains, address=provider.address)
+            text += ROUTE.format(name=provider.name, domains=domains, address=provider.address, port=hosts_port)
         config = folder / "demo.toml"
         config.write_text(text)
-        done = Demo(folder, ports, hosts, http_port, messages, rate, seed, once, minutes * 60, report)
+        done = Demo(folder, ports, hosts_port, http_port, messages, rate, seed, once, minutes * 60, report)
         with relay_running(config, http_port):
             with prometheus_running(folder, http_port, prometheus_port, scrape_every, rules) as prometheus:
                 done.announce(prometheus_port if prometheus else 0)
@@ -210,7 +210,7 @@ class Demo:
         self,
         folder: Path,
         ports: dict[str, int],
-        hosts: dict[str, int],
+        hosts_port: int,
         http_port: int,
         messages: int,
         rate: float,
@@ -221,7 +221,7 @@ class Demo:
     ) -> None:
         self._folder = folder
         self._ports = ports
-        self._hosts = hosts
+        self._hosts_port = hosts_port
         self._http_port = http_port
         self._messages = messages
         self._rate = rate
@@ -261,7 +261,7 @@ class Demo:
         world = World(self._folder / "spool" / "sink" / "Maildir", self._seed, TlsUpgrade(LiveContext(context), 30.0))
         for provider in PROVIDERS:
             if provider.listens:
-                await world.open(provider, bound(self._hosts[provider.name]))
+                await world.open(provider, bound(provider.address, self._hosts_port))
         house = asyncio.create_task(world.run_until(closed))
         traffic = Traffic()
         try:
@@ -332,15 +332,15 @@ def certificate_in(folder: Path) -> tuple[Path, Path]:
     return ensure_certificate(folder / "tls")
 
 
-def bound(port: int) -> socket.socket:
+def bound(address: str, port: int) -> socket.socket:
     """A listening socket of a host."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        sock.bind(("127.0.0.1", port))
+        sock.bind((address, port))
     except OSError as failure:
         sock.close()
-        raise DemoFailure(f"cannot listen on 127.0.0.1:{port}: {failure.strerror}") from None
+        raise DemoFailure(f"cannot listen on {address}:{port}: {failure.strerror}") from None
     sock.setblocking(False)
     return sock
 

@@ -56,6 +56,11 @@ class Provider:
         """What its mail host calls itself."""
         return f"mx.{self.domains[0]}"
 
+    @property
+    def address(self) -> str:
+        """Where its mail host is: each provider is a site of its own, on an address of this machine's own network."""
+        return f"127.0.1.{1 + PROVIDERS.index(self)}"
+
 
 PROVIDERS: tuple[Provider, ...] = (
     Provider(
