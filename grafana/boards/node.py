@@ -36,7 +36,7 @@ STATE = Row(
             ),),
             "stat", 3, 4, bounds=(None, None),
         ),
-        Panel("Keys that wait for a restart", (NODE.level("node_restart_keys", how="max"),), "stat", 3, 4, limits=((None, "green"), (1, "yellow"))),
+        Panel("Restart needed", (NODE.level("node_restart_keys", how="max"),), "stat", 3, 4, limits=((None, "green"), (1, "yellow"))),
         Panel("Failed shards", (NODE.level("queue_failed_shards"),), "stat", 3, 4, limits=NONE_IS_GOOD),
         Panel("Full shards", (NODE.level("queue_full_shards"),), "stat", 3, 4, limits=NONE_IS_GOOD),
         Panel("Ledger drift", (NODE.level("queue_ledger_drift_recipients"),), "stat", 3, 4, limits=NONE_IS_GOOD),
@@ -99,7 +99,7 @@ JOURNAL = Row(
         Panel("Journal by shard", (NODE.level("shard_journal_bytes", "shard").named("{{shard}}"),), stacked=True),
         Panel("Needed by shard", (NODE.level("shard_living_bytes", "shard").named("{{shard}}"),), stacked=True),
         Panel("Shards that take no mail", (NODE.level("shard_closed", "shard", how="max").named("{{shard}}"),)),
-        Panel("Shards that changed", (NODE.increase("queue_shard_changes_total", "state"),), width=12),
+        Panel("Shards that changed", (NODE.increase("queue_shard_changes_total", "state"),)),
         Panel(
             "Found at start, and damage",
             (
@@ -107,7 +107,6 @@ JOURNAL = Row(
                 NODE.increase("queue_torn_records_total").named("unfinished records"),
                 NODE.increase("queue_damaged_records_total", "found").named("damaged, found at {{found}}"),
             ),
-            width=12,
         ),
     ),
 )

@@ -75,7 +75,7 @@ NOW = Row(
                 HERE.level("provider_waiting_messages", "provider").named("Waiting"),
                 HERE.level("provider_oldest_seconds", "provider", how="max").named("Oldest"),
             ),
-            "table", 24, 9,
+            "table", 24, 8,
             link=("This provider", "/d/angarium-provider?var-provider=${__data.fields.provider}&${instance:queryparam}&${__url_time_range}"),
             text="One line a provider; a click looks at it alone.",
         ),

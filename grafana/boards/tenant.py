@@ -52,7 +52,7 @@ NOW = Row(
                 share("failed", "expired", by="tenant").named("Refused"),
                 HERE.level("tenant_waiting_messages", "tenant").named("Queued"),
             ),
-            "table", 24, 9,
+            "table", 24, 8,
             link=("This tenant", "/d/angarium-tenant?var-tenant=${__data.fields.tenant}&${instance:queryparam}&${__url_time_range}"),
             text="One line a tenant; a click looks at it alone.",
         ),

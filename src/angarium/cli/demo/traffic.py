@@ -136,7 +136,7 @@ def letters(count: int, seed: int) -> Iterator[Letter]:
         several = chance.choice((1, 1, 1, 2, 4)) if tenant == "newsletter" else 1
         recipients = tuple(_address(chance, next(numbers)) for _ in range(several))
         mistake = chance.random() < MISTAKES
-        octets = LARGEST_OCTETS + 1000 if mistake else int(min(chance.lognormvariate(7.6, 1.0), 100_000))
+        octets = LARGEST_OCTETS * 6 // 5 if mistake else int(min(chance.lognormvariate(7.6, 1.0), 100_000))
         sender = f"{tenant}@sender.test"
         yield Letter(tenant, sender, recipients, _content(chance, tenant, sender, recipients[0], index, octets))
 

@@ -120,7 +120,8 @@ class World:
         digest = hashlib.blake2b(mailbox.lower(), digest_size=8, key=self._key).digest()
         return int.from_bytes(digest, "big") / 2.0**64
 
-    def _verdict(self, provider: Provider, mailbox: bytes) -> bytes:
+    def verdict(self, provider: Provider, mailbox: bytes) -> bytes:
+        """The reply that a provider has for a recipient, this time; empty: it is taken."""
         if mailbox.endswith(SENDERS):
             return b""  # notifications: many to few addresses, and all are taken
         chance = self._chance(mailbox)
@@ -137,11 +138,11 @@ class World:
 
     def _judge(self, provider: Provider, mailbox: bytes) -> bytes | Callable[[Decision], None]:
         if not provider.pause_s:
-            return self._verdict(provider, mailbox)
+            return self.verdict(provider, mailbox)
 
         def decide(decision: Decision) -> None:
             def say() -> None:
-                decision(self._verdict(provider, mailbox))
+                decision(self.verdict(provider, mailbox))
 
             asyncio.get_running_loop().call_later(provider.pause_s, say)
 
