@@ -1,7 +1,7 @@
 """What a panel would ask a Prometheus: its expressions with the board's variables filled in, and the answers.
 
-Used by the renderer and by the tests, which so ask exactly what Grafana would. Fails with OSError when Prometheus cannot be
-reached, and with ValueError, in Prometheus' words, when it does not understand an expression.
+Used by the renderer and by the tests, which so ask exactly what Grafana would. Fails with OSError when Prometheus
+cannot be reached, and with ValueError, in Prometheus' words, when it does not understand an expression.
 """
 
 from __future__ import annotations

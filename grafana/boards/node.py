@@ -20,28 +20,52 @@ STATE = Row(
     "State",
     (
         Panel(
-            "Takes mail", (NODE.level("node_draining", how="max"),), "stat", 3, 4,
+            "Takes mail",
+            (NODE.level("node_draining", how="max"),),
+            "stat",
+            3,
+            4,
             words=(("0", "accepting", "green"), ("1", "draining", "yellow")),
         ),
         Panel(
-            "Last reload", (NODE.level("node_last_reload_refused", how="max"),), "stat", 3, 4,
+            "Last reload",
+            (NODE.level("node_last_reload_refused", how="max"),),
+            "stat",
+            3,
+            4,
             words=(("0", "applied", "green"), ("1", "refused", "red")),
         ),
         Panel(
             "Configuration since",
-            (replace(
-                NODE.level("node_configuration_timestamp_seconds", how="max"),
-                expr=f"1000 * {NODE.level('node_configuration_timestamp_seconds', how='max').expr}",
-                unit="dateTimeFromNow",
-            ),),
-            "stat", 3, 4, bounds=(None, None),
+            (
+                replace(
+                    NODE.level("node_configuration_timestamp_seconds", how="max"),
+                    expr=f"1000 * {NODE.level('node_configuration_timestamp_seconds', how='max').expr}",
+                    unit="dateTimeFromNow",
+                ),
+            ),
+            "stat",
+            3,
+            4,
+            bounds=(None, None),
         ),
-        Panel("Restart needed", (NODE.level("node_restart_keys", how="max"),), "stat", 3, 4, limits=((None, "green"), (1, "yellow"))),
+        Panel(
+            "Restart needed",
+            (NODE.level("node_restart_keys", how="max"),),
+            "stat",
+            3,
+            4,
+            limits=((None, "green"), (1, "yellow")),
+        ),
         Panel("Failed shards", (NODE.level("queue_failed_shards"),), "stat", 3, 4, limits=NONE_IS_GOOD),
         Panel("Full shards", (NODE.level("queue_full_shards"),), "stat", 3, 4, limits=NONE_IS_GOOD),
         Panel("Ledger drift", (NODE.level("queue_ledger_drift_recipients"),), "stat", 3, 4, limits=NONE_IS_GOOD),
         Panel(
-            "Certificate ends in", (NODE.level("ingress_certificate_expiry_seconds", how="min"),), "stat", 3, 4,
+            "Certificate ends in",
+            (NODE.level("ingress_certificate_expiry_seconds", how="min"),),
+            "stat",
+            3,
+            4,
             limits=((None, "red"), (7 * 86400, "yellow"), (14 * 86400, "green")),
         ),
     ),
@@ -50,11 +74,30 @@ STATE = Row(
 PROCESSES = Row(
     "Processes",
     (
-        Panel("CPU", (NODE.rate("process_cpu_seconds_total", "process"),), width=6, unit="short", text="Cores that each process uses: 1 is a core."),
+        Panel(
+            "CPU",
+            (NODE.rate("process_cpu_seconds_total", "process"),),
+            width=6,
+            unit="short",
+            text="Cores that each process uses: 1 is a core.",
+        ),
         Panel("Resident memory", (NODE.level("process_resident_memory_bytes", "process"),), width=6),
         Panel("Open descriptors", (NODE.level("process_open_fds", "process"),), width=6),
-        Panel("Processes that answer", (NODE.level("process_up", "process", how="max"),), "bargauge", 6, bounds=(0, 1), decimals=0, limits=((None, "red"), (1, "green"))),
-        Panel("Event loop lag", NODE.quantiles("worker_loop_lag_seconds"), width=12, limits=((None, "transparent"), (0.2, "red"))),
+        Panel(
+            "Processes that answer",
+            (NODE.level("process_up", "process", how="max"),),
+            "bargauge",
+            6,
+            bounds=(0, 1),
+            decimals=0,
+            limits=((None, "red"), (1, "green")),
+        ),
+        Panel(
+            "Event loop lag",
+            NODE.quantiles("worker_loop_lag_seconds"),
+            width=12,
+            limits=((None, "transparent"), (0.2, "red")),
+        ),
         Panel(
             "Worker starts and reloads",
             (
@@ -69,7 +112,11 @@ PROCESSES = Row(
 JOURNAL = Row(
     "Journal and disk",
     (
-        Panel("Duration of fdatasync", NODE.quantiles("queue_sync_latency_seconds"), limits=((None, "transparent"), (0.5, "red"))),
+        Panel(
+            "Duration of fdatasync",
+            NODE.quantiles("queue_sync_latency_seconds"),
+            limits=((None, "transparent"), (0.5, "red")),
+        ),
         Panel(
             "Syncs and commits",
             (NODE.rate("queue_syncs_total").named("syncs"), NODE.rate("queue_commits_total").named("commits")),
@@ -92,7 +139,10 @@ JOURNAL = Row(
         ),
         Panel(
             "Journal on disk",
-            (NODE.level("queue_journal_bytes").named("segments"), NODE.level("queue_journal_living_bytes").named("of it needed")),
+            (
+                NODE.level("queue_journal_bytes").named("segments"),
+                NODE.level("queue_journal_living_bytes").named("of it needed"),
+            ),
             text="What segments take, and what of it is still needed. Far apart for long: AngariumSpaceAmplification.",
         ),
         Panel("Segments taken into use", (NODE.rate("queue_segments_total", "origin"),)),
@@ -132,7 +182,10 @@ MEMORY = Row(
         ),
         Panel(
             "Recipients queued",
-            (NODE.level("queue_recipients").named("by the queue"), NODE.level("queue_ledger_queued_recipients").named("by the ledger")),
+            (
+                NODE.level("queue_recipients").named("by the queue"),
+                NODE.level("queue_ledger_queued_recipients").named("by the ledger"),
+            ),
         ),
         Panel(
             "Attempts",
@@ -144,7 +197,10 @@ MEMORY = Row(
         ),
         Panel(
             "Event log",
-            (NODE.rate("outcome_events_total").named("written"), NODE.rate("outcome_dropped_events_total").named("dropped")),
+            (
+                NODE.rate("outcome_events_total").named("written"),
+                NODE.rate("outcome_dropped_events_total").named("dropped"),
+            ),
         ),
     ),
 )
@@ -162,11 +218,21 @@ CLIENTS = Row(
             ),
             width=6,
         ),
-        Panel("Time of acceptance", (NODE.quantile(0.9, "ingress_accept_latency_seconds", "phase", "{{phase}}"),), width=6,
-              text="p90 of each phase of messages answered 250: from MAIL until the data began, until its end, until the 250 was written."),
+        Panel(
+            "Time of acceptance",
+            (NODE.quantile(0.9, "ingress_accept_latency_seconds", "phase", "{{phase}}"),),
+            width=6,
+            text="p90 of each phase of messages answered 250: from MAIL until the data began, until its end, until "
+            "the 250 was written.",
+        ),
         Panel("Commands", (NODE.rate("ingress_commands_total").named("commands"),), width=6),
         Panel(
-            "Log-ins looked at", (NODE.rate("ingress_verifications_total", "result"), NODE.rate("ingress_delayed_log_ins_total").named("answer held back")), width=6,
+            "Log-ins looked at",
+            (
+                NODE.rate("ingress_verifications_total", "result"),
+                NODE.rate("ingress_delayed_log_ins_total").named("answer held back"),
+            ),
+            width=6,
         ),
         Panel(
             "Bans",

@@ -29,27 +29,53 @@ GOLDEN = Row(
         Panel(
             "Workers that answer",
             (ALL.level("process_up", process="worker-.*"),),
-            "stat", 4, 4, limits=((None, "red"), (1, "green")), decimals=0,
+            "stat",
+            4,
+            4,
+            limits=((None, "red"), (1, "green")),
+            decimals=0,
             text="Worker processes that answered at the last scrape. 0: no mail is taken.",
         ),
         Panel("Accepted", (accepted,), "stat", 4, 4, text="Messages answered 250, a second."),
         Panel("Delivered", (delivered,), "stat", 4, 4, text="Recipients delivered, a second."),
         Panel(
-            "Deferred", (deferred.over(attempted),), "stat", 4, 4, limits=limits(0.1, 0.3), decimals=1,
-            text="Share of results that say \"later\". From 30 % on AngariumDeferrals tells.",
+            "Deferred",
+            (deferred.over(attempted),),
+            "stat",
+            4,
+            4,
+            limits=limits(0.1, 0.3),
+            decimals=1,
+            text='Share of results that say "later". From 30 % on AngariumDeferrals tells.',
         ),
         Panel(
-            "Refused for good", (failed.over(attempted),), "stat", 4, 4, limits=limits(0.05, 0.1), decimals=1,
-            text="Share of results that are final refusals, and of recipients given up. From 10 % on AngariumFailures tells.",
+            "Refused for good",
+            (failed.over(attempted),),
+            "stat",
+            4,
+            4,
+            limits=limits(0.05, 0.1),
+            decimals=1,
+            text="Share of results that are final refusals, and of recipients given up. From 10 % on "
+            "AngariumFailures tells.",
         ),
         Panel("Queued", (ALL.level("queue_messages"),), "stat", 4, 4),
         Panel(
             "In and out",
-            (accepted.named("accepted"), delivered.named("delivered"), deferred.named("deferred"), failed.named("failed")),
-            width=12, text="Messages accepted, and results by recipient, a second.",
+            (
+                accepted.named("accepted"),
+                delivered.named("delivered"),
+                deferred.named("deferred"),
+                failed.named("failed"),
+            ),
+            width=12,
+            text="Messages accepted, and results by recipient, a second.",
         ),
         Panel(
-            "Accepted until delivered", ALL.quantiles("delivery_latency_seconds"), width=12, exemplars=True,
+            "Accepted until delivered",
+            ALL.quantiles("delivery_latency_seconds"),
+            width=12,
+            exemplars=True,
             text="For mail that arrived. Mail that waits is not in it: see Age of what is queued. "
             "A diamond is one message; its link leads to the console.",
         ),
@@ -61,10 +87,17 @@ INTAKE = Row(
     (
         Panel("Accepted by durability", (ALL.rate("ingress_messages_total", "durability"),), stacked=True),
         Panel(
-            "End of data until 250", ALL.quantiles("ingress_accept_latency_seconds", phase="commit"),
-            limits=((None, "transparent"), (0.5, "red")), exemplars=True, text="What a client waits for the disk.",
+            "End of data until 250",
+            ALL.quantiles("ingress_accept_latency_seconds", phase="commit"),
+            limits=((None, "transparent"), (0.5, "red")),
+            exemplars=True,
+            text="What a client waits for the disk.",
         ),
-        Panel("Turned away", (ALL.rate("ingress_rejections_total", "reason"),), text="By reason; a command, a message or a session each."),
+        Panel(
+            "Turned away",
+            (ALL.rate("ingress_rejections_total", "reason"),),
+            text="By reason; a command, a message or a session each.",
+        ),
         Panel("Replies to clients", (ALL.rate("ingress_replies_total", "class"),), width=6),
         Panel("Client connections", (ALL.level("ingress_open_connections").named("open"),), width=6),
         Panel(
@@ -90,18 +123,30 @@ QUEUE = Row(
     "Queue",
     (
         Panel(
-            "What messages wait for", (ALL.rate("queue_waited_seconds_total", "cause"),), stacked=True, unit="short",
-            text="Messages that wait, by cause. backoff: a host said later; concurrency, connection: all connections to it "
-            "are busy, or there is none; room: it takes less than is there; quota, held, suspended, release: it may not go yet.",
+            "What messages wait for",
+            (ALL.rate("queue_waited_seconds_total", "cause"),),
+            stacked=True,
+            unit="short",
+            text="Messages that wait, by cause. backoff: a host said later; concurrency, connection: all connections "
+            "to it are busy, or there is none; room: it takes less than is there; quota, held, suspended, release: it "
+            "may not go yet.",
         ),
         Panel(
-            "Age of what is queued", ALL.quantiles("queue_age_seconds"),
-            text="Since messages that are queued now were accepted: half of them, nine in ten, 99 in a hundred are younger.",
+            "Age of what is queued",
+            ALL.quantiles("queue_age_seconds"),
+            text="Since messages that are queued now were accepted: half of them, nine in ten, 99 in a hundred are "
+            "younger.",
         ),
         Panel(
             "Domains with the most waiting mail",
-            (Query(f"topk(10, {ALL.level('queue_top_domain_messages', 'domain').expr})", "{{domain}}", "short",
-                   ("angarium_queue_top_domain_messages",)),),
+            (
+                Query(
+                    f"topk(10, {ALL.level('queue_top_domain_messages', 'domain').expr})",
+                    "{{domain}}",
+                    "short",
+                    ("angarium_queue_top_domain_messages",),
+                ),
+            ),
             "bargauge",
         ),
         Panel(
@@ -113,8 +158,10 @@ QUEUE = Row(
             ),
         ),
         Panel(
-            "Duration of fdatasync", ALL.quantiles("queue_sync_latency_seconds"),
-            limits=((None, "transparent"), (0.5, "red")), text="One sync of a journal. Clients wait for it.",
+            "Duration of fdatasync",
+            ALL.quantiles("queue_sync_latency_seconds"),
+            limits=((None, "transparent"), (0.5, "red")),
+            text="One sync of a journal. Clients wait for it.",
         ),
         Panel(
             "Ledger",
@@ -136,20 +183,36 @@ DELIVERY = Row(
     "Delivery by provider",
     (
         Panel(
-            "Delivered by provider", (ALL.rate("provider_recipients_total", "provider", result="delivered"),), stacked=True,
-            link=TO_PROVIDER, text="Recipients delivered, a second, by provider.",
+            "Delivered by provider",
+            (ALL.rate("provider_recipients_total", "provider", result="delivered"),),
+            stacked=True,
+            link=TO_PROVIDER,
+            text="Recipients delivered, a second, by provider.",
         ),
         Panel(
             "Share that is deferred",
-            (ALL.rate("provider_recipients_total", "provider", result="deferred").over(
-                ALL.rate("provider_recipients_total", "provider"), "{{provider}}"),),
-            bounds=(0, 1), link=TO_PROVIDER, text="Of the results of attempts, by provider.",
+            (
+                ALL.rate("provider_recipients_total", "provider", result="deferred").over(
+                    ALL.rate("provider_recipients_total", "provider"), "{{provider}}"
+                ),
+            ),
+            bounds=(0, 1),
+            link=TO_PROVIDER,
+            text="Of the results of attempts, by provider.",
         ),
-        Panel("Waiting by provider", (ALL.level("provider_waiting_messages", "provider"),), stacked=True, link=TO_PROVIDER),
+        Panel(
+            "Waiting by provider", (ALL.level("provider_waiting_messages", "provider"),), stacked=True, link=TO_PROVIDER
+        ),
         Panel(
             "Domains that defer the most",
-            (Query(f"topk(10, {ALL.level('delivery_top_domain_deferred_recipients', 'domain').expr})", "{{domain}}", "short",
-                   ("angarium_delivery_top_domain_deferred_recipients",)),),
+            (
+                Query(
+                    f"topk(10, {ALL.level('delivery_top_domain_deferred_recipients', 'domain').expr})",
+                    "{{domain}}",
+                    "short",
+                    ("angarium_delivery_top_domain_deferred_recipients",),
+                ),
+            ),
             "bargauge",
         ),
         Panel("Results of attempts", (ALL.rate("delivery_recipients_total", "result"),), stacked=True),
@@ -165,8 +228,12 @@ EGRESS = Row(
     "Egress and reputation",
     (
         Panel("Replies that decided", (ALL.rate("delivery_replies_total", "class"),), width=6, stacked=True),
-        Panel("Where the time of an attempt goes", (ALL.quantile(0.9, "delivery_attempt_seconds", "phase", "{{phase}}"),), width=6,
-              text="p90 of each phase of an attempt. dns to auth are of connections, mail to final of messages."),
+        Panel(
+            "Where the time of an attempt goes",
+            (ALL.quantile(0.9, "delivery_attempt_seconds", "phase", "{{phase}}"),),
+            width=6,
+            text="p90 of each phase of an attempt. dns to auth are of connections, mail to final of messages.",
+        ),
         Panel("Connections to next hops", (ALL.level("delivery_open_connections").named("open"),), width=6),
         Panel("Connections by result", (ALL.rate("delivery_connections_total", "result"),), width=6),
         Panel(
@@ -229,10 +296,16 @@ RUNTIME = Row(
     "Runtime and storage",
     (
         Panel(
-            "CPU", (ALL.rate("process_cpu_seconds_total", ("instance", "process")),), unit="short",
+            "CPU",
+            (ALL.rate("process_cpu_seconds_total", ("instance", "process")),),
+            unit="short",
             text="Cores that each process uses: 1 is a core.",
         ),
-        Panel("Event loop lag", (ALL.quantile(0.99, "worker_loop_lag_seconds"),), limits=((None, "transparent"), (0.2, "red"))),
+        Panel(
+            "Event loop lag",
+            (ALL.quantile(0.99, "worker_loop_lag_seconds"),),
+            limits=((None, "transparent"), (0.2, "red")),
+        ),
         Panel(
             "Octets",
             (

@@ -137,14 +137,14 @@ def build(board: Board) -> dict[str, Any]:
     )
     for title, address in board.links:
         made.link(
-            dashboard.DashboardLink(title).type(models.DashboardLinkType.LINK).url(address).target_blank(True).icon("doc")
+            dashboard.DashboardLink(title)
+            .type(models.DashboardLinkType.LINK)
+            .url(address)
+            .target_blank(True)
+            .icon("doc")
         )
     made.annotation(
-        dashboard.AnnotationQuery()
-        .name("Configuration")
-        .datasource(SOURCE)
-        .enable(True)
-        .icon_color("blue")
+        dashboard.AnnotationQuery().name("Configuration").datasource(SOURCE).enable(True).icon_color("blue")
     )
     number, y = 1, 0
     for row in board.rows:
@@ -254,9 +254,9 @@ def _timeseries(made: Any, panel: Panel) -> None:
         for name in query.metrics:
             for values in labels_of(spec_of(name.removeprefix("angarium_"))).values():
                 shown.update(values)
-    for name in COLORS:
+    for name, color in COLORS.items():
         if name in shown:
-            fixed = {"mode": "fixed", "fixedColor": COLORS[name]}
+            fixed = {"mode": "fixed", "fixedColor": color}
             made.override_by_name(name, [models.DynamicConfigValue(id_val="color", value=fixed)])
 
 

@@ -1,8 +1,8 @@
 """PromQL from the registry: every metric that a board or a rule names goes through here.
 
 Job: make selectors, rates, levels and quantiles of metrics by their name in the registry without `angarium_`.
-Fails with LookupError for a metric, a label or a label's value that the registry does not have, and with TypeError when a
-gauge is asked for its rate or a counter for its level: a board that names what is not there cannot be made.
+Fails with LookupError for a metric, a label or a label's value that the registry does not have, and with TypeError when
+a gauge is asked for its rate or a counter for its level: a board that names what is not there cannot be made.
 """
 
 from __future__ import annotations
@@ -98,9 +98,7 @@ class Scope:
         """How much a counter grew in the window."""
         return self.rate(name, by, how="increase", **values)
 
-    def level(
-        self, name: str, by: Iterable[str] = (), *, how: str = "sum", **values: str | tuple[str, ...]
-    ) -> Query:
+    def level(self, name: str, by: Iterable[str] = (), *, how: str = "sum", **values: str | tuple[str, ...]) -> Query:
         """A gauge, summed (or `how`) over everything but `by`."""
         spec = spec_of(name)
         if spec.kind is not Kind.GAUGE:
@@ -109,7 +107,12 @@ class Scope:
         return Query(summed(self.select(name, **values), by, how), _legend(by), _unit(name), (spec.name,))
 
     def quantile(
-        self, share: float, name: str, by: Iterable[str] = (), legend: str | None = None, **values: str | tuple[str, ...]
+        self,
+        share: float,
+        name: str,
+        by: Iterable[str] = (),
+        legend: str | None = None,
+        **values: str | tuple[str, ...],
     ) -> Query:
         """A quantile of a histogram."""
         spec = spec_of(name)

@@ -1,4 +1,4 @@
-"""Draw the boards as SVG, from their JSON and the data of a Prometheus: for the README, and to look at them without Grafana.
+"""Draw the boards as SVG, from their JSON and the data of a Prometheus: to see them without Grafana.
 
     python -m grafana.boards.render --prometheus http://127.0.0.1:9090 --minutes 5 --folder grafana/pictures
 
@@ -23,11 +23,13 @@ COLUMN = (WIDTH - GAP) / 24
 POINTS = 140
 BACK, CARD, EDGE, TEXT, FAINT = "#111217", "#181b1f", "#2a2d33", "#d8d9da", "#8e9199"
 NAMED = {
-    "green": "#73bf69", "yellow": "#f2cc0c", "red": "#f2495c", "blue": "#5794f2", "purple": "#b877d9", "transparent": "none",
+    "green": "#73bf69", "yellow": "#f2cc0c", "red": "#f2495c", "blue": "#5794f2", "purple": "#b877d9",
+    "transparent": "none",
     "orange": "#ff9830",
 }  # fmt: skip
 PALETTE = (
-    "#73bf69", "#f2cc0c", "#8ab8ff", "#ff780a", "#f2495c", "#5794f2", "#b877d9", "#705da0", "#37872d", "#fade2a", "#c4162a",
+    "#73bf69", "#f2cc0c", "#8ab8ff", "#ff780a", "#f2495c", "#5794f2", "#b877d9", "#705da0", "#37872d", "#fade2a",
+    "#c4162a",
     "#1f60c4", "#8f3bb8", "#ffa6b0", "#96d98d",
 )  # fmt: skip
 
@@ -75,8 +77,12 @@ class Picture:
                 squeezed += bottom - place["y"] - 1
             lowest = max(lowest, int(places[-1][1] + place["h"] * UNIT))
         self._text(GAP * 2, 34, board["title"], 20, TEXT, weight=600)
-        chosen = "  ".join(f"{name}: {'all' if value == '.*' else value}" for name, value in self._values.items() if name[0] != "_")
-        self._text(WIDTH - GAP * 2, 34, f"{chosen}   last {(self._end - self._start) / 60:.0f} minutes", 13, FAINT, "end")
+        chosen = "  ".join(
+            f"{name}: {'all' if value == '.*' else value}" for name, value in self._values.items() if name[0] != "_"
+        )
+        self._text(
+            WIDTH - GAP * 2, 34, f"{chosen}   last {(self._end - self._start) / 60:.0f} minutes", 13, FAINT, "end"
+        )
         for panel, y in places:
             self._panel(panel, y)
         height = lowest + GAP
@@ -94,7 +100,9 @@ class Picture:
     ) -> None:
         bold = f' font-weight="{weight}"' if weight != 400 else ""
         at = "" if anchor == "start" else f' text-anchor="{anchor}"'
-        self._out.append(f'<text x="{x:.0f}" y="{y:.0f}" font-size="{size:g}" fill="{color}"{at}{bold}>{escape(text)}</text>')
+        self._out.append(
+            f'<text x="{x:.0f}" y="{y:.0f}" font-size="{size:g}" fill="{color}"{at}{bold}>{escape(text)}</text>'
+        )
 
     def _panel(self, panel: dict[str, Any], y: float) -> None:
         place = panel["gridPos"]
@@ -105,10 +113,13 @@ class Picture:
             self._text(x + 4, y + 20, f"{mark} {panel['title']}", 15, TEXT, weight=600)
             return
         self._out.append(
-            f'<rect x="{x:.0f}" y="{y:.0f}" width="{width:.0f}" height="{height:.0f}" rx="3" fill="{CARD}" stroke="{EDGE}"/>'
+            f'<rect x="{x:.0f}" y="{y:.0f}" width="{width:.0f}" height="{height:.0f}" rx="3" fill="{CARD}" '
+            f'stroke="{EDGE}"/>'
         )
         self._text(x + 10, y + 19, panel["title"], 13, TEXT, weight=600)
-        draw = {"stat": self._stat, "timeseries": self._lines, "bargauge": self._bars, "table": self._table}[panel["type"]]
+        draw = {"stat": self._stat, "timeseries": self._lines, "bargauge": self._bars, "table": self._table}[
+            panel["type"]
+        ]
         draw(panel, x + 10, y + 28, width - 20, height - 36)
 
     def _series(self, panel: dict[str, Any]) -> list[tuple[str, list[tuple[float, float]]]]:
@@ -141,11 +152,13 @@ class Picture:
         size = min(38.0, width / max(3, len(text)) * 1.6)
         if len(points) > 1 and not defaults.get("mappings"):
             top = max(value for _, value in points) or 1.0
+            across = width / (self._end - self._start)
             line = " ".join(
-                f"{x + (t - self._start) / (self._end - self._start) * width:.0f},{y + height - v / top * height * 0.4:.0f}"
-                for t, v in points
+                f"{x + (t - self._start) * across:.0f},{y + height - v / top * height * 0.4:.0f}" for t, v in points
             )
-            self._out.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-opacity=".45" stroke-width="1.5"/>')
+            self._out.append(
+                f'<polyline points="{line}" fill="none" stroke="{color}" stroke-opacity=".45" stroke-width="1.5"/>'
+            )
         self._text(x + width / 2, y + height / 2 + size / 3 - 12, text, size, color, "middle", 600)
 
     def _lines(self, panel: dict[str, Any], x: float, y: float, width: float, height: float) -> None:
@@ -181,7 +194,9 @@ class Picture:
         for step in steps:
             if step["value"] <= top:
                 at = bottom - step["value"] / top * (bottom - y - 6)
-                self._out.append(f'<path d="M{left:.0f} {at:.0f}H{x + width:.0f}" stroke="{NAMED["red"]}" stroke-dasharray="5 5"/>')
+                self._out.append(
+                    f'<path d="M{left:.0f} {at:.0f}H{x + width:.0f}" stroke="{NAMED["red"]}" stroke-dasharray="5 5"/>'
+                )
         palette = iter(PALETTE * 4)
         names = []
 
@@ -235,7 +250,8 @@ class Picture:
             start, room = x + width * 0.42, width * 0.42
             color = self._color(panel, value)
             self._out.append(
-                f'<rect x="{start:.0f}" y="{at + 3:.0f}" width="{max(1.0, room * value / top):.0f}" height="{step - 6:.0f}" fill="{color}"/>'
+                f'<rect x="{start:.0f}" y="{at + 3:.0f}" width="{max(1.0, room * value / top):.0f}" '
+                f'height="{step - 6:.0f}" fill="{color}"/>'
             )
             self._text(x + width, at + step / 2 + 4, said(value, unit), 12, color, "end")
 
@@ -259,7 +275,9 @@ class Picture:
         room = width * 0.72 / max(1, len(columns))
         for index, column in enumerate(columns):
             self._text(x + width * 0.28 + (index + 1) * room, y + 12, column, 12, FAINT, "end")
-        for number, (name, cells) in enumerate(sorted(rows.items(), key=lambda row: -sum(row[1].values()))[: int(height / 24) - 1]):
+        for number, (name, cells) in enumerate(
+            sorted(rows.items(), key=lambda row: -sum(row[1].values()))[: int(height / 24) - 1]
+        ):
             at = y + 36 + number * 24
             self._out.append(f'<path d="M{x:.0f} {at - 17:.0f}h{width:.0f}" stroke="{EDGE}"/>')
             self._text(x, at, name, 13, NAMED["blue"])
@@ -291,7 +309,13 @@ def main() -> None:
     given = parser.parse_args()
     given.folder.mkdir(exist_ok=True)
     end = given.end or time.time()
-    values = {"instance": given.instance, "provider": ".*", "tenant": ".*", "__rate_interval": given.window, "__interval": "5s"}
+    values = {
+        "instance": given.instance,
+        "provider": ".*",
+        "tenant": ".*",
+        "__rate_interval": given.window,
+        "__interval": "5s",
+    }
     for path in sorted((Path(__file__).parents[1] / "dashboards").glob("*.json")):
         board = json.loads(path.read_text())
         used = {name: value for name, value in values.items() if name[0] == "_" or any(

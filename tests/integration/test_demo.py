@@ -1,4 +1,4 @@
-"""`angarium demo` with a real Prometheus: every query of every panel and rule answers, and what it says is what the demo did."""
+"""`angarium demo` with a real Prometheus: every query of panels and rules answers, and says what the demo did."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="Prometheus is not installed (Debian: prometheus)"),
 ]
 
-# Panels that show nothing in a demo in which all is well, each with the reason. A rate, a share or a level of zero is a series.
+# Panels that show nothing in a demo in which all is well, each with the reason. A zero is a series.
 SILENT = {
     ("overview", "Domains with the most waiting mail"): "nothing waits when the demo is over",
 }
@@ -91,12 +91,17 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
         wait_until(lambda: report.exists() or process.poll() is not None, "the demo to be done", PATIENCE_S)
         assert process.poll() is None, log.read_text()
         demo = Ended(
-            json.loads(report.read_text()), Prometheus(f"http://127.0.0.1:{prometheus_port}"), process, f"127.0.0.1:{http_port}"
+            json.loads(report.read_text()),
+            Prometheus(f"http://127.0.0.1:{prometheus_port}"),
+            process,
+            f"127.0.0.1:{http_port}",
         )
         done = time.time()
         # what is asked for below has to be of after the report: two scrapes, and the rules that follow them
         wait_until(
-            lambda: demo.total("timestamp(instance:angarium_ingress_messages:rate5m)") > done + SCRAPES_S, "scrapes", PATIENCE_S
+            lambda: demo.total("timestamp(instance:angarium_ingress_messages:rate5m)") > done + SCRAPES_S,
+            "scrapes",
+            PATIENCE_S,
         )
         yield demo
         process.send_signal(signal.SIGTERM)
@@ -212,7 +217,8 @@ def test_nothing_is_left_and_the_ledger_agrees(ended: Ended) -> None:
     assert ended.total("angarium_queue_messages") == 0
     assert ended.total("angarium_queue_ledger_drift_recipients") == 0
     ledger = {
-        labels["outcome"]: value for labels, value in ended.prometheus.instant("sum by (outcome) (angarium_queue_ledger_recipients_total)")
+        labels["outcome"]: value
+        for labels, value in ended.prometheus.instant("sum by (outcome) (angarium_queue_ledger_recipients_total)")
     }
     assert ledger["accepted"] == ledger["delivered"] + ledger["bounced"] + ledger["expired"]
     taken = sum(told.get("taken", 0) for told in ended.report["providers"].values())

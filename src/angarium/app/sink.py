@@ -44,9 +44,10 @@ HOSTNAME = "sink.sandbox.invalid"
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One host that the sink plays. `judge`: mailbox -> what is said of it, as RecipientPolicy.verify; None: all is taken.
+    """One host that the sink plays.
 
-    With a judge only mail to `domains` is taken, whatever he says of the rest.
+    judge: mailbox -> what is said of it, as RecipientPolicy.verify; None: all is taken. With one only mail to `domains`
+    is taken.
     """
 
     name: str = HOSTNAME

@@ -1,7 +1,7 @@
 """promtool judges the rules: every alert fires in its scenario, after its time and not before, and is silent otherwise.
 
-A scenario is the healthy node with some series changed from minute FAULT on. `quiet` is a weaker form of the same trouble
-(too little mail for a share to mean something, or a value below the bound), in which the alert has to be silent.
+A scenario is the healthy node with some series changed from minute FAULT on. `quiet` is a weaker form of the same
+trouble (too little mail for a share to mean something, or a value below the bound), in which the alert is silent.
 """
 
 from __future__ import annotations
@@ -73,8 +73,14 @@ def results(prefix: str, delivered: float, deferred: float, failed: float, **lab
 
 def healthy() -> dict[str, str]:
     """Every series of the registry on a node that delivers 600 recipients a minute and lacks nothing."""
-    series = {'up{' + NODE + '}': gauge(1)}
-    named = {"provider": ("alphamail", "other"), "tenant": ("shop",), "listener": ("relay",), "shard": ("0",), "domain": ("a.test",)}
+    series = {"up{" + NODE + "}": gauge(1)}
+    named = {
+        "provider": ("alphamail", "other"),
+        "tenant": ("shop",),
+        "listener": ("relay",),
+        "shard": ("0",),
+        "domain": ("a.test",),
+    }
     for spec in REGISTRY:
         name = spec.name.removeprefix("angarium_")
         combinations: list[dict[str, str]] = [{}]
@@ -162,12 +168,15 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "AngariumSlowSync": Scenario(
         buckets("angarium_queue_sync_latency_seconds", 600, 0, 0.1, 0.5),
-        quiet=buckets("angarium_queue_sync_latency_seconds", 600, 0, 0.1, 0.5) | of("queue_syncs_total", counter(600, 3)),
+        quiet=buckets("angarium_queue_sync_latency_seconds", 600, 0, 0.1, 0.5)
+        | of("queue_syncs_total", counter(600, 3)),
     ),
     "AngariumBacklogGrows": Scenario(
         of("queue_messages", gauge(1500, 1500, 100)), quiet=of("queue_messages", gauge(100, 100, 5))
     ),
-    "AngariumMailIsOld": Scenario(old((200, 300, 1500)), quiet=old((20, 30, 90)) | of("queue_messages", gauge(1500, 90))),
+    "AngariumMailIsOld": Scenario(
+        old((200, 300, 1500)), quiet=old((20, 30, 90)) | of("queue_messages", gauge(1500, 90))
+    ),
     "AngariumDeferrals": Scenario(results("delivery", 300, 300, 6), quiet=results("delivery", 4, 4, 0)),
     "AngariumFailures": Scenario(results("delivery", 300, 12, 100), quiet=results("delivery", 4, 0, 2)),
     "AngariumEgressDown": Scenario(connections(0, 0, 60), quiet=connections(0, 0, 1)),
@@ -176,10 +185,14 @@ SCENARIOS: dict[str, Scenario] = {
         quiet=of("delivery_dns_failures_total", counter(0, 2)) | of("delivery_dns_queries_total", counter(100, 4)),
     ),
     "AngariumProviderDeferrals": Scenario(
-        results("provider", 100, 500, 6, provider="alphamail"), ALPHA, quiet=results("provider", 1, 4, 0, provider="alphamail")
+        results("provider", 100, 500, 6, provider="alphamail"),
+        ALPHA,
+        quiet=results("provider", 1, 4, 0, provider="alphamail"),
     ),
     "AngariumProviderRefusals": Scenario(
-        results("provider", 300, 6, 200, provider="alphamail"), ALPHA, quiet=results("provider", 1, 0, 1, provider="alphamail")
+        results("provider", 300, 6, 200, provider="alphamail"),
+        ALPHA,
+        quiet=results("provider", 1, 0, 1, provider="alphamail"),
     ),
     "AngariumProviderUnreachable": Scenario(
         of("provider_connections_total", counter(30, 5), result="opened", **ALPHA)
@@ -261,7 +274,9 @@ def for_minutes(wait: str) -> float:
 
 def test_the_rules_are_rules() -> None:
     files = [str(FOLDER / name) for name in ("alerts.yml", "recording.yml")]
-    judge = subprocess.run(["promtool", "check", "rules", "--lint-fatal", *files], capture_output=True, text=True, check=False)
+    judge = subprocess.run(
+        ["promtool", "check", "rules", "--lint-fatal", *files], capture_output=True, text=True, check=False
+    )
     assert judge.returncode == 0, judge.stdout + judge.stderr
 
 
@@ -272,7 +287,9 @@ def test_every_alert_has_a_scenario() -> None:
 def test_a_healthy_node_is_silent(tmp_path: Path) -> None:
     moments = range(10, LENGTH, 50)
     silent = [question("count(ALERTS)", minute, []) for minute in moments]
-    there = question("count(instance_provider:angarium_provider_deferred:ratio_rate15m)", LATE, [{"labels": "{}", "value": 2}])
+    there = question(
+        "count(instance_provider:angarium_provider_deferred:ratio_rate15m)", LATE, [{"labels": "{}", "value": 2}]
+    )
     judged(tmp_path, [case("healthy", healthy(), [*silent, there])])
 
 

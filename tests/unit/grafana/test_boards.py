@@ -69,7 +69,9 @@ def test_no_other_board_lies_about() -> None:
 
 def test_every_metric_is_on_a_board_or_is_not_for_a_reason() -> None:
     shown = {
-        re.sub(r"_(bucket|sum|count)$", "", name) if EXPORTED[name][1] in {Kind.HISTOGRAM, Kind.GAUGE_HISTOGRAM} else name
+        re.sub(r"_(bucket|sum|count)$", "", name)
+        if EXPORTED[name][1] in {Kind.HISTOGRAM, Kind.GAUGE_HISTOGRAM}
+        else name
         for board in BOARDS.values()
         for panel in panels(board)
         for target in panel["targets"]
@@ -134,7 +136,9 @@ def test_an_expression_selects_labels_and_values_that_exist(expression: str) -> 
             assert matched in labels, f"{name} has no label {matched}"
             if labels[matched] and "$" not in value:
                 pattern = value if operator == "=~" else re.escape(value)
-                assert any(re.fullmatch(pattern, known) for known in labels[matched]), f"{name}: {matched} is never {value}"
+                assert any(re.fullmatch(pattern, known) for known in labels[matched]), (
+                    f"{name}: {matched} is never {value}"
+                )
     for grouped in re.findall(r"\bby \(([^)]*)\)", expression):
         known = {label for name in NAME.findall(expression) for label in EXPORTED[name][0]}
         assert {word.strip() for word in grouped.split(",")} <= known | TARGET_LABELS | {"le"}
@@ -246,7 +250,9 @@ def test_an_alert_has_what_whoever_is_woken_needs() -> None:
 def test_panels_that_runbooks_name_exist() -> None:
     page = (ROOT / "docs" / "runbooks.md").read_text()
     titles = {panel["title"] for board in BOARDS.values() for panel in panels(board)}
-    series = {target["legendFormat"] for board in BOARDS.values() for panel in panels(board) for target in panel["targets"]}
+    series = {
+        target["legendFormat"] for board in BOARDS.values() for panel in panels(board) for target in panel["targets"]
+    }
     named = set(re.findall(r"(?<!\*)\*([^*\n]+)\*(?!\*)", page))
     assert len(named) > 20
     assert named <= titles | series

@@ -103,7 +103,13 @@ def states(root: str, instance: str) -> dict[str, str]:
 
 
 def labels(name: str, instance: str, **more: str) -> dict[str, str]:
-    return {"alertname": name, "instance": instance, "severity": RULES[name].severity, "scope": RULES[name].scope, **more}
+    return {
+        "alertname": name,
+        "instance": instance,
+        "severity": RULES[name].severity,
+        "scope": RULES[name].scope,
+        **more,
+    }
 
 
 ALPHA = {"provider": "alphamail"}
@@ -159,5 +165,3 @@ def test_what_is_told(alertmanager: str, trouble: str) -> None:
     assert active
     neighbour = states(alertmanager, f"neighbour-of-{instance}")
     assert list(neighbour.values()) != ["suppressed"]
-
-

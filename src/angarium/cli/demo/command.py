@@ -1,8 +1,9 @@
 """`angarium demo`: a sandbox with a few thousand messages, providers that defer and refuse, and Prometheus beside it.
 
-Starts a relay in sandbox mode (`angarium serve --sandbox`) and, when it is installed, Prometheus on a configuration of its
-own; plays the mail hosts; sends; and says what it did. Everything is on loopback and in one folder, which is made anew
-at each start. `--once` ends it when the queue is empty or at SETTLE_LIMIT_S; without it, it stays until Ctrl-C or `--minutes`.
+Starts a relay in sandbox mode (`angarium serve --sandbox`) and, when it is installed, Prometheus on a configuration of
+its own; plays the mail hosts; sends; and says what it did. Everything is on loopback and in one folder, which is made
+anew at each start. `--once` ends it when the queue is empty or at SETTLE_LIMIT_S; without it, it stays until Ctrl-C or
+`--minutes`.
 
 Fails with status 1 and a line when the relay or Prometheus does not start, or the folder holds something else.
 """
@@ -129,16 +130,24 @@ scrape_configs:
 
 @click.command()
 @click.option("--folder", type=click.Path(path_type=Path), default=Path(".demo"), show_default=True)
-@click.option("--messages", type=click.IntRange(1, 1_000_000), default=4000, show_default=True, help="How many to send.")
+@click.option(
+    "--messages", type=click.IntRange(1, 1_000_000), default=4000, show_default=True, help="How many to send."
+)
 @click.option("--rate", type=click.FloatRange(0.1, 10_000), default=60.0, show_default=True, help="Messages a second.")
 @click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), default=1, show_default=True, help="The story.")
 @click.option("--once", is_flag=True, help="End when the queue is empty again.")
-@click.option("--minutes", type=click.FloatRange(0.1, 1440), default=60.0, show_default=True, help="The longest it runs.")
-@click.option("--report", type=click.Path(path_type=Path), help="Write what was done, as JSON, when the queue is empty.")
+@click.option(
+    "--minutes", type=click.FloatRange(0.1, 1440), default=60.0, show_default=True, help="The longest it runs."
+)
+@click.option(
+    "--report", type=click.Path(path_type=Path), help="Write what was done, as JSON, when the queue is empty."
+)
 @click.option("--smtp-port", type=click.IntRange(1, 65535), default=2525, show_default=True, help="Tenant shop.")
 @click.option("--newsletter-port", type=click.IntRange(1, 65535), default=2527, show_default=True, help="Its tenant.")
 @click.option("--submission-port", type=click.IntRange(1, 65535), default=2587, show_default=True, help="Tenant codes.")
-@click.option("--http-port", type=click.IntRange(1, 65535), default=8025, show_default=True, help="Console and metrics.")
+@click.option(
+    "--http-port", type=click.IntRange(1, 65535), default=8025, show_default=True, help="Console and metrics."
+)
 @click.option("--hosts-port", type=click.IntRange(1, 65535), default=2526, show_default=True, help="The providers'.")
 @click.option(
     "--prometheus-port", type=click.IntRange(0, 65535), default=9090, show_default=True, help="0: no Prometheus."
@@ -177,7 +186,13 @@ def demo(
         clean(folder)
         certificate, key = certificate_in(folder)
         text = CONFIG.format(
-            folder=folder, http=http_port, certificate=certificate, key=key, largest=LARGEST_OCTETS, expire=EXPIRE_S, **ports
+            folder=folder,
+            http=http_port,
+            certificate=certificate,
+            key=key,
+            largest=LARGEST_OCTETS,
+            expire=EXPIRE_S,
+            **ports,
         )
         for provider in PROVIDERS:
             listed = ["*"] if provider is PROVIDERS[-1] else provider.domains
@@ -188,10 +203,12 @@ def demo(
         config = folder / "demo.toml"
         config.write_text(text)
         done = Demo(folder, ports, hosts_port, http_port, messages, rate, seed, once, minutes * 60, report)
-        with relay_running(config, http_port):
-            with prometheus_running(folder, http_port, prometheus_port, scrape_every, rules) as prometheus:
-                done.announce(prometheus_port if prometheus else 0)
-                uvloop.run(done.run(certificate, key))
+        with (
+            relay_running(config, http_port),
+            prometheus_running(folder, http_port, prometheus_port, scrape_every, rules) as prometheus,
+        ):
+            done.announce(prometheus_port if prometheus else 0)
+            uvloop.run(done.run(certificate, key))
     except DemoFailure as failure:
         fail(str(failure))
     except OSError as failure:
@@ -238,7 +255,9 @@ class Demo:
             f"  metrics     http://127.0.0.1:{self._http_port}/metrics",
         ]
         if prometheus_port:
-            lines.append(f"  Prometheus  http://127.0.0.1:{prometheus_port}/ (grafana/README.md says how to see the boards)")
+            lines.append(
+                f"  Prometheus  http://127.0.0.1:{prometheus_port}/ (grafana/README.md says how to see the boards)"
+            )
         else:
             lines.append("  Prometheus  not running: it is not installed, or was not wanted")
         lines.append(f"  {self._messages} messages at about {self._rate:g} a second; Ctrl-C ends everything")
@@ -301,9 +320,13 @@ class Demo:
             "octets": traffic.octets,
             "providers": {name: dict(told) for name, told in world.told.items()},
         }
-        click.echo(f"  {sum(traffic.accepted.values())} messages accepted, {sum(traffic.refused.values())} refused", err=True)
+        click.echo(
+            f"  {sum(traffic.accepted.values())} messages accepted, {sum(traffic.refused.values())} refused", err=True
+        )
         for name, told in world.told.items():
-            click.echo(f"  {name:<10} " + ", ".join(f"{count} {what}" for what, count in sorted(told.items())), err=True)
+            click.echo(
+                f"  {name:<10} " + ", ".join(f"{count} {what}" for what, count in sorted(told.items())), err=True
+            )
         if self._report is not None:
             part = self._report.with_name(self._report.name + ".part")
             part.write_text(json.dumps(report, indent=1) + "\n")
@@ -368,7 +391,9 @@ def prometheus_running(folder: Path, http_port: int, port: int, every: int, rule
         return
     own = folder / "prometheus"
     own.mkdir()
-    files = [str(path.absolute()) for name in ("recording.yml", "alerts.yml") if rules and (path := rules / name).is_file()]
+    files = [
+        str(path.absolute()) for name in ("recording.yml", "alerts.yml") if rules and (path := rules / name).is_file()
+    ]
     config = own / "prometheus.yml"
     config.write_text(PROMETHEUS.format(every=every, http=http_port, rules=json.dumps(files)))
     argv = [

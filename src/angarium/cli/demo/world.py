@@ -1,8 +1,8 @@
 """Who takes the demo's mail: a few providers on loopback ports, each with habits of its own.
 
-What becomes of a recipient is decided by its address alone (a keyed hash), so that a demo with the same seed has the same
-story however the machine is loaded: taken at once, taken at a later attempt, or refused for good. What was said is
-counted by provider, which is what the metrics of the relay are compared with.
+What becomes of a recipient is decided by its address alone (a keyed hash), so that a demo with the same seed has the
+same story however the machine is loaded: taken at once, taken at a later attempt, or refused for good. What was said
+is counted by provider, which is what the metrics of the relay are compared with.
 
 Input: loopback sockets, one for each provider that listens. Output: World.told, by provider and what was said.
 Bound: one small number for each address that has been deferred and not yet taken.
