@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parents[2] / "grafana"
 BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted((FOLDER / "dashboards").glob("*.json"))}
-PATIENCE_S = 240
+PATIENCE_S = 360
 MESSAGES = 400
 VALUES = {"instance": ".*", "provider": ".*", "tenant": ".*", "__rate_interval": "5m", "__interval": "5m"}
 SCRAPES_S = 3  # a scrape a second, and room for a slow one

@@ -39,7 +39,8 @@ START_LIMIT_S = 60.0
 STOP_LIMIT_S = 30.0
 SETTLE_LIMIT_S = 180.0
 LOOK_S = 0.2
-EXPIRE_S = 40
+EXPIRE_S = 120
+DEAD_RETRY = '{ first = "2s", factor = 1.5, longest = "5s", expire = "15s" }'  # of who does not listen
 
 CONFIG = """\
 # Written by `angarium demo`, and written again at its next start.
@@ -199,7 +200,8 @@ def demo(
             domains = ", ".join(f'"{domain}"' for domain in listed)
             if provider is not PROVIDERS[-1]:
                 text += PROVIDER.format(name=provider.name, domains=domains, address=provider.address)
-            text += ROUTE.format(name=provider.name, domains=domains, address=provider.address, port=hosts_port)
+            retry = "" if provider.listens else f"retry = {DEAD_RETRY}\n"
+            text += ROUTE.format(name=provider.name, domains=domains, address=provider.address, port=hosts_port) + retry
         config = folder / "demo.toml"
         config.write_text(text)
         done = Demo(folder, ports, hosts_port, http_port, messages, rate, seed, once, minutes * 60, report)
