@@ -14,7 +14,7 @@ from typing import Literal
 
 import yaml
 
-from .query import Scope
+from .query import Scope, summed
 
 RUNBOOKS = "https://example.org/angarium/docs/runbooks.md"
 NODE = ("instance",)
@@ -87,6 +87,10 @@ RECORDINGS = (
     Recording(PROVIDER_FAILED, _share(H1, "provider_recipients_total", ("failed", "expired"), PROVIDER)),
 )
 
+MESSAGES = ANY.select("queue_messages")
+QUEUED = summed(MESSAGES, NODE)
+QUEUED_BEFORE = summed(f"{MESSAGES} offset 1h", NODE)
+QUEUE_GROWTH = summed(f"deriv({MESSAGES}[30m])", NODE)
 WORKERS = f"count by (instance) ({ANY.select('process_up', process='worker-.*')})"
 
 ALERTS = (
@@ -170,8 +174,7 @@ ALERTS = (
     ),
     Alert(
         "AngariumBacklogGrows",
-        "angarium_queue_messages > 1000\n  and angarium_queue_messages > 1.5 * (angarium_queue_messages offset 1h)\n"
-        "  and deriv(angarium_queue_messages[30m]) > 0",
+        f"{QUEUED} > 1000\n  and {QUEUED} > 1.5 * {QUEUED_BEFORE}\n  and {QUEUE_GROWTH} > 0",
         "ticket",
         "{{ $labels.instance }} holds {{ $value }} messages, half as much again as an hour ago, and it grows",
         "15m",
