@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from angarium.cli.demo.world import PROVIDERS
+from angarium.cli.demo.traffic import letters
+from angarium.cli.demo.world import PROVIDERS, provider_of
 from angarium.outcome.metrics import REGISTRY
 from grafana.boards.ask import Prometheus, filled, panels
 from grafana.boards.render import picture
-from tests.support.ports import free_port
+from tests.support.ports import free_port, is_free
 from tests.support.relay import clean_environment, command_line, wait_until
 
 if TYPE_CHECKING:
@@ -58,14 +60,14 @@ class Ended:
         return sum(value for _, value in self.prometheus.instant(f"sum({selector})"))
 
 
-def arguments(folder: Path) -> tuple[list[str], int, int]:
+def arguments(folder: Path, *more: str, messages: int = MESSAGES, seed: int = 7) -> tuple[list[str], int, int]:
     """The command, the relay's HTTP port and Prometheus'."""
     http_port, prometheus_port = free_port(), free_port()
     options = {
         "--folder": folder / "demo",
-        "--messages": MESSAGES,
+        "--messages": messages,
         "--rate": 40,
-        "--seed": 7,
+        "--seed": seed,
         "--report": folder / "report.json",
         "--smtp-port": free_port(),
         "--newsletter-port": free_port(),
@@ -76,7 +78,11 @@ def arguments(folder: Path) -> tuple[list[str], int, int]:
         "--scrape-every": 1,
         "--rules": FOLDER,
     }
-    return command_line("demo", *(str(part) for pair in options.items() for part in pair)), http_port, prometheus_port
+    return (
+        command_line("demo", *(str(part) for pair in options.items() for part in pair), *more),
+        http_port,
+        prometheus_port,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +113,8 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, log.read_text()
         assert "the demo has ended" in log.read_text()
+        for port in (http_port, prometheus_port):
+            assert is_free("127.0.0.1", port), "something goes on"
         for name in ("relay.log", "prometheus/prometheus.log"):
             assert "Traceback" not in (folder / "demo" / name).read_text()
     finally:
@@ -253,3 +261,32 @@ def test_a_board_can_be_drawn(ended: Ended, name: str) -> None:
         assert panel["title"].replace("&", "&amp;") in drawn
     assert "<polyline" in drawn
     assert "no data" not in drawn
+
+
+def test_once_ends_by_itself(tmp_path: Path) -> None:
+    """Without Prometheus, and with a seed that sends nothing to the host that is not there: nothing has to expire."""
+    seed = next(
+        seed
+        for seed in range(1000)
+        if all(provider_of(to).listens for letter in letters(20, seed) for to in letter.recipients)
+    )
+    argv, http_port, _ = arguments(tmp_path, "--once", "--prometheus-port", "0", messages=20, seed=seed)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=240, env=clean_environment())
+    assert done.returncode == 0, done.stderr
+    assert "Prometheus  not running" in done.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert sum(report["accepted"].values()) + sum(report["refused"].values()) == 20
+    assert sum(told.get("taken", 0) for told in report["providers"].values()) > 0
+    assert is_free("127.0.0.1", http_port)
+
+
+def test_a_relay_that_does_not_start_is_said(tmp_path: Path) -> None:
+    argv, http_port, _ = arguments(tmp_path, messages=1)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", http_port))
+        taken.listen()
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=240, env=clean_environment())
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("angarium: the relay does not start: ")
+    assert "Address already in use" in line
