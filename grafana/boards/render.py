@@ -20,7 +20,7 @@ from .ask import Prometheus, filled, legend, panels
 
 WIDTH, UNIT, GAP, HEAD = 1680, 34, 8, 56
 COLUMN = (WIDTH - GAP) / 24
-POINTS = 140
+POINTS = 110
 BACK, CARD, EDGE, TEXT, FAINT = "#111217", "#181b1f", "#2a2d33", "#d8d9da", "#8e9199"
 NAMED = {
     "green": "#73bf69", "yellow": "#f2cc0c", "red": "#f2495c", "blue": "#5794f2", "purple": "#b877d9",
@@ -202,7 +202,7 @@ class Picture:
 
         def place(t: float, value: float) -> str:
             across = left + (t - self._start) / (self._end - self._start) * (x + width - left)
-            return f"{across:.1f},{bottom - value / top * (bottom - y - 6):.1f}"
+            return f"{across:.0f},{bottom - value / top * (bottom - y - 6):.1f}"
 
         for (name, points), floor in zip(drawn, floors, strict=True):
             color = fixed.get(name) or next(palette)
@@ -242,6 +242,8 @@ class Picture:
         unit = panel["fieldConfig"]["defaults"].get("unit", "short")
         rows = self._now(panel["targets"][0])
         top = max([value for _, value in rows], default=1.0) or 1.0
+        if not rows:
+            self._text(x + width / 2, y + height / 2, "none", 13, FAINT, "middle")
         step = min(26.0, height / max(1, len(rows)))
         for index, (labels, value) in enumerate(sorted(rows, key=lambda row: -row[1])):
             at = y + index * step

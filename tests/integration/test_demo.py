@@ -32,7 +32,7 @@ BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted((FOLDER / "
 PATIENCE_S = 360
 MESSAGES = 400
 VALUES = {"instance": ".*", "provider": ".*", "tenant": ".*", "__rate_interval": "5m", "__interval": "5m"}
-SCRAPES_S = 3  # a scrape a second, and room for a slow one
+EVERY_S = 3  # between scrapes
 
 pytestmark = [
     pytest.mark.peer,
@@ -52,12 +52,28 @@ class Ended:
 
     report: dict[str, Any]
     prometheus: Prometheus
-    process: subprocess.Popen[str]
-    relay: str
+    at: float  # a moment after the last message at which a scrape had succeeded and the rules had been looked at
+
+    def ask(self, expression: str) -> list[tuple[dict[str, str], float]]:
+        """What Prometheus says of that moment."""
+        return self.prometheus.instant(expression, self.at)
 
     def total(self, selector: str) -> float:
-        """The sum of some series now."""
-        return sum(value for _, value in self.prometheus.instant(f"sum({selector})"))
+        """The sum of some series."""
+        return sum(value for _, value in self.ask(f"sum({selector})"))
+
+
+def moment_after(prometheus: Prometheus, done: float) -> float:
+    """Now, if a scrape that began after `done` has succeeded, and the rules were looked at after it; else 0."""
+    now = time.time()
+    when = [
+        prometheus.instant(f"min(timestamp({name}))", now)
+        for name in ("angarium_queue_messages", "instance:angarium_ingress_messages:rate5m")
+    ]
+    if not all(when):
+        return 0.0
+    scraped, looked = (found[0][1] for found in when)
+    return now if done + EVERY_S < scraped < looked else 0.0
 
 
 def arguments(folder: Path, *more: str, messages: int = MESSAGES, seed: int = 7) -> tuple[list[str], int, int]:
@@ -75,7 +91,7 @@ def arguments(folder: Path, *more: str, messages: int = MESSAGES, seed: int = 7)
         "--http-port": http_port,
         "--hosts-port": free_port(),
         "--prometheus-port": prometheus_port,
-        "--scrape-every": 1,
+        "--scrape-every": EVERY_S,
         "--rules": FOLDER,
     }
     return (
@@ -96,20 +112,10 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
         report = folder / "report.json"
         wait_until(lambda: report.exists() or process.poll() is not None, "the demo to be done", PATIENCE_S)
         assert process.poll() is None, log.read_text()
-        demo = Ended(
-            json.loads(report.read_text()),
-            Prometheus(f"http://127.0.0.1:{prometheus_port}"),
-            process,
-            f"127.0.0.1:{http_port}",
-        )
+        prometheus = Prometheus(f"http://127.0.0.1:{prometheus_port}")
         done = time.time()
-        # what is asked for below has to be of after the report: two scrapes, and the rules that follow them
-        wait_until(
-            lambda: demo.total("timestamp(instance:angarium_ingress_messages:rate5m)") > done + SCRAPES_S,
-            "scrapes",
-            PATIENCE_S,
-        )
-        yield demo
+        at = wait_until(lambda: moment_after(prometheus, done), "a scrape, and the rules after it", PATIENCE_S)
+        yield Ended(json.loads(report.read_text()), prometheus, at)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, log.read_text()
         assert "the demo has ended" in log.read_text()
@@ -132,7 +138,7 @@ QUERIES = [
 
 @pytest.mark.parametrize(("board", "title", "expression"), QUERIES)
 def test_every_query_of_a_panel_answers(ended: Ended, board: str, title: str, expression: str) -> None:
-    found = ended.prometheus.instant(filled(expression, VALUES))
+    found = ended.ask(filled(expression, VALUES))
     if (board, title) in SILENT:
         return
     assert found, "no series"
@@ -155,7 +161,7 @@ def without_bounds(expression: str) -> str:
 
 @pytest.mark.parametrize("rule", rules("record"), ids=lambda rule: rule["record"])
 def test_every_recording_is_there(ended: Ended, rule: dict[str, Any]) -> None:
-    assert ended.prometheus.instant(rule["record"])
+    assert ended.ask(rule["record"])
 
 
 # What cannot be there yet, each with the reason.
@@ -168,11 +174,11 @@ NOT_YET = {
 
 @pytest.mark.parametrize("rule", rules("alert"), ids=lambda rule: rule["alert"])
 def test_every_alert_asks_for_what_is_there(ended: Ended, rule: dict[str, Any]) -> None:
-    found = ended.prometheus.instant(without_bounds(rule["expr"]))
+    found = ended.ask(without_bounds(rule["expr"]))
     assert found or rule["alert"] in NOT_YET
     if rule["alert"] in NOT_YET:
         for selector in re.findall(r"angarium_\w+(?:\{[^}]*\})?", rule["expr"]):
-            assert ended.prometheus.instant(selector), selector
+            assert ended.ask(selector), selector
 
 
 def test_no_alert_of_our_own_fires(ended: Ended) -> None:
@@ -182,7 +188,7 @@ def test_no_alert_of_our_own_fires(ended: Ended) -> None:
 
 
 def test_the_exporter_has_every_metric(ended: Ended) -> None:
-    known = {labels["__name__"] for labels, _ in ended.prometheus.instant('{job="angarium"}')}
+    known = {labels["__name__"] for labels, _ in ended.ask('{job="angarium"}')}
     for spec in REGISTRY:
         assert any(name == spec.name or name.startswith(f"{spec.name}_") for name in known) or spec.top, spec.name
 
@@ -226,7 +232,7 @@ def test_nothing_is_left_and_the_ledger_agrees(ended: Ended) -> None:
     assert ended.total("angarium_queue_ledger_drift_recipients") == 0
     ledger = {
         labels["outcome"]: value
-        for labels, value in ended.prometheus.instant("sum by (outcome) (angarium_queue_ledger_recipients_total)")
+        for labels, value in ended.ask("sum by (outcome) (angarium_queue_ledger_recipients_total)")
     }
     assert ledger["accepted"] == ledger["delivered"] + ledger["bounced"] + ledger["expired"]
     taken = sum(told.get("taken", 0) for told in ended.report["providers"].values())
@@ -240,13 +246,13 @@ def test_panels_show_these_values(ended: Ended) -> None:
     refused = sum(one.get("refused", 0) for one in told)
     taken = sum(one.get("taken", 0) for one in told)
     panel = next(one for one in panels(BOARDS["overview"]) if one["title"] == "Deferred")
-    ((_, shown),) = ended.prometheus.instant(filled(panel["targets"][0]["expr"], VALUES | {"__rate_interval": "15m"}))
+    ((_, shown),) = ended.ask(filled(panel["targets"][0]["expr"], VALUES | {"__rate_interval": "15m"}))
     # connections that could not be had defer as well, and are not the hosts' words
     assert deferred / (deferred + refused + taken) * 0.9 < shown < deferred / (deferred + refused + taken) * 1.6
 
 
 def test_exemplars_lead_to_messages(ended: Ended) -> None:
-    now = time.time()
+    now = ended.at
     found = ended.prometheus.exemplars("angarium_delivery_latency_seconds_bucket", now - 600, now)
     assert found
     for exemplar in found:
@@ -255,8 +261,7 @@ def test_exemplars_lead_to_messages(ended: Ended) -> None:
 
 @pytest.mark.parametrize("name", BOARDS)
 def test_a_board_can_be_drawn(ended: Ended, name: str) -> None:
-    now = time.time()
-    drawn = picture(BOARDS[name], ended.prometheus, VALUES, now - 300, now)
+    drawn = picture(BOARDS[name], ended.prometheus, VALUES, ended.at - 300, ended.at)
     for panel in panels(BOARDS[name], collapsed=False):
         assert panel["title"].replace("&", "&amp;") in drawn
     assert "<polyline" in drawn
