@@ -190,7 +190,9 @@ def test_no_alert_of_our_own_fires(ended: Ended) -> None:
 def test_the_exporter_has_every_metric(ended: Ended) -> None:
     known = {labels["__name__"] for labels, _ in ended.ask('{job="angarium"}')}
     for spec in REGISTRY:
-        assert any(name == spec.name or name.startswith(f"{spec.name}_") for name in known) or spec.top, spec.name
+        assert any(name == spec.name or name.startswith(f"{spec.name}_") for name in known) or spec.top is not None, (
+            spec.name
+        )
 
 
 # ---------------------------------------------------------------- values
@@ -241,14 +243,12 @@ def test_nothing_is_left_and_the_ledger_agrees(ended: Ended) -> None:
 
 def test_panels_show_these_values(ended: Ended) -> None:
     """The stat of the overview, over a window that holds all of the demo, is the share that the hosts have deferred."""
-    told = ended.report["providers"].values()
-    deferred = sum(one.get("deferred", 0) for one in told)
-    refused = sum(one.get("refused", 0) for one in told)
-    taken = sum(one.get("taken", 0) for one in told)
     panel = next(one for one in panels(BOARDS["overview"]) if one["title"] == "Deferred")
     ((_, shown),) = ended.ask(filled(panel["targets"][0]["expr"], VALUES | {"__rate_interval": "15m"}))
+    deferred = ended.total('angarium_delivery_recipients_total{result="deferred"}')
+    assert shown == pytest.approx(deferred / ended.total("angarium_delivery_recipients_total"), rel=0.05)
     # connections that could not be had defer as well, and are not the hosts' words
-    assert deferred / (deferred + refused + taken) * 0.9 < shown < deferred / (deferred + refused + taken) * 1.6
+    assert deferred >= sum(told.get("deferred", 0) for told in ended.report["providers"].values()) > 0
 
 
 def test_exemplars_lead_to_messages(ended: Ended) -> None:

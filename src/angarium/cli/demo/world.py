@@ -65,7 +65,7 @@ class Provider:
 PROVIDERS: tuple[Provider, ...] = (
     Provider(
         "alphamail", ("alphamail.test", "alpha.test"), 0.40,
-        deferred=0.05, deferral="421 4.7.28 Too much mail from this address, try again later", refused=0.015,
+        deferred=0.05, deferral="450 4.7.28 Too much mail from this address, try again later", refused=0.015,
     ),
     Provider(
         "bluepost", ("bluepost.test", "blue.test", "azure.test"), 0.22,
