@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 30.0
-SETTLE_LIMIT_S = 180.0
+SETTLE_LIMIT_S = 300.0
 LOOK_S = 0.2
-EXPIRE_S = 120
+EXPIRE_S = 40
 DEAD_RETRY = '{ first = "2s", factor = 1.5, longest = "5s", expire = "15s" }'  # of who does not listen
 
 CONFIG = """\
@@ -406,7 +406,11 @@ def prometheus_running(folder: Path, http_port: int, port: int, every: int, rule
         "--enable-feature=exemplar-storage",
         "--log.level=warn",
     ]
-    with process_running("Prometheus", argv, own / "prometheus.log", f"http://127.0.0.1:{port}/-/ready"):
+    root = f"http://127.0.0.1:{port}"
+    with process_running("Prometheus", argv, own / "prometheus.log", f"{root}/-/ready"):
+        until = time.monotonic() + START_LIMIT_S  # a rate begins with the second scrape: the first is to see zeros
+        while not read_json(f"{root}/api/v1/query?query=up==1")["data"]["result"] and time.monotonic() < until:
+            time.sleep(LOOK_S)
         yield True
 
 
