@@ -237,6 +237,53 @@ EGRESS = Row(
         Panel("Connections to next hops", (ALL.level("delivery_open_connections").named("open"),), width=6),
         Panel("Connections by result", (ALL.rate("delivery_connections_total", "result"),), width=6),
         Panel(
+            "Delivered by source",
+            (ALL.rate("source_recipients_total", "source", result="delivered"),),
+            width=6,
+            stacked=True,
+            text="Recipients delivered, a second, by the address that their mail left from.",
+        ),
+        Panel(
+            "Share deferred by source",
+            (
+                ALL.rate("source_recipients_total", "source", result="deferred").over(
+                    ALL.rate("source_recipients_total", "source"), "{{source}}"
+                ),
+            ),
+            width=6,
+            bounds=(0, 1),
+            text="Of the results of attempts. One address far above the others has lost its good name.",
+        ),
+        Panel(
+            "Share refused by source",
+            (
+                ALL.rate("source_replies_total", "source", **{"class": "5xx"}).over(
+                    ALL.rate("source_replies_total", "source"), "{{source}}"
+                ),
+            ),
+            width=6,
+            bounds=(0, 1),
+            text="Of the replies that decided, those that refuse for good. A block list shows here first.",
+        ),
+        Panel(
+            "Connections by source",
+            (
+                ALL.rate("source_connections_total", "source", result="opened").named("opened: {{source}}"),
+                ALL.rate("source_connections_total", "source", result="failed").named("failed: {{source}}"),
+            ),
+            width=6,
+        ),
+        Panel("Attempts by source", (ALL.rate("source_attempts_total", "source"),)),
+        Panel("Results by pool", (ALL.rate("pool_recipients_total", ("pool", "result")),)),
+        Panel(
+            "Sources that cannot be used",
+            (
+                ALL.rate("delivery_source_failures_total").named("connections not opened"),
+                ALL.rate("delivery_source_replaced_total").named("another source taken"),
+                ALL.rate("delivery_source_pool_missing_total").named("pool missing"),
+            ),
+        ),
+        Panel(
             "Notifications",
             (
                 ALL.rate("outcome_notifications_total", "kind"),

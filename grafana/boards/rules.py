@@ -215,6 +215,14 @@ ALERTS = (
         board="overview",
     ),
     Alert(
+        "AngariumSourceUnusable",
+        f"{_increase(M15, 'delivery_source_failures_total')} > 5",
+        "ticket",
+        "{{ $labels.instance }} could not open {{ $value | humanize }} connections from their own source address",
+        "5m",
+        board="overview",
+    ),
+    Alert(
         "AngariumDnsFailures",
         f"{M10.rate('delivery_dns_failures_total', NODE).expr}\n"
         f"  / ({M10.rate('delivery_dns_queries_total', NODE).expr} > 0) > 0.2\n"

@@ -79,6 +79,8 @@ def healthy() -> dict[str, str]:
         "tenant": ("shop",),
         "listener": ("relay",),
         "shard": ("0",),
+        "source": ("default",),
+        "pool": ("bulk",),
         "domain": ("a.test",),
     }
     for spec in REGISTRY:
@@ -180,6 +182,9 @@ SCENARIOS: dict[str, Scenario] = {
     "AngariumDeferrals": Scenario(results("delivery", 300, 300, 6), quiet=results("delivery", 4, 4, 0)),
     "AngariumFailures": Scenario(results("delivery", 300, 12, 100), quiet=results("delivery", 4, 0, 2)),
     "AngariumEgressDown": Scenario(connections(0, 0, 60), quiet=connections(0, 0, 1)),
+    "AngariumSourceUnusable": Scenario(
+        of("delivery_source_failures_total", counter(0, 2)), quiet=of("delivery_source_failures_total", counter(0, 0.2))
+    ),
     "AngariumDnsFailures": Scenario(
         of("delivery_dns_failures_total", counter(0, 60)),
         quiet=of("delivery_dns_failures_total", counter(0, 2)) | of("delivery_dns_queries_total", counter(100, 4)),
