@@ -9,9 +9,12 @@ SUBMISSIONS_PORT ?= 2465
 HTTP_PORT ?= 8025
 SINK_PORT ?= 2526
 TEST_PROCESSES ?= auto
+DEMO    ?= .demo
+PROMETHEUS_PORT ?= 9090
+DEMO_OPTIONS ?=
 CORE_SOURCES := setup.py pyproject.toml constraints.txt $(wildcard cext/*.pyx cext/*.h src/angarium/_core/*.pxd)
 
-.PHONY: help setup run test lint format bench bench-micro bench-load bench-queue bench-domains bench-hop bench-login torture clean peers
+.PHONY: help setup run demo boards test lint format bench bench-micro bench-load bench-queue bench-domains bench-hop bench-login torture clean peers
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -35,6 +38,13 @@ $(VENV)/.built: $(VENV)/.deps $(CORE_SOURCES)
 run: setup       ## the relay in sandbox mode: nothing leaves this machine
 	$(BIN)/angarium serve --sandbox --spool $(SANDBOX) --smtp-port $(SMTP_PORT) --submission-port $(SUBMISSION_PORT) \
 	    --submissions-port $(SUBMISSIONS_PORT) --http-port $(HTTP_PORT) --sink-port $(SINK_PORT)
+
+demo: setup      ## a sandbox with thousands of messages, deferrals and bounces, and Prometheus when it is installed
+	$(BIN)/angarium demo --folder $(DEMO) --smtp-port $(SMTP_PORT) --submission-port $(SUBMISSION_PORT) \
+	    --http-port $(HTTP_PORT) --hosts-port $(SINK_PORT) --prometheus-port $(PROMETHEUS_PORT) --rules grafana $(DEMO_OPTIONS)
+
+boards: setup    ## the boards, alert and recording rules of grafana/, from the metric registry
+	$(BIN)/python -m grafana.boards
 
 peers:           ## install the peer programs that tests talk to (Debian, root); elsewhere those tests skip
 	.ci/install-peers

@@ -72,8 +72,6 @@ def test_what_the_readme_says_is_missing_is_missing() -> None:
     for name in ("trace", "top"):
         assert name in said
         assert name not in COMMANDS
-    assert "`make demo`" in said
-    assert not re.search(r"^demo:", text_of("Makefile"), re.M)
 
 
 def test_the_readme_keeps_a_place_for_the_figures() -> None:

@@ -3,7 +3,10 @@
 It is a process of its own that speaks SMTP with the same compiled session as the relay, so that what a developer sees
 in the sandbox went the whole way: accepted, journalled, and delivered over a connection.
 
-Input: a bound loopback socket and the Maildir's folder. Output: one file per message.
+It can play several hosts, each on a socket of its own, and a host may have a judge who takes, defers or refuses each
+recipient, at once or after a while: `angarium demo` makes its providers of them.
+
+Input: bound loopback sockets and the Maildir's folder. Output: one file per message.
 Fails: a message that cannot be written is answered 451 or 452 and stays in the relay's queue.
 """
 
@@ -14,9 +17,11 @@ import errno
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from angarium._core.event_log import EventLog
+from angarium._core.recipient_policy import RecipientPolicy
 from angarium._core.server_session import CallbackIntake, ListenerProfile, Reception
 from angarium.delivery.maildir import deliver
 
@@ -26,62 +31,112 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from angarium._core.counters import Counters
+    from angarium._core.decision import Decision
     from angarium._core.record import Message
+    from angarium._core.server_session import ServerSession
+
+    Judge = Callable[[bytes], bytes | Callable[[Decision], None]]
 
 MOST_KEPT = 2000
 SWEEP_S = 1.0
 HOSTNAME = "sink.sandbox.invalid"
 
 
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One host that the sink plays.
+
+    judge: mailbox -> what is said of it, as RecipientPolicy.verify; None: all is taken. With one only mail to `domains`
+    is taken.
+    """
+
+    name: str = HOSTNAME
+    domains: tuple[str, ...] = ()
+    judge: Judge | None = None
+    start_tls: Callable[[ServerSession], None] | None = None
+
+
 class Sink:
     """The sink process."""
 
-    def __init__(self, folder: Path, counters: Counters) -> None:
+    def __init__(
+        self, folder: Path, counters: Counters, taken: Callable[[bytes, list[bytes]], None] = lambda path, to: None
+    ) -> None:
+        """taken: is told the reverse-path and the recipients of each message that has been kept, in the loop."""
         self._folder = folder
-        self._counters = counters
+        self._taken = taken
         self._kept: list[Path] = []
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sink")
+        self._reception = Reception(counters, EventLog(None, counters), CallbackIntake(self._take))
+        self._servers: list[asyncio.Server] = []
 
     async def run(self, sock: socket.socket, ready_fd: int) -> None:
-        """Serve until SIGTERM."""
+        """Serve one host that takes everything, until SIGTERM."""
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        await self.open(sock, Host())
+        os.write(ready_fd, b"1")
+        os.close(ready_fd)
+        await self.sweep_until(stop)
+        self.close()
+
+    async def open(self, sock: socket.socket, host: Host) -> None:
+        """Answer as `host` on a socket."""
         for name in ("tmp", "new", "cur"):
             (self._folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._kept = sorted((self._folder / "new").iterdir(), key=lambda path: path.stat().st_mtime)
-        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sink")
-
-        def take(message: Message, done: Callable[[int], None]) -> None:
-            future = loop.run_in_executor(executor, self._write, message)
-            future.add_done_callback(lambda finished: done(finished.result()))
-
-        reception = Reception(self._counters, EventLog(None, self._counters), CallbackIntake(take))
+        if not self._servers:
+            self._kept = sorted((self._folder / "new").iterdir(), key=lambda path: path.stat().st_mtime)
+        policy = None
+        if host.judge is not None:
+            policy = RecipientPolicy([domain.encode() for domain in host.domains], verify=host.judge)
         profile = ListenerProfile(
-            hostname=HOSTNAME.encode(),
+            hostname=host.name.encode(),
             name=b"sink",
-            client_policy=lambda address: (True, False),
+            client_policy=lambda address: (policy is None, False),
             message_octets=1 << 30,
             errors=0,
             commands_per_second=1 << 30,
             hops=1000,
+            start_tls=host.start_tls,
+            recipient_policy=policy,
         )
-        server = await loop.create_server(lambda: reception.session(profile), sock=sock)
-        os.write(ready_fd, b"1")
-        os.close(ready_fd)
+        loop = asyncio.get_running_loop()
+        self._servers.append(await loop.create_server(lambda: self._reception.session(profile), sock=sock))
+
+    async def sweep_until(self, stop: asyncio.Event) -> None:
+        """Let silent sessions end, until `stop` is set."""
         while not stop.is_set():
             try:
                 await asyncio.wait_for(stop.wait(), SWEEP_S)
             except TimeoutError:
-                reception.sweep()
-        server.close()
-        reception.drain()
-        executor.shutdown(wait=True)
+                self._reception.sweep()
 
-    def _write(self, message: Message) -> int:
+    def close(self) -> None:
+        """Take no more connections, end the sessions, and write what has been taken."""
+        for server in self._servers:
+            server.close()
+        self._reception.drain()
+        self._executor.shutdown(wait=True)
+
+    def _take(self, message: Message, done: Callable[[int], None]) -> None:
+        buffer = message.loaded
+        reverse_path = buffer.reverse_path()
+        recipients = [buffer.recipient(index)[0] for index in range(message.recipients)]
+        future = asyncio.get_running_loop().run_in_executor(self._executor, self._write, message, recipients)
+
+        def written(finished: asyncio.Future[int]) -> None:
+            error = finished.result()
+            if not error:
+                self._taken(reverse_path, recipients)
+            done(error)
+
+        future.add_done_callback(written)
+
+    def _write(self, message: Message, recipients: list[bytes]) -> int:
         """One message into the Maildir, in the writer's thread. Returns an errno, 0 for success."""
         buffer = message.loaded
-        recipients = [buffer.recipient(index)[0] for index in range(message.recipients)]
         try:
             self._kept.append(deliver(self._folder, HOSTNAME, buffer.reverse_path(), recipients, buffer.mail_data()))
             while len(self._kept) > MOST_KEPT:

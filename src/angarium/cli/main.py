@@ -48,6 +48,7 @@ COMMANDS: dict[str, Entry] = {
     "tls-report": Entry("angarium.cli.tls_report:tls_report", "How TLS to mail hosts went, as it is reported to them."),
     "explain": Entry("angarium.cli.explain:explain", "Where mail to an address would go, and what would block it."),
     "send": Entry("angarium.cli.send:send", "Submit a message."),
+    "demo": Entry("angarium.cli.demo.command:demo", "A sandbox with mail, deferrals and bounces to look at."),
     "bench": Entry("angarium.cli.bench:bench", "Measure a relay: generator, relay and sink in one."),
 }
 

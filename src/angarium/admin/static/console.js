@@ -203,6 +203,24 @@ function showHtml(html) {
   return frame;
 }
 
+// A link from a board leads to one message: /#message=ID.
+async function showLinked() {
+  const id = /^#message=([0-9A-Z]+)$/.exec(location.hash)?.[1];
+  $("linked").hidden = !id;
+  if (!id) return;
+  $("linked-id").textContent = id;
+  let facts;
+  try {
+    const message = await ask(`/api/v1/queue/${id}`);
+    facts = [["From", message.reverse_path || "<>"], ["State", message.state], ["Accepted", moment(message.received)]];
+    facts.push(...message.recipients.map((r) => ["To", `${r.address} (${r.state}) ${r.reply ?? ""}`]));
+  } catch (error) {
+    if (error instanceof NeedsToken) return;  // the page asks for it
+    facts = [["State", `${error.message}. What became of it is in the event log, under this id.`]];
+  }
+  $("linked-facts").replaceChildren(...facts.flatMap(([name, value]) => [element("dt", name), element("dd", value)]));
+}
+
 function trouble(text) {
   $("trouble").textContent = text;
   $("trouble").hidden = !text;
@@ -232,6 +250,7 @@ async function refresh() {
   showStatus(status, summary.value ?? null);
   if (summary.value && messages.value) showQueue(summary.value, messages.value);
   if (arrived.value) showArrived(arrived.value);
+  await showLinked();
   const failed = [summary, messages, arrived].find((part) => part.status === "rejected");
   if (failed) throw failed.reason;
 }
@@ -271,5 +290,7 @@ function choose(event) {
 }
 $("arrived").addEventListener("click", choose);
 $("arrived").addEventListener("keydown", (event) => { if (event.key === "Enter") choose(event); });
+
+addEventListener("hashchange", () => showLinked());
 
 poll();
