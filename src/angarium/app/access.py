@@ -64,7 +64,7 @@ class Access:
         self._started = clock.monotonic()
         self._counters = counters
         self._stop = asyncio.Event()
-        self.events = EventLog(config.events.file, counters)
+        self.events = EventLog(config.event_file, counters)
         self._pool = VerifierPool(config.access.verifiers, config.access.waiting)
         self._table = FailureTable(config.access, clock.monotonic)
         self._back_ends = make_back_ends(config.credentials, self._pool, clock.monotonic, self._forget)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric as Family
 
-__all__ = ["METRICS", "PROCESS_METRICS", "Kind", "MetricSpec", "SlabCollector", "render_page"]
+__all__ = ["METRICS", "PROCESS_METRICS", "STREAM_METRICS", "Kind", "MetricSpec", "SlabCollector", "render_page"]
 
 
 class Kind(Enum):
@@ -503,6 +503,19 @@ METRICS: tuple[MetricSpec, ...] = (
     # outcome
     _counter("outcome_events_total", Slot.OUTCOME_EVENTS, "Events written to the event log."),
     _counter("outcome_dropped_events_total", Slot.OUTCOME_EVENTS_DROPPED, "Events that could not be written."),
+    _gauge("outcome_event_log_bytes", Slot.OUTCOME_LOG_OCTETS, "Octets on disk of the event log's files."),
+    _counter("outcome_event_log_rotations_total", Slot.OUTCOME_LOG_ROTATIONS, "Rotations of the event log."),
+    _counter(
+        "outcome_event_log_compressions_total",
+        {"ok": Slot.OUTCOME_LOG_COMPRESSED, "failed": Slot.OUTCOME_LOG_COMPRESS_FAILED},
+        "Files of the event log that were compressed, and tries that failed and come again.",
+        "result",
+    ),
+    _counter(
+        "outcome_event_log_deleted_files_total",
+        Slot.OUTCOME_LOG_DELETED,
+        "Files of the event log that were deleted for their age, for their size, or unsent.",
+    ),
     _counter(
         "outcome_notifications_total",
         {
@@ -585,7 +598,7 @@ METRICS: tuple[MetricSpec, ...] = (
     _gauge("node_draining", Slot.NODE_DRAINING, "1 while the node takes no mail because of `angarium drain`, else 0."),
 )
 
-_PROCESSES = ("supervisor", "admin", "lookup", "access", "worker-N")
+_PROCESSES = ("supervisor", "admin", "lookup", "access", "events", "worker-N")
 
 
 def _of_process(kind: Kind, name: str, text: str) -> MetricSpec:
@@ -598,6 +611,37 @@ PROCESS_CPU = _of_process(Kind.COUNTER, "process_cpu_seconds_total", "User and s
 PROCESS_FDS = _of_process(Kind.GAUGE, "process_open_fds", "Open file descriptors of a process.")
 PROCESS_UP = _of_process(Kind.GAUGE, "process_up", "1 when the process answered the admin process, 0 when it did not.")
 PROCESS_METRICS = (PROCESS_MEMORY, PROCESS_CPU, PROCESS_FDS, PROCESS_UP)
+
+
+def _of_stream(kind: Kind, name: str, text: str) -> MetricSpec:
+    return MetricSpec(kind, f"angarium_{name}", text, (), "stream", ("name of each [[stream]]",))
+
+
+# Not counted in slots: the events process tells them, and keeps the totals over restarts.
+STREAM_LAG_EVENTS = _of_stream(
+    Kind.GAUGE, "stream_lag_events", "Lines of the event log that a stream has not got to, sent or passed over."
+)
+STREAM_LAG_SECONDS = _of_stream(Kind.GAUGE, "stream_lag_seconds", "Age of the oldest event that is not sent.")
+STREAM_FAILING = _of_stream(Kind.GAUGE, "stream_failing", "1 while a batch is not taken by the other side, else 0.")
+STREAM_DEAD_LETTERS = _of_stream(Kind.GAUGE, "stream_dead_letters", "Events that were set aside and can be sent again.")
+STREAM_SENT = _of_stream(Kind.COUNTER, "stream_sent_events_total", "Events that the other side has taken.")
+STREAM_BATCHES = _of_stream(Kind.COUNTER, "stream_sent_batches_total", "Batches that the other side has taken.")
+STREAM_FAILURES = _of_stream(Kind.COUNTER, "stream_failures_total", "Tries to hand over a batch that failed.")
+STREAM_LOST = _of_stream(
+    Kind.COUNTER,
+    "stream_lost_events_total",
+    "Events that were given up unsent, by events.keep_unsent or for want of room.",
+)
+STREAM_METRICS = (
+    STREAM_LAG_EVENTS,
+    STREAM_LAG_SECONDS,
+    STREAM_FAILING,
+    STREAM_DEAD_LETTERS,
+    STREAM_SENT,
+    STREAM_BATCHES,
+    STREAM_FAILURES,
+    STREAM_LOST,
+)
 
 
 class SlabCollector(Collector):
@@ -648,6 +692,7 @@ _STAGE_TITLES = {
     "outcome": "Outcome: what is reported",
     "worker": "Workers",
     "node": "The node: its configuration",
+    "stream": "Streams: events on their way to other systems",
     "process": "Processes: read from /proc at every scrape; one that cannot be seen is left out",
 }
 
@@ -665,7 +710,7 @@ def render_page() -> str:
     ]
     for stage, title in _STAGE_TITLES.items():
         lines += ["", f"## {title}", "", "| metric | type | labels | meaning |", "| --- | --- | --- | --- |"]
-        for spec in METRICS + PROCESS_METRICS:
+        for spec in METRICS + STREAM_METRICS + PROCESS_METRICS:
             if spec.stage != stage:
                 continue
             labels = f"`{spec.label}`: {', '.join(spec.label_values)}" if spec.label else ""
