@@ -7,7 +7,8 @@ then the name is opened again. While a file is open, a shared lock (flock) on it
 whether it is finished.
 
 Fails: a file that cannot be written costs events, never mail: they are counted in `dropped` and OUTCOME_EVENTS_DROPPED,
-and the event `events_lost` says so when there is room again. Bound: MOST_GATHERED octets wait for that.
+and the event `events_lost` says so when there is room again. Bounds: MOST_GATHERED octets wait for that. The lock
+of the file is waited for only when half of it is used, and then for a millisecond.
 """
 
 import fcntl
@@ -21,7 +22,7 @@ from libc.math cimport floor
 from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memmove, strlen
-from posix.unistd cimport close as c_close
+from posix.unistd cimport close as c_close, usleep
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from angarium._core.counters cimport Counters, Slot, slot_add
@@ -61,6 +62,8 @@ cdef enum:
     WRITE_AT = 1 << 16           # octets gathered before they are written
     MOST_GATHERED = 1 << 20      # octets kept while the file cannot be written
     LONGEST_TEXT = 1000          # octets of one string value
+    PATIENT_FROM = 1 << 19       # octets gathered from which on a file that others write is worth PATIENCE tries
+    PATIENCE = 10                # 100 us apart
     OPEN_TRIES = 10              # of a file that is rotated while it is opened
     LAST_TRIES = 200             # of the last write, 1 ms apart, while others write
 
@@ -171,6 +174,14 @@ cdef class EventLog:
             return 0
         done = log_file_append(self._fd, self._octets, self._length)
         self._busy = done == 0 and errno == EAGAIN
+        if self._busy and self._length > PATIENT_FROM:
+            # whoever has it is off the processor, for a write takes microseconds: let it come on, for a millisecond
+            for _ in range(PATIENCE):
+                usleep(100)
+                done = log_file_append(self._fd, self._octets, self._length)
+                self._busy = done == 0 and errno == EAGAIN
+                if not self._busy:
+                    break
         if done < self._length:
             if done:
                 memmove(self._octets, self._octets + done, self._length - done)

@@ -3,7 +3,7 @@
  * A write to a file may be cut short, by a full disk or by the end of its process; another process would then go on
  * behind half a line. So whoever writes holds the file's write lock (F_OFD_SETLK: the kernel drops it with the last
  * descriptor, so with the process), takes back what was written of a line in part, and ends a line that another left
- * without an end. The lock is never waited for: who does not get it keeps his lines for the next time.
+ * without an end. The lock is not waited for here: who does not get it keeps his lines for the next time.
  *
  * Pipes and devices have neither locks nor an end to look at: there it is a plain write.
  */

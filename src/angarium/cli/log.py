@@ -334,7 +334,11 @@ def _in_words(event: dict[str, Any]) -> bytes:
 
 
 def _show(path: Path, wanted: Wanted, shown: _Shown, *, follow: bool, from_now: bool) -> None:
-    reader = LogReader(path, youngest(path) if from_now else _begin(path, wanted))
+    with contextlib.closing(LogReader(path, youngest(path) if from_now else _begin(path, wanted))) as reader:
+        _read(reader, wanted, shown, follow=follow)
+
+
+def _read(reader: LogReader, wanted: Wanted, shown: _Shown, *, follow: bool) -> None:
     while True:
         while block := reader.block(READ_OCTETS):
             shown.block(block)

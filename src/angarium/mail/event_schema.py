@@ -272,7 +272,7 @@ _EVENTS: tuple[Event, ...] = (
         "notification",
         "id about class",
         "a notification was queued as `id`, about the message `about`; `class` is the gravest that it tells",
-        classes="failed delayed delivered relayed expanded",
+        classes="failed expired delayed delivered relayed expanded",
     ),
     Event(
         "drop_refused",

@@ -97,9 +97,12 @@ class _Open:
         """What comes next, not yet passed: whole lines of about so many octets; empty: there is no whole line."""
         kept = self.kept
         first = kept.find(b"\n")
-        if first < 0 or len(kept) < most_octets:
-            kept += self.opened.read(max(READ_OCTETS, most_octets))
+        while first < 0 or len(kept) < most_octets:
+            more = self.opened.read(max(READ_OCTETS, most_octets))
+            kept += more
             first = kept.find(b"\n")
+            if not more or first >= 0 or len(kept) > LONGEST_LINE:
+                break
         if first < 0 and len(kept) > LONGEST_LINE:  # no event is that long
             self.offset += len(kept)
             kept = b""

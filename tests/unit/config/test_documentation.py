@@ -28,7 +28,7 @@ BASE = {
     "tls_policy": ['domains = ["*"]'],
     "credentials": ['kind = "dovecot"', 'socket = "/run/dovecot/auth"'],
 }
-ARRAYS = ("listener", "certificate", "tenant", "route", "tls_policy", "credentials", "permission")
+ARRAYS = ("listener", "certificate", "tenant", "route", "tls_policy", "credentials", "permission", "stream")
 
 # keys of certificates are checked with a certificate that is there
 FOLDER = tempfile.TemporaryDirectory(prefix="angarium-test-")
@@ -84,6 +84,8 @@ def document(key: str, written: str) -> str:
     tables = {name: list(lines) for name, lines in BASE.items()}
     if table in ("tls", "certificate"):
         tables |= {"tls": list(PAIR), table: list(PAIR)}
+    if table == "stream":
+        tables |= {"events": ['file = "/log/e"'], "stream": ['name = "crm"', 'url = "https://crm.example.org/mail"']}
     beside = next((lines for start, lines in BESIDE.items() if key.startswith(start)), [])
     if rest:
         if beside:

@@ -100,6 +100,32 @@ names = ["smtp.example.org", "*.example.net"]
 [events]
 file = "{folder}/events.jsonl"
 flush_interval = "250ms"
+to = "syslog"
+rotate_size = "50MB"
+rotate_every = "1h"
+compression = "gzip"
+keep_size = "1GB"
+keep = "7d"
+keep_unsent = "2GB"
+syslog = "udp://127.0.0.1:514"
+facility = "local3"
+[[stream]]
+name = "crm"
+url = "rediss://127.0.0.1/mail"
+user = "relay"
+secret_file = "{secret}"
+ca = "{certificate}"
+events = ["delivery", "bounce"]
+tenants = ["shop"]
+start = "oldest"
+batch_events = 100
+batch_size = "100KB"
+batch_wait = "2s"
+timeout = "10s"
+retry_first = "2s"
+retry_longest = "1m"
+give_up = "1h"
+dead_letter_size = "1MB"
 [dns]
 servers = ["127.0.0.1:53", "[::1]:53"]
 dnssec = "trust-ad"
@@ -342,7 +368,7 @@ def model_keys(kind: type[Section], path: tuple[str, ...] = ()) -> Iterator[tupl
 # what stands in for another of its kind, or would be refused beside it
 ELSEWHERE = {
     "password", "password_env", "client_secret", "client_secret_env", "refresh_token", "refresh_token_file",
-    "refresh_token_env", "templates", "ca_file",
+    "refresh_token_env", "templates", "ca_file", "secret", "secret_env",
 }  # fmt: skip
 
 
@@ -363,6 +389,7 @@ def test_the_samples_have_every_key(samples: list[Sample]) -> None:
 KNOWN_TABLES = {
     "node", "admin", "tls", "events", "dns", "limits", "sendmail", "queue", "delivery", "notification", "mta_sts",
     "tls_report", "certificate", "access", "tenant", "listener", "route", "tls_policy", "sandbox",
+    "stream",
 }  # fmt: skip
 
 

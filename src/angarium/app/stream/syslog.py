@@ -1,9 +1,9 @@
-"""Syslog as in RFC 5424: to a Unix socket or by UDP (RFC 5426) a datagram an event, by TCP with octet counting (RFC
-6587 §3.4.1), by TLS likewise (RFC 5425).
+"""Syslog as in RFC 5424: to a Unix socket or by UDP (RFC 5426) a datagram an event, by TCP with octet counting
+(RFC 6587 §3.4.1), by TLS likewise (RFC 5425).
 
     <22>1 2026-11-26T04:22:27.123456Z relay.example.org angarium - delivery - {"time":…}
 
-MSGID is the name of the event, MSG its JSON. A datagram takes so much as its socket does: what is longer is cut (§6.1),
+MSGID is the name of the event, MSG its JSON. A datagram takes so much as its socket does: what is longer is cut (RFC 5424 §6.1),
 which by TCP and TLS it is not.
 
 Fails: SinkFailure. Nothing in syslog says that a message has arrived: what was written to a connection that then breaks
