@@ -79,6 +79,8 @@ class NatsStream:
             self._client = await nats.connect(
                 f"nats://{host}:{port}",
                 allow_reconnect=False,  # the stream tries again, in its own time
+                max_reconnect_attempts=1,  # which holds for the first connection, too
+                reconnect_time_wait=0,
                 connect_timeout=max(1, int(self._stream.timeout_s)),
                 error_cb=_said,
                 name="angarium",
