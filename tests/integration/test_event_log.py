@@ -1,4 +1,4 @@
-"""The event log of a node: rotated, compressed and kept within bounds while mail goes; sent on over kills; a full disk."""
+"""The event log of a node: kept within bounds while mail goes, sent on over kills and failures, on a full disk."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import os
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from angarium.outcome.event_files import list_files
 from tests.support.relay import Relay, command_line, run_command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 DISCARD = {"route": [{"recipients": ["*"], "next_hop": "discard:"}]}
 

@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from angarium.app.stream.runner import StreamRunner
 from angarium.app.stream.sink import Batch, Sink, SinkFailure
 from angarium.config.model import Stream
 from tests.support.clients import PATIENCE_S
 from tests.support.clock import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
 __all__ = ["FakeSink", "Rig", "event_line"]
 
@@ -109,6 +111,6 @@ class Rig:
     async def until(self, condition: Callable[[], object]) -> None:
         """Until it is so."""
         async with asyncio.timeout(PATIENCE_S):
-            while not condition():  # noqa: ASYNC110  # what is looked at has no event of its own
+            while not condition():  # what is looked at has no event of its own
                 assert self.runner is not None
                 await asyncio.sleep(0.002)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -14,6 +12,10 @@ from jsonschema import Draft202012Validator
 
 from angarium.cli.log import log
 from angarium.outcome.event_keeping import compress, rotate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 REPLY = {"code": 250, "enhanced": "2.0.0", "text": "ok"}
 

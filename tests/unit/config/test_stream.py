@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from angarium.config.check_stream import parse_syslog, parse_target
 from angarium.config.load import examine_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NODE = """
 [node]

@@ -3,8 +3,8 @@
 
     <22>1 2026-11-26T04:22:27.123456Z relay.example.org angarium - delivery - {"time":…}
 
-MSGID is the name of the event, MSG its JSON. A datagram takes so much as its socket does: what is longer is cut (RFC 5424 §6.1),
-which by TCP and TLS it is not.
+MSGID is the name of the event, MSG its JSON. A datagram takes so much as its socket does: what is longer is cut
+(RFC 5424 §6.1), which by TCP and TLS it is not.
 
 Fails: SinkFailure. Nothing in syslog says that a message has arrived: what was written to a connection that then breaks
 may be lost. Bounds: what the socket holds.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +12,9 @@ from angarium.outcome.event_files import list_files
 from angarium.outcome.event_keeping import compress, rotate
 from angarium.outcome.event_reader import Position
 from tests.support.stream import Rig, event_line
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NOON = 1795694400.0
 
@@ -267,7 +270,7 @@ async def test_a_file_that_is_gone_is_said(rig: Rig) -> None:
 
 async def test_a_forwarder_never_gives_up(rig: Rig) -> None:
     rig.write(*lines(0))
-    rig.sink.answer = lambda numbers: unavailable(numbers)
+    rig.sink.answer = unavailable
     async with rig.running(gives_up=False, give_up_s=1.0):
         await rig.until(lambda: rig.sink.calls)
         rig.clock.advance(100)

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import socket
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +17,9 @@ from angarium.app.stream.sink import Batch, Item, SinkFailure
 from angarium.app.stream.syslog import FACILITIES, Syslog, message, severity_of
 from angarium.config.check_stream import SyslogTarget
 from tests.support.stream import event_line
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FORM = re.compile(rb"<(\d{1,3})>1 (\S+) (\S+) angarium - (\w+) - (\{.*\})", re.S)
 ITEMS = tuple(Item(event_line(number)[:-1], f"abc-{number}") for number in range(3))

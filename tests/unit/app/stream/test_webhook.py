@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
@@ -19,6 +18,9 @@ from angarium.config.model import Stream
 from angarium.config.secret import Secret
 from tests.support.certificates import self_signed
 from tests.support.stream import event_line
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 BATCH = Batch(tuple(Item(event_line(number)[:-1], f"abc-{number}") for number in range(3)))
