@@ -61,12 +61,13 @@ class Target(Struct, frozen=True):
 
 
 class SyslogTarget(Struct, frozen=True):
-    """Where syslog is spoken: a Unix socket, or a host by `udp`, `tcp` or `tls`."""
+    """Where syslog is spoken: a Unix socket, or a host by `udp`, `tcp` or `tls`. `local`: as syslog(3) writes it."""
 
     transport: Literal["unix", "udp", "tcp", "tls"]
     path: str = ""
     host: str = ""
     port: int = 0
+    local: bool = False
 
 
 def parse_target(url: str) -> Target:
@@ -88,9 +89,10 @@ def parse_target(url: str) -> Target:
 
 
 def parse_syslog(text: str) -> SyslogTarget:
-    """`unix:/dev/log`, `udp://host:514`, `tcp://host:601`, `tls://host:6514`."""
-    if text.startswith("unix:/"):
-        return SyslogTarget("unix", path=text.removeprefix("unix:"))
+    """`unix:/dev/log`, `unix-rfc5424:/path`, `udp://host:514`, `tcp://host:601`, `tls://host:6514`."""
+    for scheme in ("unix", "unix-rfc5424"):
+        if text.startswith(f"{scheme}:/"):
+            return SyslogTarget("unix", path=text.partition(":")[2], local=scheme == "unix")
     parts = urlsplit(text)
     ports = {"udp": 514, "tcp": 601, "tls": 6514}  # RFC 5426, 6587 (IANA's syslog-conn), 5425
     if parts.scheme not in ports or parts.path.strip("/") or parts.query or "@" in parts.netloc:

@@ -117,4 +117,5 @@ def test_targets() -> None:
     assert parse_target("nats://h/mail.events").hosts == (("h", 4222),)
     syslog = parse_syslog("tls://h")
     assert (syslog.transport, syslog.host, syslog.port) == ("tls", "h", 6514)
-    assert parse_syslog("unix:/dev/log").path == "/dev/log"
+    local, told = parse_syslog("unix:/dev/log"), parse_syslog("unix-rfc5424:/dev/log")
+    assert (local.path, local.local, told.path, told.local) == ("/dev/log", True, "/dev/log", False)

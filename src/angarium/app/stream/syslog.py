@@ -1,9 +1,14 @@
-"""Syslog as in RFC 5424: to a Unix socket or by UDP (RFC 5426) a datagram an event, by TCP with octet counting
+"""Syslog as in RFC 5424: to a socket or by UDP (RFC 5426) a datagram an event, by TCP with octet counting
 (RFC 6587 §3.4.1), by TLS likewise (RFC 5425).
 
     <22>1 2026-11-26T04:22:27.123456Z relay.example.org angarium - delivery - {"time":…}
 
-MSGID is the name of the event, MSG its JSON. A datagram takes so much as its socket does: what is longer is cut
+MSGID is the name of the event, MSG its JSON. The socket of this machine's own daemon is spoken to as syslog(3) does,
+without a host's name, for that is what daemons read there (rsyslog takes RFC 5424 on it only when it is told to):
+
+    <22>Nov 26 04:22:27 angarium: {"time":…}
+
+A datagram takes so much as its socket does: what is longer is cut
 (RFC 5424 §6.1), which by TCP and TLS it is not.
 
 Fails: SinkFailure. Nothing in syslog says that a message has arrived: what was written to a connection that then breaks
@@ -15,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
@@ -55,6 +61,7 @@ _SEVERITIES = {
     "drop_refused": WARNING,
     "unusual": WARNING,
 }
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 SHORTEST_OCTETS = 480  # that every receiver takes (§6.1)
 
 
@@ -71,6 +78,18 @@ def message(item: Item, node: str, facility: Facility) -> bytes:
     priority = FACILITIES.index(facility) * 8 + severity_of(event)
     stamp = event.get("time", "-")
     return f"<{priority}>1 {stamp} {node} angarium - {event.get('event', '-')} - ".encode("ascii") + item.line
+
+
+def local_message(item: Item, facility: Facility) -> bytes:
+    """The same as syslog(3) writes it, in the machine's own time."""
+    event: dict[str, Any] = msgspec.json.decode(item.line, type=dict[str, Any])
+    priority = FACILITIES.index(facility) * 8 + severity_of(event)
+    try:
+        moment = datetime.fromisoformat(str(event.get("time"))).astimezone()
+    except ValueError:
+        moment = datetime.now().astimezone()
+    stamp = f"{_MONTHS[moment.month - 1]} {moment.day:2} {moment:%H:%M:%S}"  # whatever the locale calls a month
+    return f"<{priority}>{stamp} angarium: ".encode("ascii") + item.line
 
 
 class Syslog:
@@ -91,7 +110,11 @@ class Syslog:
             return
         for number, item in enumerate(batch.items):
             try:
-                await self._send_datagram(message(item, self._node, self._facility))
+                await self._send_datagram(
+                    local_message(item, self._facility)
+                    if self._target.local
+                    else message(item, self._node, self._facility)
+                )
             except (OSError, ValueError) as failure:
                 await self.close()
                 raise SinkFailure(f"syslog: {failure}", taken=number) from failure

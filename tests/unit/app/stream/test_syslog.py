@@ -14,7 +14,7 @@ import pytest
 
 from angarium.app.stream.journald import Journald, entry
 from angarium.app.stream.sink import Batch, Item, SinkFailure
-from angarium.app.stream.syslog import FACILITIES, Syslog, message, severity_of
+from angarium.app.stream.syslog import FACILITIES, Syslog, local_message, message, severity_of
 from angarium.config.check_stream import SyslogTarget
 from tests.support.stream import event_line
 
@@ -45,6 +45,13 @@ def test_a_message() -> None:
     match = FORM.fullmatch(message(ITEMS[1], "relay.example.org", "mail"))
     assert match is not None
     assert match.groups()[:4] == (b"22", b"2026-11-26T00:00:01.000001Z", b"relay.example.org", b"delivery")
+
+
+def test_a_message_as_syslog_3_writes_it() -> None:
+    octets = local_message(ITEMS[1], "local0")
+    head, _, body = octets.partition(b": ")
+    assert re.fullmatch(rb"<134>Nov (26|25) \d\d:\d\d:01 angarium", head)  # the machine's own time
+    assert json.loads(body)["number"] == 1
 
 
 def test_facilities_have_the_numbers_of_the_rfc() -> None:
