@@ -409,12 +409,19 @@ class Supervisor:
         if not octets:
             return  # it died before it was ready; _reap says so
         child.ready = True
-        if not self._announced and all(other.ready for other in self._children):
-            self._announced = True
-            if self._on_ready is not None:
-                self._on_ready()
+        self._announce()
         if self._replacing:
             self._replace_next()
+
+    def _announce(self) -> None:
+        """Say that the node serves, once. It does without a process that keeps the event log, if that cannot start."""
+        if self._announced or not all(
+            child.ready or (child.role == "events" and child.early_deaths) for child in self._children
+        ):
+            return
+        self._announced = True
+        if self._on_ready is not None:
+            self._on_ready()
 
     def _reap(self) -> None:
         for child in tuple(self._children):
@@ -445,7 +452,9 @@ class Supervisor:
                 child.pause_s = PAUSE_FIRST_S
             why = f"signal {-status}" if status < 0 else f"exit status {status}"
             child.early_deaths += not was_ready
-            if not self._announced and child.early_deaths >= MOST_EARLY_DEATHS:
+            if child.role == "events":
+                self._announce()
+            elif not self._announced and child.early_deaths >= MOST_EARLY_DEATHS:
                 raise StartFailure(f"{child.name} cannot start ({why}); see its messages above")
             log.error("%s ended (%s); starting it again in %.1f s", child.name, why, child.pause_s)
             child.start_at = now + child.pause_s

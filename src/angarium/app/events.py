@@ -211,6 +211,7 @@ class Events:
 
     def _note(self, event: str, fields: dict[str, Any]) -> None:
         self.events.event(event, fields)
+        self.events.flush()  # there are few of them, and a kill must not take back what was said
 
     def _say_opened(self) -> None:
         fields = {

@@ -91,9 +91,9 @@ class StreamRunner:
         self._choice = Choice(stream.name, stream.events, stream.tenants)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         state = load(folder)
+        new = state is None
         if state is None:
             state = StreamState(youngest(path) if stream.start == "now" else oldest())
-            save(folder, state)
         self.state = state
         self._reader = LogReader(path, state.position)
         self._saved = state.position
@@ -110,6 +110,8 @@ class StreamRunner:
         self._lines_ahead = 0  # that _ahead has seen
         self._lines_read = 0
         self._lines_settled = 0
+        if new:
+            self._save()  # a restart before the first event begins here, too
 
     # -------------------------------------------------------------- life
 
