@@ -1,21 +1,28 @@
 """The event log: JSON Lines, one event per reception, attempt, delivery, deferral, bounce, rejection.
 
 Job: compose the lines that every message causes without building Python objects, gather them, and append them to the
-file in whole lines (O_APPEND: several workers write one file). `flush` is called a few times a second and at the end;
-`reopen` follows a rotated file.
+file in whole lines (log_file.h: several processes write one file). `flush` is called a few times a second and at the
+end. It also sees when the file has another name, or none, since it was rotated: what was gathered goes to the old one,
+then the name is opened again. While a file is open, a shared lock (flock) on it says so to whoever wants to know
+whether it is finished.
 
-Fails: a file that cannot be written costs events, never mail: they are counted in `dropped` and OUTCOME_EVENTS_DROPPED.
+Fails: a file that cannot be written costs events, never mail: they are counted in `dropped` and OUTCOME_EVENTS_DROPPED,
+and the event `events_lost` says so when there is room again. Bounds: MOST_GATHERED octets wait for that. The lock
+of the file is waited for only when half of it is used, and then for a millisecond.
 """
 
+import fcntl
 import json
 import os
+import time
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.errno cimport EAGAIN, errno
 from libc.math cimport floor
 from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memmove, strlen
-from posix.unistd cimport close as c_close
+from posix.unistd cimport close as c_close, usleep
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from angarium._core.counters cimport Counters, Slot, slot_add
@@ -47,13 +54,18 @@ cdef extern from "<time.h>" nogil:
     tm *gmtime_r(const time_t *when, tm *result)
     size_t strftime(char *out, size_t room, const char *format, const tm *when)
 
-cdef extern from "<unistd.h>" nogil:
-    ssize_t c_write "write"(int fd, const void *octets, size_t n)
+cdef extern from "log_file.h" nogil:
+    size_t log_file_append(int fd, const char *octets, size_t n)
+    bint log_file_is(int fd, const char *path)
 
 cdef enum:
     WRITE_AT = 1 << 16           # octets gathered before they are written
     MOST_GATHERED = 1 << 20      # octets kept while the file cannot be written
     LONGEST_TEXT = 1000          # octets of one string value
+    PATIENT_FROM = 1 << 19       # octets gathered from which on a file that others write is worth PATIENCE tries
+    PATIENCE = 10                # 100 us apart
+    OPEN_TRIES = 10              # of a file that is rotated while it is opened
+    LAST_TRIES = 200             # of the last write, 1 ms apart, while others write
 
 _ESCAPER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
@@ -67,6 +79,29 @@ cdef inline bint is_plain(const char *octets, size_t n) noexcept nogil:
         if c < 32 or c > 126 or c == 34 or c == 92:
             return False
     return True
+
+
+def open_log(str path):
+    """A descriptor of the log at this path, open for appending, marked as held by one who writes; OSError.
+
+    Between the opening and the mark the file may have been rotated: then the name leads to another.
+    """
+    cdef bytes name = os.fsencode(path)
+    for attempt in range(OPEN_TRIES):
+        flags = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        try:
+            fd = os.open(path, flags | os.O_RDWR, 0o640)
+        except PermissionError:
+            fd = os.open(path, flags | os.O_WRONLY, 0o640)  # it may be written, not read: no half line is noticed
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if log_file_is(fd, name):
+                return fd
+        except OSError:
+            if attempt == OPEN_TRIES - 1:
+                return fd  # a file system without locks, or somebody's own lock: the log goes on
+        os.close(fd)
+    raise OSError(f"{path} is renamed again and again")
 
 
 cdef class EventLog:
@@ -85,24 +120,31 @@ cdef class EventLog:
         """Open the file by its name again (it was rotated, or it is the first time); OSError when that fails."""
         if self.path is None:
             return
-        fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        fd = open_log(self.path)
         if self._fd >= 0:
-            self.flush()
+            self._write()
             os.close(self._fd)
         self._fd = fd
+        self._name = os.fsencode(self.path)
 
     def move(self, path, int fd):
-        """Go on in another file: `fd`, open for appending and ours from now on; path None, fd -1: no log is kept.
+        """Go on in another file: `fd`, of `open_log` and ours from now on; path None, fd -1: no log is kept.
 
         What was gathered goes to the old one.
         """
         self.close()
         self.path = path
+        self._name = None if path is None else os.fsencode(path)
         self._fd = fd
 
     def close(self):
         """Write what there is and close the file; what cannot be written is lost, and counted."""
-        self.flush()
+        self._write()
+        for _ in range(LAST_TRIES):
+            if not self._length or not self._busy:
+                break
+            time.sleep(0.001)
+            self._write()
         if self._length:
             self._drop()
         if self._fd >= 0:
@@ -113,24 +155,53 @@ cdef class EventLog:
         return self._fd >= 0
 
     def flush(self):
-        """Append the gathered lines to the file."""
-        cdef ssize_t written
-        cdef size_t done = 0
-        if self._fd < 0 or self._length == 0:
+        """Append the gathered lines to the file, and follow it when it was rotated."""
+        if self._fd < 0:
             return
-        while done < self._length:
-            written = c_write(self._fd, self._octets + done, self._length - done)
-            if written <= 0:
-                break
-            done += written
+        self._write()
+        if self._name is not None and not log_file_is(self._fd, PyBytes_AS_STRING(self._name)):
+            try:
+                fd = open_log(self.path)
+            except OSError:
+                return  # the folder is gone, or may not be written: lines go on to the old file, and it is tried again
+            os.close(self._fd)
+            self._fd = fd
+            self._write()
+
+    cdef int _write(self) except -1:
+        cdef size_t done
+        if self._fd < 0 or self._length == 0:
+            return 0
+        done = log_file_append(self._fd, self._octets, self._length)
+        self._busy = done == 0 and errno == EAGAIN
+        if self._busy and self._length > PATIENT_FROM:
+            # whoever has it is off the processor, for a write takes microseconds: let it come on, for a millisecond
+            for _ in range(PATIENCE):
+                usleep(100)
+                done = log_file_append(self._fd, self._octets, self._length)
+                self._busy = done == 0 and errno == EAGAIN
+                if not self._busy:
+                    break
         if done < self._length:
             if done:
                 memmove(self._octets, self._octets + done, self._length - done)
                 self._length -= done
             if self._length > MOST_GATHERED:
                 self._drop()
-            return
+            return 0
         self._length = 0
+        if self.dropped > self._said:
+            self._say_lost()
+        return 0
+
+    cdef int _say_lost(self) except -1:
+        """There is room again: how many events are missing."""
+        cdef uint64_t lost = self.dropped - self._said
+        self._said = self.dropped
+        self._begin("events_lost")
+        self._put(b',"events":', 10)
+        self._decimal(lost)
+        return self._end()
 
     def _drop(self):
         """Give up what was gathered. If the first of it was written in part, its line ends here and spoils no other."""

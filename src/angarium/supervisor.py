@@ -42,7 +42,8 @@ from angarium.app.reloads import Reloads
 from angarium.config.address import ListenAddress
 from angarium.config.change import part_of
 from angarium.config.model import SENDMAIL, Config, dump
-from angarium.config.resolve import needs_access, shard_count, worker_count
+from angarium.config.resolve import needs_access, needs_events, shard_count, worker_count
+from angarium.delivery.event_protocol import events_socket_path
 from angarium.delivery.lookup_protocol import socket_path
 from angarium.delivery.short_path import short_path
 from angarium.policy.access_protocol import access_socket_path
@@ -133,6 +134,7 @@ class Supervisor:
         self._gave_up_rights = False
         self._stop_asked: list[Client] = []
         self._access: Child
+        self._events: Child
         self._replaced: list[Child] = []  # for the last change of the configuration
         self._parts: dict[str, object] = {}  # what the lookup and admin processes were started with
         self._sink = sink
@@ -185,8 +187,8 @@ class Supervisor:
         os.ftruncate(self._lock_fd, 0)
         os.write(self._lock_fd, f"{os.getpid()}\n".encode())
         (self._spool / "run").mkdir(mode=0o700, exist_ok=True)
-        # one for the lookup process, one for the access process, the last one for the supervisor
-        self._slab = Slab.create(self._workers + 3)
+        # one for the lookup process, the access process and the events process, the last one for the supervisor
+        self._slab = Slab.create(self._workers + 4)
         self._inherit()
         for number in range(self._workers):
             before = self._children[0].sockets if number else [None] * len(self.config.listener)
@@ -206,12 +208,15 @@ class Supervisor:
         self._access = Child("access", self._workers + 1, [_bind_path(access, mode=0o600)])
         if needs_access(self.config):
             self._children.insert(1, self._access)
+        events = ListenAddress(path=events_socket_path(self._spool))
+        self._events = Child("events", self._workers + 2, [_bind_path(events, mode=0o600)])
+        if needs_events(self.config):
+            self._children.insert(1, self._events)
         control = ListenAddress(path=str(node_socket_path(self._spool)))
         self._node_socket = NodeSocket(_bind_path(control, mode=0o600), self._on_request)
         self._reloads.count_in(self._slab.region(self._slab.regions - 1))
-        self._parts = {role: part_of(role, self.config) for role in ("lookup", "access", "admin")}
-        if self.config.events.file is not None:
-            end_half_line(Path(self.config.events.file))
+        self._parts = {role: part_of(role, self.config) for role in ("lookup", "access", "events", "admin")}
+        self._ready_event_file()
         self._shards = describe_spool(self._spool, shard_count(self.config), self._workers)
         self._slab.assign(Dimension.DIMENSION_SHARD, range(self._shards))
         self._assign_labels()
@@ -406,12 +411,19 @@ class Supervisor:
         if not octets:
             return  # it died before it was ready; _reap says so
         child.ready = True
-        if not self._announced and all(other.ready for other in self._children):
-            self._announced = True
-            if self._on_ready is not None:
-                self._on_ready()
+        self._announce()
         if self._replacing:
             self._replace_next()
+
+    def _announce(self) -> None:
+        """Say that the node serves, once. It does without a process that keeps the event log, if that cannot start."""
+        if self._announced or not all(
+            child.ready or (child.role == "events" and child.early_deaths) for child in self._children
+        ):
+            return
+        self._announced = True
+        if self._on_ready is not None:
+            self._on_ready()
 
     def _reap(self) -> None:
         for child in tuple(self._children):
@@ -442,7 +454,9 @@ class Supervisor:
                 child.pause_s = PAUSE_FIRST_S
             why = f"signal {-status}" if status < 0 else f"exit status {status}"
             child.early_deaths += not was_ready
-            if not self._announced and child.early_deaths >= MOST_EARLY_DEATHS:
+            if child.role == "events":
+                self._announce()
+            elif not self._announced and child.early_deaths >= MOST_EARLY_DEATHS:
                 raise StartFailure(f"{child.name} cannot start ({why}); see its messages above")
             log.error("%s ended (%s); starting it again in %.1f s", child.name, why, child.pause_s)
             child.start_at = now + child.pause_s
@@ -457,7 +471,7 @@ class Supervisor:
             self._reloads.begin([])
         elif number == signal.SIGUSR1:
             for child in self._children:
-                if child.role in {"worker", "lookup", "access"} and child.process is not None and child.ready:
+                if child.role in {"worker", "lookup", "access", "events"} and child.process is not None and child.ready:
                     child.process.send_signal(signal.SIGUSR1)
 
     # -------------------------------------------------------------- commands
@@ -579,9 +593,8 @@ class Supervisor:
             if listener.listen.path and listener.listen not in [other.listen for other in self.config.listener]:
                 with contextlib.suppress(OSError), short_path(listener.listen.path) as name:
                     os.unlink(name)
-        if self.config.events.file not in (None, before.events.file):
-            end_half_line(Path(self.config.events.file))
-        self._add_or_end_access()
+        self._add_or_end(self._access, needs_access(self.config))
+        self._add_or_end(self._events, needs_events(self.config))
         parts = {role: part_of(role, self.config) for role in self._parts}
         self._replaced = [
             child
@@ -592,18 +605,27 @@ class Supervisor:
         self._parts = parts
         self._replace_next()
 
-    def _add_or_end_access(self) -> None:
-        """Log-ins are verified where there are some to verify; who asks meanwhile waits in the socket."""
-        access = self._access
-        access.leaving = not needs_access(self.config)
-        if access.leaving:
-            if access.process is not None:
-                access.process.terminate()
-            elif access in self._children:
-                self._children.remove(access)
-        elif access not in self._children:
-            self._children.insert(1, access)
-            access.start_at = time.monotonic()
+    def _add_or_end(self, child: Child, needed: bool) -> None:
+        """Log-ins are verified where there are some to verify, and so on; who asks meanwhile waits in the socket."""
+        child.leaving = not needed
+        if child.leaving:
+            if child.process is not None:
+                child.process.terminate()
+            elif child in self._children:
+                self._children.remove(child)
+        elif child not in self._children:
+            self._children.insert(1, child)
+            child.start_at = time.monotonic()
+
+    def _ready_event_file(self) -> None:
+        """Where the workers will write events. A log that cannot be written is theirs to report."""
+        file = self.config.event_file
+        if file is None:
+            return
+        if self.config.events.file is None:  # in the spool
+            with contextlib.suppress(OSError):
+                Path(file).parent.mkdir(mode=0o700, exist_ok=True)
+        end_half_line(Path(file))
 
     def _is_settled(self) -> bool:
         """Whether every process that was replaced serves."""
@@ -634,10 +656,10 @@ class Supervisor:
         self._reloads.give_up()
         if self._node_socket is not None:
             self._node_socket.close()
-        for sock in (sock for child in (*self._children, self._access) for sock in child.sockets):
+        for sock in (sock for child in (*self._children, self._access, self._events) for sock in child.sockets):
             sock.close()
         # the sink goes last: deliveries under way still end there, and may need a name
-        for roles in (("worker",), ("lookup", "access", "sink", "admin")):
+        for roles in (("worker",), ("lookup", "access", "sink", "admin"), ("events",)):
             self._terminate([child for child in self._children if child.role in roles])
         for child in self._children:
             if child.channel is not None:

@@ -25,7 +25,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from angarium.app.node_socket import Request, ask
+from angarium.outcome.event_files import LogFile, list_files, open_file
 from tests.support.clients import PATIENCE_S, Dialogue
+from tests.support.events import check_events
 from tests.support.ports import free_port
 
 LOOK_S = 0.01
@@ -51,6 +53,11 @@ def wait_until(condition: Callable[[], T], what: str, patience_s: float = PATIEN
         if time.monotonic() >= until:
             raise AssertionError(f"waited {patience_s:g} s for {what}; at last: {value!r}")
         time.sleep(LOOK_S)
+
+
+def _contents(file: LogFile) -> bytes:
+    with open_file(file) as opened:
+        return opened.read()
 
 
 def read_event(line: bytes) -> dict[str, Any] | None:
@@ -298,7 +305,14 @@ class Relay:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        try:
+            self._end()
+        finally:
+            if kind is None:
+                check_events(self.events())
+
+    def _end(self) -> None:
         if self.process is None:
             return
         if self.process.poll() is None:
@@ -359,10 +373,8 @@ class Relay:
 
     def events(self, event: str | None = None, **fields: object) -> list[dict[str, Any]]:
         """Events so far of one kind, with these values."""
-        if not self.events_file.exists():
-            return []
         # the last line may be half written
-        whole, _, _ = self.events_file.read_bytes().rpartition(b"\n")
+        whole, _, _ = b"".join(map(_contents, list_files(self.events_file))).rpartition(b"\n")
         found = (entry for line in whole.splitlines() if (entry := read_event(line)) is not None)
         return [
             entry

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from jsonschema import Draft202012Validator, ValidationError
 
 from angarium._core.command import REPLIES
 from angarium._core.counters import Slab
@@ -17,7 +18,9 @@ from angarium.cli.main import COMMANDS
 from angarium.cli.serve import serve
 from angarium.config.load import examine_text
 from angarium.config.model import Limits
+from angarium.mail.event_schema import EVENTS, FIELDS, json_schema, render_page
 from bench.load import figures
+from tests.support.events import check_event
 from tests.support.peers import SinkServer
 from tests.support.ports import free_port
 from tests.support.relay import Relay
@@ -321,68 +324,46 @@ def test_the_page_s_limits_are_the_defaults() -> None:
 
 # ---------------------------------------------------------------- events
 
-EVENTS = section(text_of("docs", "operations.md"), "Events")
-TYPES: dict[str, tuple[type, ...]] = {
-    "string": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "object": (dict,),
-    "array of strings": (list,),
-}
-ALTERNATIVES = {
-    "double_bounce": {"recipients": (int,)},
-    "deletion": {"recipients": (int,)},
-    "unusual": {"recipients": (int,)},
-}
+
+def test_the_page_of_events_is_current() -> None:
+    assert text_of("docs", "events.md") == render_page(), "python -m angarium.mail.event_schema > docs/events.md"
 
 
-def documented_events() -> dict[str, set[str]]:
-    """Each event with its fields."""
-    events: dict[str, set[str]] = {}
-    for cells in rows(EVENTS.partition("| field | type |")[0]):
-        if cells[0] != "event":
-            same = cells[1].startswith("the same")
-            fields = events["delivery"] if same else set(re.findall(r"`(\w+)`", cells[1]))
-            events[cells[0].strip("`")] = fields
-    return events
-
-
-def documented_types() -> dict[str, tuple[type, ...]]:
-    table = EVENTS.partition("| field | type |")[2]
-    return {cells[0].strip("`"): TYPES[cells[1]] for cells in rows("| field | type |" + table) if cells[0] != "field"}
-
-
-def test_the_events_of_the_page_are_those_of_the_code() -> None:
+def test_the_events_of_the_schema_are_those_of_the_code() -> None:
     code = "\n".join(path.read_text() for path in SOURCES)
     written = set(re.findall(r'self\._begin\("(\w+)"\)', code)) | set(re.findall(r'\.event\(\s*"(\w+)"', code))
+    written |= set(re.findall(r'\._note\(\s*"(\w+)"', code))
     written |= set(re.findall(r'RecipientState\.\w+: "(\w+)"', text_of("src", "angarium", "outcome", "recorder.py")))
-    assert set(documented_events()) == written
+    assert set(EVENTS) == written
     fields = set(re.findall(r'b\'[]",]*,"(\w+)":', text_of("cext", "event_log.pyx"))) - {"enhanced", "text", "event"}
     assert fields
-    assert fields <= set(documented_types())
-    assert set().union(*documented_events().values()) | {"time", "event"} == set(documented_types())
+    assert fields <= set(FIELDS)
 
 
-def check_event(line: dict[str, Any]) -> None:
-    """One line of the log against the page."""
-    name = line["event"]
-    events, types = documented_events(), documented_types()
-    optional = {"login", "traffic", "priority", "hold_until", "held", "tls"}
-    assert set(line) - {"time", "event"} <= events[name], line
-    assert events[name] - set(line) <= optional, line
-    for field, value in line.items():
-        expected = ALTERNATIVES.get(name, {}).get(field, types[field])
-        assert isinstance(value, expected), (field, line)
-        assert not isinstance(value, bool)
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", line["time"])
-    if "id" in line:
-        assert re.fullmatch(r"[0-9A-Z]{13}", line["id"])
-    if "reply" in line:
-        reply = line["reply"]
-        assert set(reply) == {"code", "enhanced", "text"}
-        assert isinstance(reply["code"], int)
-        assert isinstance(reply["text"], str)
-        assert reply["enhanced"] is None or re.fullmatch(r"[245]\.\d{1,3}\.\d{1,3}", reply["enhanced"])
+def test_every_field_of_the_schema_belongs_to_an_event() -> None:
+    used = {name for event in EVENTS.values() for name in f"{event.fields} {event.optional}".split()}
+    assert used | {"time", "event"} == set(FIELDS)
+
+
+def test_the_schema_is_one() -> None:
+    for strict in (False, True):
+        Draft202012Validator.check_schema(json_schema(strict=strict))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"event": "release", "id": "0SAQS2V780G00", "by": "ada"},
+        {"time": "yesterday", "event": "release", "id": "0SAQS2V780G00", "by": "ada"},
+        {"time": "2026-11-26T04:22:27.123456Z", "event": "release", "id": "0SAQS2V780G00"},
+        {"time": "2026-11-26T04:22:27.123456Z", "event": "release", "id": 7, "by": "ada"},
+        {"time": "2026-11-26T04:22:27.123456Z", "event": "release", "id": "0SAQS2V780G00", "by": "ada", "more": 1},
+        {"time": "2026-11-26T04:22:27.123456Z", "event": "nothing"},
+    ],
+)
+def test_the_schema_refuses(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        check_event(wrong)
 
 
 def refusal(step: Any) -> str | None:

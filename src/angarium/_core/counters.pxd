@@ -115,6 +115,7 @@ cpdef enum Slot:
     DELIVERY_MTA_STS_POLICIES        # policies of domains that are kept
     DELIVERY_TOKEN_LEFT              # seconds until the first of the access tokens expires
     # outcome
+    OUTCOME_LOG_OCTETS               # of the event log's files
     OUTCOME_NOTIFICATIONS_WAITING    # notifications that no journal has taken yet
     # ingress
     INGRESS_CERTIFICATE_LEFT         # seconds until the first of the relay's own certificates ends; first process only
@@ -268,6 +269,10 @@ cpdef enum Slot:
     # outcome
     OUTCOME_EVENTS
     OUTCOME_EVENTS_DROPPED
+    OUTCOME_LOG_ROTATIONS            # of the event log
+    OUTCOME_LOG_COMPRESSED           # files
+    OUTCOME_LOG_COMPRESS_FAILED
+    OUTCOME_LOG_DELETED
     # outcome: notifications to senders that are queued, by the worst that they tell
     OUTCOME_NOTIFICATIONS_FAILED
     OUTCOME_NOTIFICATIONS_DELAYED

@@ -9,7 +9,9 @@ from angarium._core.reply cimport Reply
 
 cdef class EventLog:
     cdef readonly object path                # None: no log is kept
+    cdef bytes _name                         # the path's octets
     cdef int _fd
+    cdef bint _busy                          # another process was writing
     cdef char *_octets
     cdef size_t _length
     cdef size_t _capacity
@@ -17,6 +19,7 @@ cdef class EventLog:
     cdef uint64_t _second
     cdef char _stamp[20]                     # YYYY-MM-DDTHH:MM:SS
     cdef readonly uint64_t dropped           # events lost because the file could not be written
+    cdef uint64_t _said                      # of them, said in the log
 
     cdef bint enabled(self) noexcept
     cdef int accepted(self, Message message, MailBuffer buffer, const char *protocol, double seconds) except -1
@@ -25,6 +28,8 @@ cdef class EventLog:
                      Reply *reply, bytes text, double attempt_s, bytes tls) except -1
     cdef int rejected(self, Text client, Text greeting, Text tenant, Text reverse_path, Text recipient,
                       const char *reply) except -1
+    cdef int _write(self) except -1
+    cdef int _say_lost(self) except -1
     cdef int _room(self, size_t n) except -1
     cdef int _put(self, const char *octets, size_t n) except -1
     cdef int _json(self, const char *octets, size_t n) except -1

@@ -6,6 +6,9 @@ from typing_extensions import disjoint_base
 
 from angarium._core.counters import Counters
 
+def open_log(path: str) -> int:
+    """A descriptor of the log at this path, open for appending, marked as held by one who writes; OSError."""
+
 @disjoint_base
 class EventLog:
     """Gathers lines and appends them to a file. No path: no log is kept."""
@@ -19,11 +22,11 @@ class EventLog:
     def event(self, event: str, fields: dict[str, Any]) -> None:
         """Any other event; fields are JSON values and stand behind time and event."""
     def flush(self) -> None:
-        """Append the gathered lines to the file."""
+        """Append the gathered lines to the file, and follow it when it was rotated."""
     def reopen(self) -> None:
         """Open the file by its name again (it was rotated, or it is the first time); OSError when that fails."""
     def move(self, path: str | None, fd: int) -> None:
-        """Go on in another file: `fd`, open for appending and ours from now on; path None, fd -1: no log is kept."""
+        """Go on in another file: `fd`, of `open_log` and ours from now on; path None, fd -1: no log is kept."""
     def close(self) -> None:
         """Write what there is and close the file."""
 

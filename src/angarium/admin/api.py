@@ -52,6 +52,8 @@ from angarium.admin.queue import HANDLERS as QUEUE_HANDLERS
 from angarium.admin.queue import LIST_MAX
 from angarium.admin.sandbox_mail import SandboxMail
 from angarium.admin.services import UNREACHABLE_HEADER, Services, ServicesDependency
+from angarium.admin.streams import HANDLERS as STREAM_HANDLERS
+from angarium.admin.streams import StreamCollector, ask_events
 from angarium.admin.suspensions import HANDLERS as SUSPENSION_HANDLERS
 from angarium.admin.tls_report import HANDLERS as TLS_REPORT_HANDLERS
 from angarium.admin.workers import TIMEOUT_S, Answer, Question
@@ -133,7 +135,11 @@ async def metrics(request: Request[None, None, State], services: ServicesDepende
     pids: dict[str, int | None] = {"admin": os.getpid()}
     if services.supervisor_pid is not None:
         pids["supervisor"] = services.supervisor_pid
-    answers, lookup, access = await asyncio.gather(_ask_status(services), _ask_lookup(services), ask_access(services))
+    answers, lookup, access, events = await asyncio.gather(
+        _ask_status(services), _ask_lookup(services), ask_access(services), ask_events(services)
+    )
+    if events is not None:
+        pids["events"] = None if events.status is None else events.status.pid
     if lookup is not None:
         pids["lookup"] = None if lookup.status is None else lookup.status.pid
     if access is not None:
@@ -142,6 +148,7 @@ async def metrics(request: Request[None, None, State], services: ServicesDepende
         pids[f"worker-{answer.worker}"] = None if answer.result is None else answer.result.pid
     registry = CollectorRegistry()
     registry.register(SlabCollector(services.slab))
+    registry.register(StreamCollector(events))
     registry.register(ProcessCollector(pids))
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(registry), headers={"content-type": content_type})
@@ -150,8 +157,12 @@ async def metrics(request: Request[None, None, State], services: ServicesDepende
 @get("/api/v1/status", tags=["status"])
 async def status(services: ServicesDependency) -> NodeStatus:
     """The node at a glance: its processes, whether it accepts mail, and its counters."""
-    answers, lookup, access, node = await asyncio.gather(
-        _ask_status(services), _ask_lookup(services), ask_access(services), _ask_supervisor(services)
+    answers, lookup, access, events, node = await asyncio.gather(
+        _ask_status(services),
+        _ask_lookup(services),
+        ask_access(services),
+        ask_events(services),
+        _ask_supervisor(services),
     )
     uptimes = [answer.result.uptime_s for answer in answers if answer.result is not None]
     return NodeStatus(
@@ -164,6 +175,7 @@ async def status(services: ServicesDependency) -> NodeStatus:
         reasons=_all_reasons(answers, lookup, access),
         lookup=lookup,
         access=access,
+        events=events,
         workers=[
             WorkerReport(worker=answer.worker, answering=answer.answered, error=answer.error, status=answer.result)
             for answer in answers
@@ -267,6 +279,7 @@ _HANDLERS: list[ControllerRouterHandler] = [
     *SUSPENSION_HANDLERS,
     *TLS_REPORT_HANDLERS,
     *BAN_HANDLERS,
+    *STREAM_HANDLERS,
     *EXPLAIN_HANDLERS,
     sandbox_list,
     sandbox_show,

@@ -385,6 +385,44 @@ class AccessReport(msgspec.Struct, frozen=True):
     status: AccessStatus | None
 
 
+class StreamReport(msgspec.Struct, frozen=True):
+    """One stream. `to` is where it leads, `state` idle, working or failing, `error` why it fails.
+
+    `lag_events`: lines of the event log that it has not got to; `lag_s`: age of the oldest event that is not sent. The
+    rest are totals of its life, but `dead_letters`: those that are set aside now.
+    """
+
+    name: str
+    to: str
+    state: str
+    lag_events: int
+    lag_s: float
+    sent: int
+    batches: int
+    failures: int
+    dead_letters: int
+    lost: int
+    error: str
+
+
+class EventsStatus(msgspec.Struct, frozen=True):
+    """What the events process says of itself, and of the event log: its files, and their octets on disk."""
+
+    pid: int
+    uptime_s: float
+    files: int
+    octets: int
+    streams: list[StreamReport]
+
+
+class EventsReport(msgspec.Struct, frozen=True):
+    """The events process as the admin process sees it. `error` says why it does not answer; then `status` is null."""
+
+    answering: bool
+    error: str | None
+    status: EventsStatus | None
+
+
 class NodeTotals(msgspec.Struct, frozen=True):
     """Counters since the relay started, summed over all workers, and what is open now."""
 
@@ -444,6 +482,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
     workers: list[WorkerReport]
     lookup: LookupReport | None
     access: AccessReport | None
+    events: EventsReport | None
     draining: bool
     configuration: ConfigurationStatus | None
     totals: NodeTotals

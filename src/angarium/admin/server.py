@@ -32,7 +32,8 @@ from angarium.admin.sandbox_mail import SandboxMail
 from angarium.admin.services import Services
 from angarium.admin.suspensions import SuspensionBook
 from angarium.admin.workers import Workers
-from angarium.config.resolve import needs_access
+from angarium.config.resolve import needs_access, needs_events
+from angarium.delivery.event_protocol import events_socket_path
 from angarium.delivery.lookup_client import LookupClient
 from angarium.delivery.lookup_protocol import socket_path
 from angarium.policy.access_protocol import access_socket_path
@@ -86,6 +87,15 @@ def run(
             away="the access process does not answer",
         )
         if needs_access(config)
+        else None,
+        events=LookupClient(
+            events_socket_path(spool),
+            monotonic=time.monotonic,
+            random=random.Random(),
+            away_s=LOOKUP_PATIENCE_S,
+            away="the events process does not answer",
+        )
+        if needs_events(config)
         else None,
     )
     listener = bind(config.admin.listen) if sock_fd is None else socket.socket(fileno=sock_fd)

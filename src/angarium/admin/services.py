@@ -39,6 +39,7 @@ class Services:
     supervisor_pid: int | None = None
     lookup: LookupClient | None = None
     access: LookupClient | None = None  # where there are log-ins to verify
+    events: LookupClient | None = None  # where there is an event log
     node_socket: Path | None = None
     started: float = field(default_factory=time.monotonic)
 

@@ -61,7 +61,7 @@ class Access(AnsweringProcess):
         clock = self._clock = SystemClock()
         self._started = clock.monotonic()
         self._counters = counters
-        self.events = EventLog(config.events.file, counters)
+        self.events = EventLog(config.event_file, counters)
         self._pool = VerifierPool(config.access.verifiers, config.access.waiting)
         self._table = FailureTable(config.access, clock.monotonic)
         self._file = FailureFile(Path(config.node.spool), self._table, clock)

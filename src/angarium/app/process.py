@@ -28,7 +28,7 @@ PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 class Orders(msgspec.Struct):
     """What a child is to do."""
 
-    role: str  # worker | lookup | access | sink | admin
+    role: str  # worker | lookup | access | events | sink | admin
     config: str  # base64 of config.model.dump
     number: int
     workers: int
@@ -108,6 +108,14 @@ def main() -> None:
             await Access(config, slab.region(orders.number)).run(sockets[0], orders.ready_fd)
 
         uvloop.run(give_access())
+        return
+    if orders.role == "events":
+        from angarium.app.events import Events  # noqa: PLC0415  # a worker needs none of it
+
+        async def keep_events() -> None:
+            await Events(config, slab.region(orders.number)).run(sockets[0], orders.ready_fd)
+
+        uvloop.run(keep_events())
         return
     from angarium.app.worker import Worker  # noqa: PLC0415  # the admin process needs none of it
 

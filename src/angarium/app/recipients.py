@@ -51,7 +51,7 @@ class RecipientDesk:
         self._hosts: dict[tuple[NextHop, Verification], _MailboxHost] = {}
         self._of_listener: dict[str, _MailboxHost] = {}
         asking = [listener for listener in config.listener if listener.verify_recipients == "call-ahead"]
-        self._events = EventLog(config.events.file if asking else None, counters)
+        self._events = EventLog(config.event_file if asking else None, counters)
         if not asking:
             return
         # they load aiosmtplib: who verifies nobody does not pay for it

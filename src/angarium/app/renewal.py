@@ -24,6 +24,7 @@ import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from angarium._core.event_log import open_log
 from angarium.app.channel import Answer, contents_of
 from angarium.app.collection import settle_garbage_collection
 from angarium.app.retry_schedules import RetrySchedules
@@ -152,8 +153,8 @@ class Renewal:
                 wordings_of(config),
                 memory_budget_octets(config),
             )
-            if config.events.file != worker.events.path:
-                parts.events_fd = open_log(config.events.file)
+            if config.event_file != worker.events.path:
+                parts.events_fd = -1 if config.event_file is None else open_log(config.event_file)
         except BaseException:
             prepared.discard()
             raise
@@ -193,7 +194,7 @@ class Renewal:
         worker.config = config
         worker.counters.read_labels()  # the supervisor has given new names their rows
         if parts.events_fd is not None:
-            worker.events.move(config.events.file, parts.events_fd)
+            worker.events.move(config.event_file, parts.events_fd)
         worker.set_flush_interval(config.events.flush_interval_s)
         worker.memory.resize(parts.memory_octets, config.queue.memory_soft_mark, config.queue.memory_hard_mark)
         for journal in worker.journals:
@@ -222,13 +223,6 @@ def _collect() -> None:
     """What a change leaves behind is in cycles, and would else wait long for Python to look."""
     gc.unfreeze()
     settle_garbage_collection()
-
-
-def open_log(path: str | None) -> int:
-    """An event log's file, open for appending; -1 for none."""
-    if path is None:
-        return -1
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
 
 def wordings_of(config: Config) -> list[Wording]:

@@ -50,7 +50,7 @@ class TokenDesk:
         tables = {
             route.auth.oauth2 for route in config.route if route.auth is not None and route.auth.oauth2 is not None
         }
-        self._events = EventLog(config.events.file if tables else None, counters)
+        self._events = EventLog(config.event_file if tables else None, counters)
         self._sources = {key_of(oauth2): self._source_of(oauth2) for oauth2 in tables}
 
     def _source_of(self, oauth2: OAuth2) -> TokenSource:

@@ -116,7 +116,7 @@ class Worker:
         self.counters: Counters = slab.region(number)
         self.counters.reset_gauges()
         self.counters.add(Slot.WORKER_STARTS, 1)
-        self.events = EventLog(config.events.file, self.counters)
+        self.events = EventLog(config.event_file, self.counters)
         self.dispatcher = Dispatcher(self.counters, self.events)
         self.journals: list[Journal] = []
         self.reports: list[RecoveryReport] = []

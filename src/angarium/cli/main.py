@@ -41,6 +41,8 @@ COMMANDS: dict[str, Entry] = {
     "reload": Entry("angarium.cli.node:reload", "Have the running relay read its configuration again."),
     "drain": Entry("angarium.cli.node:drain", "Take no more mail, and deliver what is queued."),
     "stop": Entry("angarium.cli.node:stop", "Stop the running relay, and wait until it has ended."),
+    "log": Entry("angarium.cli.log:log", "The event log: filtered, followed, in words or as JSON."),
+    "stream": Entry("angarium.cli.stream:stream", "Events on their way to other systems; dead letters, once more."),
     "queue": Entry("angarium.cli.queue:queue", "Look at the queue; retry, hold, delete, bounce, export messages."),
     "suspend": Entry("angarium.cli.suspend:suspend", "Stop delivery by domain, site, source or tenant, for a time."),
     "resume": Entry("angarium.cli.suspend:resume", "Start it again."),

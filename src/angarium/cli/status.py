@@ -13,7 +13,7 @@ import click
 from angarium.cli.client import RelayClient, connecting, printable
 from angarium.cli.show import ago, show_table
 
-__all__ = ["status"]
+__all__ = ["show_streams", "status"]
 
 DIGEST_SHOWN = 16  # of its 64 digits; `--json` has all of them
 
@@ -46,7 +46,7 @@ def status(client: RelayClient, *, as_json: bool) -> None:
         state = "accepting" if said["accepting"] else "not accepting"
         shards = ", ".join(map(str, said["shards"]))
         rows.append((str(worker["worker"]), state, str(said["pid"]), shards, ago(said["uptime_s"])))
-    for name in ("lookup", "access"):
+    for name in ("lookup", "access", "events"):
         process = answer.get(name)
         if process is not None:
             said = process["status"]
@@ -55,10 +55,25 @@ def status(client: RelayClient, *, as_json: bool) -> None:
                 if said is None
                 else (name, "answering", str(said["pid"]), "-", ago(said["uptime_s"]))
             )
+    events = answer.get("events")
+    if events is not None and events["status"] is not None and events["status"]["streams"]:
+        click.echo()
+        show_streams(events["status"]["streams"])
     click.echo()
     show_table(("worker", "state", "process", "shards", "up"), rows, right=(0, 2, 4))
     totals = [(name.replace("_", " "), f"{value:,}") for name, value in answer["totals"].items()]
     show_table(None, totals, right=(1,))
+
+
+def show_streams(streams: list[dict[str, Any]]) -> None:
+    """Where events are sent on, and how far that is."""
+    rows = []
+    for stream in streams:
+        behind = f"{stream['lag_events']:,}" + (f", {ago(stream['lag_s'])}" if stream["lag_s"] else "")
+        counts = [f"{stream[name]:,}" for name in ("sent", "failures", "dead_letters", "lost")]
+        rows.append((stream["name"], stream["to"], stream["state"], behind, *counts, stream["error"] or "-"))
+    head = ("stream", "to", "state", "behind", "sent", "failures", "dead letters", "lost", "why")
+    show_table(head, rows, right=(3, 4, 5, 6, 7))
 
 
 def _show_configuration(configuration: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from angarium.config.model import Config, Section, toml_key
-from angarium.config.resolve import needs_access, worker_count
+from angarium.config.resolve import needs_access, needs_events, worker_count
 
 __all__ = ["RESTART_KEYS", "Change", "changed_keys", "part_of", "settle"]
 
@@ -34,7 +34,8 @@ RESTART_KEYS = {
     "sandbox": "a sandbox is one from its start",
 }
 
-_BY_NAME = ("listener", "tenant", "provider", "source", "source_pool")  # arrays whose tables have names of their own
+# arrays whose tables have names of their own
+_BY_NAME = ("listener", "tenant", "provider", "source", "source_pool", "stream")
 
 
 class Change(Struct, frozen=True):
@@ -127,9 +128,18 @@ def _value(config: Config, key: str) -> object:
 def part_of(role: str, config: Config) -> object:
     """What the process of a role is made of: it is replaced when this differs. Files count by their state on disk."""
     if role == "admin":
-        return config.node.hostname, config.admin, _stamp(config.admin.token_file), needs_access(config)
+        return (
+            config.node.hostname,
+            config.admin,
+            _stamp(config.admin.token_file),
+            needs_access(config),
+            needs_events(config),
+        )
+    if role == "events":
+        files = [file for stream in config.stream for file in (stream.secret_file, stream.ca)]
+        return config.node.hostname, config.event_file, config.events, config.stream, [_stamp(file) for file in files]
     if role == "access":
-        return config.events.file, config.access, config.credentials
+        return config.event_file, config.access, config.credentials
     tables = [route.auth.oauth2 for route in config.route if route.auth is not None and route.auth.oauth2 is not None]
     return (
         config.node.hostname,
@@ -137,7 +147,7 @@ def part_of(role: str, config: Config) -> object:
         config.delivery,
         config.mta_sts,
         config.tls_report,
-        config.events.file if tables else None,
+        config.event_file if tables else None,
         [(listener.listen, listener.name, listener.call_ahead, listener.verification) for listener in config.listener],
         tables,
         [_stamp(table.ca) for table in tables],

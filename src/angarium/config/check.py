@@ -27,6 +27,7 @@ from angarium.config.check_provider import check_providers
 from angarium.config.check_route import check_route, check_shadows, check_stays
 from angarium.config.check_sendmail import check_sendmail
 from angarium.config.check_source import check_sources
+from angarium.config.check_stream import check_events
 from angarium.config.check_tls import check_tls, read_file
 from angarium.config.problem import nearest
 from angarium.config.units import format_duration, format_size
@@ -68,6 +69,7 @@ def check_all(config: Config, findings: Findings) -> None:
     check_permissions(config, findings)
     check_sendmail(config, findings)
     check_sources(config, findings)
+    check_events(config, findings)
     if config.sandbox:
         check_nothing_leaves(config, findings)
 

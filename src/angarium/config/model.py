@@ -37,6 +37,7 @@ __all__ = [
     "Dns",
     "Durability",
     "Events",
+    "Facility",
     "HeaderCondition",
     "Hop",
     "Limits",
@@ -56,6 +57,7 @@ __all__ = [
     "Source",
     "SourceMember",
     "SourcePool",
+    "Stream",
     "Tenant",
     "Timeouts",
     "Tls",
@@ -109,11 +111,67 @@ class Certificate(Section, frozen=True):
     names: tuple[str, ...] = ()  # "*.example.org" is one label; empty: those of the certificate
 
 
-class Events(Section, frozen=True):
-    """The event log. No file: no log."""
+Facility = Literal[
+    "kern",
+    "user",
+    "mail",
+    "daemon",
+    "auth",
+    "syslog",
+    "lpr",
+    "news",
+    "uucp",
+    "cron",
+    "authpriv",
+    "ftp",
+    "local0",
+    "local1",
+    "local2",
+    "local3",
+    "local4",
+    "local5",
+    "local6",
+    "local7",
+]  # RFC 5424 §6.2.1
 
-    file: FilePath | None = None
+
+class Events(Section, frozen=True):
+    """The event log: where it goes, and what is kept of its files. Of sizes and times of files 0 is no bound."""
+
+    to: Literal["file", "syslog", "journald"] = "file"
+    file: FilePath | None = None  # None: no log; with another `to`, a file in the spool that is kept until it is sent
     flush_interval_s: PositiveDuration = 0.25
+    rotate_size_octets: Annotated[Size, Meta(ge=0, le=1 << 40)] = 100_000_000
+    rotate_every_s: Duration = 86400.0
+    compression: Literal["zstd", "gzip", "none"] = "zstd"
+    keep_size_octets: Annotated[Size, Meta(ge=0, le=1 << 50)] = 10_000_000_000  # of rotated files
+    keep_s: Duration = 30 * 86400.0
+    keep_unsent_octets: Annotated[Size, Meta(ge=0, le=1 << 50)] = 10_000_000_000  # of those a stream has not sent yet
+    syslog: str = "unix:/dev/log"
+    facility: Facility = "mail"
+
+
+class Stream(Section, frozen=True, kw_only=True):
+    """Events on their way to another system, at least once each and in their order."""
+
+    name: str
+    url: str  # https: and http: a webhook; kafka:, nats:, redis:
+    user: str | None = None  # of a log-in; its password is the secret
+    secret: Secret | None = None  # of the three at most one; of a webhook, the key of its signature
+    secret_file: FilePath | None = None
+    secret_env: str | None = None
+    ca: FilePath | None = None  # PEM, what the other side's certificate must lead to; None: what the system trusts
+    events: tuple[str, ...] = ()  # empty: all
+    tenants: tuple[str, ...] = ()  # empty: all, and those of none
+    start: Literal["now", "oldest"] = "now"  # of a stream that has not run before
+    batch_events: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    batch_size_octets: Annotated[Size, Meta(ge=1024, le=64 << 20)] = 1_000_000
+    batch_wait_s: Duration = 1.0
+    timeout_s: PositiveDuration = 30.0
+    retry_first_s: PositiveDuration = 1.0
+    retry_longest_s: PositiveDuration = 300.0
+    give_up_s: PositiveDuration = 86400.0  # then a batch is a dead letter
+    dead_letter_size_octets: Annotated[Size, Meta(ge=0, le=1 << 40)] = 100_000_000
 
 
 class Dns(Section, frozen=True):
@@ -476,7 +534,15 @@ class Config(Section, frozen=True):
     credentials: tuple[Credentials, ...] = ()
     access: Access = field(default_factory=Access)
     sendmail: Sendmail | None = None  # None: no mail comes in this way
+    stream: tuple[Stream, ...] = ()
     sandbox: bool = False  # nothing may leave the machine
+
+    @property
+    def event_file(self) -> str | None:
+        """Where events are written; None: nowhere. What goes elsewhere is in a file of the spool until it is sent."""
+        if self.events.file is None and self.events.to != "file":
+            return f"{self.node.spool}/events/events.jsonl"
+        return self.events.file
 
     @property
     def sendmail_listener(self) -> Listener | None:

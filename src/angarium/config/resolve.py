@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from angarium.config.model import Config
 
-__all__ = ["machine_memory_octets", "memory_budget_octets", "needs_access", "shard_count", "worker_count"]
+__all__ = [
+    "machine_memory_octets",
+    "memory_budget_octets",
+    "needs_access",
+    "needs_events",
+    "shard_count",
+    "worker_count",
+]
 
 _MOST_WORKERS = 256
 _FEWEST_SHARDS = 8  # an empty shard is a folder and a sleeping thread
@@ -57,3 +64,8 @@ def machine_memory_octets(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 def needs_access(config: Config) -> bool:
     """Whether the node has an access process: there are log-ins to verify."""
     return bool(config.credentials)
+
+
+def needs_events(config: Config) -> bool:
+    """Whether the node has a process that keeps the event log and sends it on."""
+    return config.event_file is not None

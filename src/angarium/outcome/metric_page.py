@@ -24,6 +24,7 @@ _STAGE_TITLES = {
     "source": "Source addresses: where it goes out",
     "pool": "Source pools",
     "shard": "Shards: where it is kept",
+    "stream": "Streams: events on their way to other systems",
     "worker": "Workers",
     "node": "The node: its configuration",
     "process": "Processes: read from /proc at every scrape; one that cannot be seen is left out",
@@ -52,6 +53,7 @@ for tenants beyond that, by a hash of the name, once there is something to count
 | `pool` | the names of the `[[source_pool]]` tables, the first 62; `none` for mail that goes by none; `other` for the \
 rest |
 | `shard` | the numbers of the shards |
+| `stream` | the names of the `[[stream]]` tables |
 
 A name gets its row in the relay's memory when it first appears, at the start or by a reload, and keeps it as long as
 the node runs. So a reload never makes a counter go back; the series of a name that is gone from the configuration stay,
@@ -101,6 +103,8 @@ def _row(spec: MetricSpec) -> str:
 
 
 def _values(label: Label) -> str:
+    if label.configured:
+        return f"`{label.name}`: configured"
     if label.dimension is not None:
         kinds = {Dimension.DIMENSION_SHARD: "numbers"}
         return f"`{label.name}`: {kinds.get(label.dimension, 'configured')}"

@@ -29,6 +29,7 @@ __all__ = [
     "METRICS",
     "PROCESS_METRICS",
     "REGISTRY",
+    "STREAM_METRICS",
     "TOP_METRICS",
     "TOP_SHOWN",
     "UNITS",
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 TOP_SHOWN = 50
-UNITS = ("seconds", "bytes", "messages", "recipients", "connections", "records")
+UNITS = ("seconds", "bytes", "messages", "recipients", "connections", "records", "events")
 
 
 class Kind(Enum):
@@ -52,16 +53,19 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A label and its values: those listed; or the rows of a dimension; or, with neither, what is largest now."""
+    """A label and its values: those listed; the rows of a dimension; names in the configuration that have no rows; or,
+    with none of these, what is largest now.
+    """
 
     name: str
     values: tuple[str, ...] = ()
     dimension: Dimension | None = None
+    configured: bool = False
 
     @property
     def is_closed(self) -> bool:
         """Whether the values do not come from the mail."""
-        return bool(self.values) or self.dimension is not None
+        return bool(self.values) or self.dimension is not None or self.configured
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,8 @@ LISTENER = Label("listener", dimension=Dimension.DIMENSION_LISTENER)
 SOURCE = Label("source", dimension=Dimension.DIMENSION_SOURCE)
 POOL = Label("pool", dimension=Dimension.DIMENSION_POOL)
 SHARD = Label("shard", dimension=Dimension.DIMENSION_SHARD)
-PROCESS = Label("process", ("supervisor", "admin", "lookup", "access", "worker-N"))
+PROCESS = Label("process", ("supervisor", "admin", "lookup", "access", "events", "worker-N"))
+STREAM = Label("stream", configured=True)
 DOMAIN = Label("domain")
 
 MICROSECONDS = 1e-6
@@ -707,6 +712,19 @@ METRICS: tuple[MetricSpec, ...] = (
     # outcome
     _counter("outcome_events_total", Slot.OUTCOME_EVENTS, "Events written to the event log."),
     _counter("outcome_dropped_events_total", Slot.OUTCOME_EVENTS_DROPPED, "Events that could not be written."),
+    _gauge("outcome_event_log_bytes", Slot.OUTCOME_LOG_OCTETS, "Octets on disk of the event log's files."),
+    _counter("outcome_event_log_rotations_total", Slot.OUTCOME_LOG_ROTATIONS, "Rotations of the event log."),
+    _counter(
+        "outcome_event_log_compressions_total",
+        {"ok": Slot.OUTCOME_LOG_COMPRESSED, "failed": Slot.OUTCOME_LOG_COMPRESS_FAILED},
+        "Files of the event log that were compressed, and tries that failed and come again.",
+        "result",
+    ),
+    _counter(
+        "outcome_event_log_deleted_files_total",
+        Slot.OUTCOME_LOG_DELETED,
+        "Files of the event log that were deleted for their age, for their size, or unsent.",
+    ),
     _counter(
         "outcome_notifications_total",
         {
@@ -923,6 +941,36 @@ PROCESS_UP = _of_process(Kind.GAUGE, "process_up", "1 when the process answered 
 PROCESS_METRICS = (PROCESS_MEMORY, PROCESS_CPU, PROCESS_FDS, PROCESS_UP)
 
 
+def _of_stream(kind: Kind, name: str, text: str) -> MetricSpec:
+    return MetricSpec(kind, f"angarium_{name}", text, (), (STREAM,))
+
+
+# Not counted in slots: the events process tells them, and keeps the totals over restarts.
+STREAM_LAG_EVENTS = _of_stream(
+    Kind.GAUGE, "stream_lag_events", "Lines of the event log that a stream has not got to, sent or passed over."
+)
+STREAM_LAG_SECONDS = _of_stream(Kind.GAUGE, "stream_lag_seconds", "Age of the oldest event that is not sent.")
+STREAM_FAILING = _of_stream(Kind.GAUGE, "stream_failing", "1 while a batch is not taken by the other side, else 0.")
+STREAM_DEAD_LETTERS = _of_stream(Kind.GAUGE, "stream_dead_letters", "Events that were set aside and can be sent again.")
+STREAM_SENT = _of_stream(Kind.COUNTER, "stream_sent_events_total", "Events that the other side has taken.")
+STREAM_BATCHES = _of_stream(Kind.COUNTER, "stream_sent_batches_total", "Batches that the other side has taken.")
+STREAM_FAILURES = _of_stream(Kind.COUNTER, "stream_failures_total", "Tries to hand over a batch that failed.")
+STREAM_LOST = _of_stream(
+    Kind.COUNTER,
+    "stream_lost_events_total",
+    "Events that were given up unsent, by events.keep_unsent or for want of room.",
+)
+STREAM_METRICS = (
+    STREAM_LAG_EVENTS,
+    STREAM_LAG_SECONDS,
+    STREAM_FAILING,
+    STREAM_DEAD_LETTERS,
+    STREAM_SENT,
+    STREAM_BATCHES,
+    STREAM_FAILURES,
+    STREAM_LOST,
+)
+
 TOP_METRICS = (
     MetricSpec(
         Kind.GAUGE,
@@ -944,4 +992,4 @@ TOP_METRICS = (
     ),
 )
 
-REGISTRY = METRICS + PROCESS_METRICS + TOP_METRICS
+REGISTRY = METRICS + STREAM_METRICS + PROCESS_METRICS + TOP_METRICS

@@ -385,6 +385,7 @@ async def test_the_description_of_the_api_names_every_path(connect: Connect) -> 
         "/api/v1/suspensions",
         "/api/v1/tls-report",
         "/api/v1/bans",
+        "/api/v1/streams/{name}/resend",
         "/api/v1/explain",
         "/api/v1/sandbox/messages",
         "/api/v1/sandbox/messages/{message_id}",

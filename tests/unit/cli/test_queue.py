@@ -118,6 +118,31 @@ STATUS = {
         "error": None,
         "status": {"pid": 4713, "under_way": 0, "bans": 1, "uptime_s": 62.0},
     },
+    "events": {
+        "answering": True,
+        "error": None,
+        "status": {
+            "pid": 4714,
+            "uptime_s": 62.0,
+            "files": 3,
+            "octets": 1048576,
+            "streams": [
+                {
+                    "name": "crm",
+                    "to": "https://crm.example.org/mail",
+                    "state": "failing",
+                    "lag_events": 12345,
+                    "lag_s": 3700.0,
+                    "sent": 99,
+                    "batches": 9,
+                    "failures": 4,
+                    "dead_letters": 2,
+                    "lost": 1,
+                    "error": "HTTP status 503\x1b[2J",
+                }
+            ],
+        },
+    },
     "draining": False,
     "configuration": {
         "file": "/etc/angarium/angarium.toml",

@@ -42,6 +42,7 @@ ARRAYS = (
     "permission",
     "source",
     "source_pool",
+    "stream",
 )
 
 # keys of certificates are checked with a certificate that is there
@@ -98,6 +99,8 @@ def document(key: str, written: str) -> str:
     tables = {name: list(lines) for name, lines in BASE.items() if name != "source_pool" or table == name}
     if table in ("tls", "certificate"):
         tables |= {"tls": list(PAIR), table: list(PAIR)}
+    if table == "stream":
+        tables |= {"events": ['file = "/log/e"'], "stream": ['name = "crm"', 'url = "https://crm.example.org/mail"']}
     beside = next((lines for start, lines in BESIDE.items() if key.startswith(start)), [])
     if rest:
         if beside:

@@ -268,9 +268,10 @@ def test_a_value_that_cannot_be_used(line: str, message: str) -> None:
 
 
 def test_a_key_of_another_table_says_where_it_belongs() -> None:
-    assert errors_of(NODE + "recipients = 5\n" + LISTENER + "[events]\nrotation = 1\n") == [
+    assert errors_of(NODE + "recipients = 5\n" + LISTENER + "[events]\ncolour = 1\n") == [
         "4:1 node.recipients: unknown key in [node]; it belongs in [listener.limits]",
-        "11:1 events.rotation: unknown key in [events]; its keys are file, flush_interval",
+        "11:1 events.colour: unknown key in [events]; its keys are compression, facility, "
+        "file, flush_interval, keep, keep_size, keep_unsent, rotate_every, rotate_size, syslog, to",
     ]
 
 

@@ -107,6 +107,32 @@ names = ["smtp.example.org", "*.example.net"]
 [events]
 file = "{folder}/events.jsonl"
 flush_interval = "250ms"
+to = "syslog"
+rotate_size = "50MB"
+rotate_every = "1h"
+compression = "gzip"
+keep_size = "1GB"
+keep = "7d"
+keep_unsent = "2GB"
+syslog = "udp://127.0.0.1:514"
+facility = "local3"
+[[stream]]
+name = "crm"
+url = "rediss://127.0.0.1/mail"
+user = "relay"
+secret_file = "{secret}"
+ca = "{certificate}"
+events = ["delivery", "bounce"]
+tenants = ["shop"]
+start = "oldest"
+batch_events = 100
+batch_size = "100KB"
+batch_wait = "2s"
+timeout = "10s"
+retry_first = "2s"
+retry_longest = "1m"
+give_up = "1h"
+dead_letter_size = "1MB"
 [dns]
 servers = ["127.0.0.1:53", "[::1]:53"]
 dnssec = "trust-ad"

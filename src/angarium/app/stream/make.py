@@ -1,0 +1,49 @@
+"""Which sink a stream has. Its library is imported here and nowhere else, so only where it is configured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from angarium.config.check_stream import parse_syslog, parse_target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from angarium.app.stream.sink import Sink
+    from angarium.config.model import Config, Stream
+
+__all__ = ["make_forwarder", "make_sink"]
+
+
+def make_sink(stream: Stream, node: str, now: Callable[[], float]) -> Sink:
+    """Where this stream leads. ImportError: its library is not installed."""
+    target = parse_target(stream.url)
+    match target.kind:
+        case "webhook":
+            from angarium.app.stream.webhook import Webhook  # noqa: PLC0415
+
+            return Webhook(stream, node, now)
+        case "kafka":
+            from angarium.app.stream.kafka_topic import KafkaTopic  # noqa: PLC0415
+
+            return KafkaTopic(stream, target)
+        case "nats":
+            from angarium.app.stream.nats_stream import NatsStream  # noqa: PLC0415
+
+            return NatsStream(stream, target)
+        case "redis":
+            from angarium.app.stream.redis_stream import RedisStream  # noqa: PLC0415
+
+            return RedisStream(stream, target)
+
+
+def make_forwarder(config: Config) -> Sink:
+    """Where `events.to` leads, where that is not a file."""
+    events = config.events
+    if events.to == "journald":
+        from angarium.app.stream.journald import Journald  # noqa: PLC0415
+
+        return Journald(events.facility)
+    from angarium.app.stream.syslog import Syslog  # noqa: PLC0415
+
+    return Syslog(parse_syslog(events.syslog), config.node.hostname, events.facility)

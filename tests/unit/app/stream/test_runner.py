@@ -1,0 +1,306 @@
+"""A stream: at least once and in order, over failures and kills; what cannot be sent is set aside, counted and said."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from angarium.app.stream.sink import SinkFailure
+from angarium.app.stream.state import StreamState, load, save
+from angarium.outcome.event_files import list_files
+from angarium.outcome.event_keeping import compress, rotate
+from angarium.outcome.event_reader import Position
+from tests.support.stream import Rig, event_line
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOON = 1795694400.0
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
+
+
+def lines(*numbers: int) -> list[bytes]:
+    return [event_line(number) for number in numbers]
+
+
+def unavailable(numbers: list[int]) -> None:
+    raise SinkFailure("HTTP status 503")
+
+
+async def test_events_arrive_once_and_in_order_over_rotations(rig: Rig) -> None:
+    rig.write(*lines(*range(10)))
+    async with rig.running(batch_events=4):
+        await rig.until(lambda: len(rig.sink.taken) == 10)
+        rig.write(*lines(*range(10, 15)))
+        rotated = rotate(rig.path, NOON)
+        rig.write(*lines(*range(15, 20)))
+        compress(rotated, "zstd")
+        await rig.until(lambda: len(rig.sink.taken) == 20)
+    assert rig.sink.taken == list(range(20))
+    assert max(map(len, rig.sink.calls)) == 4
+    assert len(set(rig.sink.keys)) == 20
+
+
+async def test_a_stream_that_is_new_begins_with_what_comes(rig: Rig) -> None:
+    rig.write(*lines(0, 1))
+    async with rig.running(start="now"):
+        rig.write(*lines(2))
+        await rig.until(lambda: rig.sink.taken)
+    assert rig.sink.taken == [2]
+
+
+async def test_what_is_not_taken_is_sent_again_until_it_is(rig: Rig) -> None:
+    rig.write(*lines(0, 1, 2))
+    rig.sink.answer = unavailable
+    async with rig.running():
+        await rig.until(lambda: len(rig.sink.calls) >= 4)
+        assert rig.runner.status().state == "failing"
+        assert rig.runner.status().error == "HTTP status 503"
+        rig.sink.answer = lambda numbers: None
+        await rig.until(lambda: rig.sink.taken)
+        await rig.until(lambda: rig.runner.status().state != "failing")
+        failures = rig.runner.status().failures
+    assert rig.sink.taken == [0, 1, 2]
+    assert failures >= 4
+    assert [(event, fields["class"]) for event, fields in rig.events] == [("stream", "failing"), ("stream", "working")]
+    assert rig.events[1][1]["failures"] == failures
+
+
+async def test_a_restart_goes_on_behind_what_was_taken(rig: Rig) -> None:
+    rig.write(*lines(0, 1, 2))
+    async with rig.running():
+        await rig.until(lambda: rig.runner.state.position.offset)
+    rig.write(*lines(3, 4))
+    compress(rotate(rig.path, NOON), "gzip")
+    rig.write(*lines(5))
+    async with rig.running():
+        await rig.until(lambda: len(rig.sink.taken) == 6)
+        sent = rig.runner.status().sent
+    assert rig.sink.taken == list(range(6))
+    assert sent == 6  # totals are of the stream's life
+
+
+async def test_what_was_under_way_when_it_stopped_comes_again_with_the_same_keys(rig: Rig) -> None:
+    rig.write(*lines(0, 1))
+    rig.sink.hang = True
+    async with rig.running():
+        await rig.sink.hanging.wait()
+    rig.sink.hang = False
+    async with rig.running():
+        await rig.until(lambda: rig.sink.taken)
+    assert rig.sink.calls == [[0, 1], [0, 1]]
+    first = load(rig.folder)
+    assert first is not None
+    assert rig.sink.keys == [
+        f"{first.position.head}-{len(event_line(0))}",
+        f"{first.position.head}-{2 * len(event_line(0))}",
+    ]
+
+
+async def test_who_takes_too_long_has_not_taken(rig: Rig) -> None:
+    rig.write(*lines(0))
+    rig.sink.hang = True
+    async with rig.running(timeout_s=0.01):
+        await rig.until(lambda: rig.runner.status().failures)
+        assert rig.runner.status().error == "no answer within 0.01 s"
+        rig.sink.hang = False
+        await rig.until(lambda: rig.sink.taken)
+
+
+async def test_only_what_was_chosen_is_sent_and_the_rest_is_passed(rig: Rig) -> None:
+    rig.write(
+        event_line(0, "bounce", tenant="shop"),
+        event_line(1, "bounce", tenant="other"),
+        event_line(2, "delivery", tenant="shop"),
+        event_line(3, "bounce"),
+        b'{"time":"2026-11-26T00:00:00.000000Z","event":"bounce","tenant":"sh\n',
+        event_line(4, "bounce", tenant="shop"),
+        event_line(5, "stream", stream="crm", tenant="shop"),
+    )
+    async with rig.running(events=("bounce", "stream"), tenants=("shop",)):
+        await rig.until(lambda: len(rig.sink.taken) == 2)
+        await rig.runner.look_ahead()
+        await rig.until(lambda: rig.runner.status().lag_events == 0)
+    assert rig.sink.taken == [0, 4]
+
+
+async def test_how_far_it_is_behind(rig: Rig) -> None:
+    rig.write(*lines(*range(30)))
+    rig.sink.answer = unavailable
+    rig.clock.jump(1795651200.0 + 100)  # 2026-11-26T00:01:40Z
+    async with rig.running(batch_events=10):
+        await rig.until(lambda: rig.sink.calls)
+        await rig.runner.look_ahead()
+        status = rig.runner.status()
+        assert (status.lag_events, status.lag_s) == (30, 100.0)
+        rig.sink.answer = lambda numbers: None
+        await rig.until(lambda: len(rig.sink.taken) == 30)
+        await rig.until(lambda: rig.runner.status().state == "idle")
+        status = rig.runner.status()
+        assert (status.lag_events, status.lag_s, status.sent, status.batches) == (0, 0.0, 30, 3)
+
+
+async def test_what_was_refused_for_so_long_is_halved_until_what_is_to_blame_is_found(rig: Rig) -> None:
+    def poison(numbers: list[int]) -> None:
+        if 5 in numbers:
+            raise SinkFailure("HTTP status 422: number 5 is nothing", refused=True)
+
+    rig.write(*lines(*range(8)))
+    rig.sink.answer = poison
+    async with rig.running(give_up_s=60.0):
+        await rig.until(lambda: len(rig.sink.calls) > 2)
+        assert rig.sink.taken == []
+        rig.clock.advance(61)
+        await rig.until(lambda: len(rig.sink.taken) == 7)
+        await rig.until(lambda: rig.runner.status().state == "idle" or not rig.runner.status().lag_s)
+        assert rig.runner.status().dead_letters == 1
+        rig.write(*lines(8))
+        await rig.until(lambda: rig.sink.taken[-1] == 8)
+    assert rig.sink.taken == [0, 1, 2, 3, 4, 6, 7, 8]
+    assert (rig.folder / "dead-letters.jsonl").read_bytes() == event_line(5)
+    letters = [fields for event, fields in rig.events if event == "dead_letter"]
+    assert [(fields["events"], fields["text"]) for fields in letters] == [(1, "HTTP status 422: number 5 is nothing")]
+
+
+async def test_while_the_other_side_is_away_a_batch_for_each_time_of_patience_is_set_aside_whole(rig: Rig) -> None:
+    rig.write(*lines(*range(6)))
+    rig.sink.answer = unavailable
+    async with rig.running(batch_events=3, give_up_s=60.0):
+        await rig.until(lambda: rig.sink.calls)
+        rig.clock.advance(61)
+        await rig.until(lambda: rig.runner.status().dead_letters == 3)
+        await rig.until(lambda: rig.sink.calls[-1] == [3, 4, 5])
+        assert rig.runner.status().dead_letters == 3  # the next has its own time
+        rig.sink.answer = lambda numbers: None
+        await rig.until(lambda: rig.sink.taken == [3, 4, 5])
+        assert rig.runner.resend() == 3
+        await rig.until(lambda: rig.sink.taken == [3, 4, 5, 0, 1, 2])
+        await rig.until(lambda: not (rig.folder / "resending.jsonl").exists())
+        assert rig.runner.status().dead_letters == 0
+        assert rig.runner.resend() == 0
+
+
+async def test_dead_letters_that_were_being_sent_when_it_stopped_are_sent_by_the_successor(rig: Rig) -> None:
+    rig.write(*lines(9))
+    async with rig.running():
+        await rig.until(lambda: rig.sink.taken == [9])
+    (rig.folder / "resending.jsonl").write_bytes(b"".join(lines(0, 1)))
+    async with rig.running():
+        await rig.until(lambda: rig.sink.taken == [9, 0, 1])
+
+
+async def test_half_of_what_is_too_large_is_sent_at_once(rig: Rig) -> None:
+    def small(numbers: list[int]) -> None:
+        if len(numbers) > 2 or 6 in numbers:
+            raise SinkFailure("HTTP status 413", too_large=True)
+
+    rig.write(*lines(*range(7)))
+    rig.sink.answer = small
+    async with rig.running():
+        await rig.until(lambda: len(rig.sink.taken) == 6)
+        await rig.until(lambda: rig.runner.status().dead_letters == 1)
+    assert rig.sink.taken == list(range(6))
+
+
+async def test_what_was_taken_of_a_batch_is_not_sent_again(rig: Rig) -> None:
+    def half(numbers: list[int]) -> None:
+        if numbers[0] == 0:
+            raise SinkFailure("connection lost", taken=2)
+
+    rig.write(*lines(*range(4)))
+    rig.sink.answer = half
+    async with rig.running():
+        await rig.until(lambda: len(rig.sink.taken) == 4)
+        assert rig.runner.status().sent == 4
+    assert rig.sink.calls == [[0, 1, 2, 3], [2, 3]]
+
+
+async def test_dead_letters_beyond_their_room_are_lost_and_counted(rig: Rig) -> None:
+    rig.write(*lines(0, 1))
+    rig.sink.answer = unavailable
+    async with rig.running(give_up_s=1.0, dead_letter_size_octets=10):
+        await rig.until(lambda: rig.sink.calls)
+        rig.clock.advance(2)
+        await rig.until(lambda: rig.runner.status().lost == 2)
+    assert rig.events[-1] == (
+        "stream_lost",
+        {
+            "stream": "crm",
+            "why": "HTTP status 503; no room for a dead letter: stream.dead_letter_size is reached",
+            "events": 2,
+        },
+    )
+
+
+async def test_what_retention_takes_is_counted_and_the_stream_goes_on(rig: Rig) -> None:
+    rig.write(*lines(*range(10)))
+    rig.sink.answer = unavailable
+    async with rig.running(batch_events=4):
+        await rig.until(lambda: rig.sink.calls)
+        rotate(rig.path, NOON)
+        rig.write(*lines(10, 11))
+        files = list_files(rig.path)
+        assert rig.runner.first_needed(files) == 0
+        await rig.runner.lose(files[0])
+        files[0].path.unlink()
+        rig.sink.answer = lambda numbers: None
+        await rig.until(lambda: 11 in rig.sink.taken)
+        await rig.until(lambda: rig.runner.first_needed(list_files(rig.path)) == 0)
+        assert rig.runner.status().lost == 6
+    assert rig.sink.taken == [0, 1, 2, 3, 10, 11]  # the batch under way was in memory
+    assert [fields for event, fields in rig.events if event == "stream_lost"] == [
+        {"stream": "crm", "why": "events.keep_unsent is reached", "events": 6}
+    ]
+
+
+async def test_a_file_that_is_gone_is_said(rig: Rig) -> None:
+    rig.folder.mkdir(parents=True)
+    save(rig.folder, StreamState(Position("nobody", "2026-11-25T00:00:00.000000Z", 100), sent=7))
+    rig.write(*lines(1))
+    async with rig.running():
+        await rig.until(lambda: rig.sink.taken)
+        await rig.until(lambda: rig.runner.status().sent == 8)
+    assert rig.events == [("stream_lost", {"stream": "crm", "why": "the file that was being read is gone"})]
+
+
+async def test_a_forwarder_never_gives_up(rig: Rig) -> None:
+    rig.write(*lines(0))
+    rig.sink.answer = unavailable
+    async with rig.running(gives_up=False, give_up_s=1.0):
+        await rig.until(lambda: rig.sink.calls)
+        rig.clock.advance(100)
+        seen = len(rig.sink.calls)
+        await rig.until(lambda: len(rig.sink.calls) > seen + 3)
+        rig.sink.answer = lambda numbers: None
+        await rig.until(lambda: rig.sink.taken)
+    assert not (rig.folder / "dead-letters.jsonl").exists()
+
+
+async def test_a_full_disk_does_not_keep_events_from_going(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(folder: Path, state: StreamState) -> None:
+        raise OSError(28, "No space left on device")
+
+    rig.write(*lines(0, 1))
+    async with rig.running():
+        monkeypatch.setattr("angarium.app.stream.runner.save", full)
+        await rig.until(lambda: len(rig.sink.taken) >= 2)
+        rig.write(*lines(2))
+        await rig.until(lambda: 2 in rig.sink.taken)
+    assert rig.sink.taken == [0, 1, 2]
+
+
+def test_a_state_is_whole_or_not_there(tmp_path: Path) -> None:
+    assert load(tmp_path) is None
+    state = StreamState(Position("abc", "2026-11-25T00:00:00.000000Z", 5), sent=3)
+    save(tmp_path, state)
+    assert load(tmp_path) == state
+    (tmp_path / "state.json.new").write_bytes(b"half")
+    assert load(tmp_path) == state
+    (tmp_path / "state.json").write_bytes(b"{}")
+    with pytest.raises(ValueError, match="not the state of a stream"):
+        load(tmp_path)
