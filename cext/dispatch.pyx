@@ -996,17 +996,18 @@ cdef class Dispatcher(Taker):
         tenant = message.buffer.text(TEXT_TENANT)
         return self.counters.tenant_row(tenant.octets, tenant.length)
 
-    cdef uint16_t _pool_row(self, Message message) except? 0xFFFF:
-        """The row of the metrics of the source pool that message goes by."""
+    cdef uint16_t _pool_row(self, Delivery delivery) except? 0xFFFF:
+        """The row of the metrics of the source pool that delivery goes by."""
         cdef bytes name
-        if message.outlet == 0:
-            return 0
-        name = (<Outlet>self.schedule.pools.outlets[message.outlet]).pool
+        cdef uint16_t outlet = delivery.message.outlet
+        if outlet == 0:
+            return delivery.pool
+        name = (<Outlet>self.schedule.pools.outlets[outlet]).pool
         return self.counters.pool_row(PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
 
-    def pool_row_of(self, Message message) -> int:
-        """_pool_row for callers in Python."""
-        return self._pool_row(message)
+    def pool_row_of(self, Delivery delivery) -> int:
+        """The row of the metrics of the source pool that delivery goes by."""
+        return self._pool_row(delivery)
 
     cdef int _cause(self, Message message, ScheduledQueue queue, double now, double monotonic_now) except -1:
         """The slot that counts what a message in queue waits for; the order is that of angarium.app.waiting."""
@@ -1128,13 +1129,15 @@ cdef class Dispatcher(Taker):
         queue.push(delivery, False)
         return queue.pump()
 
-    def send(self, Message message, ReadyQueue queue, list indices, uint8_t provider=0):
+    def send(self, Message message, ReadyQueue queue, list indices, uint8_t provider=0, uint16_t pool=0):
         """Make a delivery of some recipients of message (indices, ascending) and put it into queue.
 
-        provider: row of the metrics of its domain; 0: those of the queue.
+        provider: row of the metrics of its domain; 0: those of the queue. pool: that of its source pool, where it is
+        not the message's own.
         """
         cdef Delivery delivery = Delivery()
         delivery.provider = provider
+        delivery.pool = pool
         if len(indices) != message.recipients:
             delivery.set_recipients(indices)
         if message.marks & MARK_URGENT:
@@ -1163,6 +1166,7 @@ cdef class Dispatcher(Taker):
         rest.buffer = delivery.buffer
         rest.tenant = delivery.tenant
         rest.provider = delivery.provider
+        rest.pool = delivery.pool
         rest.began = delivery.began
         rest.set_recipients(apart)
         delivery.set_recipients(stay)
@@ -1245,7 +1249,7 @@ cdef class Dispatcher(Taker):
         slot_add(slots, <int>Slot.SOURCE_ATTEMPTS + delivery.queue.source_row, 1)
         slot_add(slots, <int>Slot.SOURCE_DELIVERED + delivery.queue.source_row, delivery.recipients)
         slot_add(slots, <int>Slot.SOURCE_REPLIES_2XX + delivery.queue.source_row, delivery.recipients)
-        slot_add(slots, <int>Slot.POOL_DELIVERED + self._pool_row(message), delivery.recipients)
+        slot_add(slots, <int>Slot.POOL_DELIVERED + self._pool_row(delivery), delivery.recipients)
         if delivery.recipients != message.recipients and self.keep_reply is not None:
             # others are left: it will be in the outcome record
             if reply.enhanced_class:

@@ -27,6 +27,7 @@ cdef class Delivery:
     cdef readonly uint16_t recipients
     cdef readonly uint16_t tenant            # row of its metrics, and so the next
     cdef readonly uint8_t provider
+    cdef readonly uint16_t pool              # that of its source pool, where the message itself names none
     cdef readonly double began               # monotonic; when a connection took it
     cdef readonly int transfers              # connections that took it so far
     cdef public bytes host                   # the connection that took it last: name[address]:port
@@ -155,7 +156,7 @@ cdef class Dispatcher(Taker):
     cdef int _cause(self, Message message, ScheduledQueue queue, double now, double monotonic_now) except -1
     cdef int _count(self, Message message, double now, double monotonic_now) except -1
     cdef uint16_t _tenant_row(self, Message message, ScheduledQueue queue) except? 0xFFFF
-    cdef uint16_t _pool_row(self, Message message) except? 0xFFFF
+    cdef uint16_t _pool_row(self, Delivery delivery) except? 0xFFFF
     cdef int _round_over(self, Message message) except -1
     cdef int remove(self, Message message, int reason=*) except -1
     cdef int _record_done(self) except -1

@@ -44,6 +44,9 @@ class Delivery:
     def provider(self) -> int:
         """The row of the metrics of its provider."""
     @property
+    def pool(self) -> int:
+        """The row of the metrics of its source pool, where the message itself names none."""
+    @property
     def began(self) -> float: ...
     @property
     def transfers(self) -> int: ...
@@ -217,10 +220,11 @@ class Dispatcher(Taker):
         """Look at the next `slots` slots: (messages whose time is over, those whose senders are to be told)."""
     def withdraw(self, message: Message) -> bool:
         """Take a waiting message out for what `sweep` found; False when it does not wait any more."""
-    def send(self, message: Message, queue: ReadyQueue, indices: list[int], provider: int = 0) -> None:
+    def send(self, message: Message, queue: ReadyQueue, indices: list[int], provider: int = 0, pool: int = 0) -> None:
         """Make a delivery of some recipients of message and put it into queue.
 
-        provider: row of the metrics of its domain; 0: those of the queue.
+        provider: row of the metrics of its domain; 0: those of the queue. pool: that of its source pool, where it is
+        not the message's own.
         """
     def redirect(self, delivery: Delivery, queue: ReadyQueue) -> None:
         """A delivery that waited for its next hop's names goes into the queue of that next hop."""
@@ -239,8 +243,8 @@ class Dispatcher(Taker):
         """Outlets whose source is suspended get no new mail while their pool has others."""
     def delivered_by_hand(self, delivery: Delivery, code: int, text: bytes) -> None:
         """A next hop without SMTP took the message for all recipients."""
-    def pool_row_of(self, message: Message) -> int:
-        """The row of the metrics of the source pool that message goes by."""
+    def pool_row_of(self, delivery: Delivery) -> int:
+        """The row of the metrics of the source pool that delivery goes by."""
     def rows_of(self, message: Message) -> tuple[int, int]:
         """The rows of the metrics of message's provider and tenant, where no delivery says so."""
     def log_attempt(

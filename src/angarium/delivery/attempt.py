@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from angarium._core.client_session import Phase
-from angarium._core.counters import Slot
+from angarium._core.counters import Dimension, Slot
 from angarium._core.dispatch import ReadyQueue
 from angarium.config.model import DEFAULT_SOURCE
 from angarium.config.next_hop import SESSION_KINDS
@@ -160,8 +160,8 @@ class Router:
 
     def place(self, message: Message) -> None:
         """Send message on its way."""
-        ready: dict[ReadyQueue, tuple[list[int], int]] = {}
-        alone: list[tuple[ReadyQueue, int, int]] = []
+        ready: dict[ReadyQueue, tuple[list[int], int, int]] = {}
+        alone: list[tuple[ReadyQueue, int, int, int]] = []
         by_mx: dict[tuple[Way, TlsPolicy, str, Choice], tuple[list[int], bool]] = {}
         chosen: dict[tuple[str | None, bool], Choice] = {}
         own = bool(message.flags & OWN_POLICY)
@@ -199,17 +199,18 @@ class Router:
                     for form in {domain.lower(), name.encode("ascii")}:  # as clients write it, as it is scheduled
                         self._dispatcher.remember(form, queue, choice.number, provider)
                 if way.alone:
-                    alone.append((queue, index, provider))
+                    alone.append((queue, index, provider, self._pool_row(choice)))
                 else:
-                    ready.setdefault(queue, ([], provider))[0].append(index)
-        for queue, (indices, provider) in ready.items():
-            self._dispatcher.send(message, queue, indices, provider)
-        for queue, index, provider in alone:
-            self._dispatcher.send(message, queue, [index], provider)
+                    ready.setdefault(queue, ([], provider, self._pool_row(choice)))[0].append(index)
+        for queue, (indices, provider, row) in ready.items():
+            self._dispatcher.send(message, queue, indices, provider, row)
+        for queue, index, provider, row in alone:
+            self._dispatcher.send(message, queue, [index], provider, row)
         for (way, tls, name, choice), (indices, by_domain) in by_mx.items():
             known = self._site_of(way, tls, name, choice)
             if known is not None:
-                self._dispatcher.send(message, known, indices, self.providers.of_domain(name.encode("ascii")))
+                provider = self.providers.of_domain(name.encode("ascii"))
+                self._dispatcher.send(message, known, indices, provider, self._pool_row(choice))
             else:
                 self._hold_for_names(message, way, tls, name, choice, indices, by_domain)
 
@@ -422,6 +423,9 @@ class Router:
         source = known.target.source if known.target is not None else None
         return known if self._sites.get((way, tls, known.site.decode("ascii"), source)) is known else None
 
+    def _pool_row(self, choice: Choice) -> int:
+        return self._dispatcher.counters.row(Dimension.DIMENSION_POOL, choice.pool.encode("ascii"))
+
     def _hold_for_names(
         self,
         message: Message,
@@ -444,7 +448,8 @@ class Router:
             name.encode("ascii"),
             hand_over=partial(self._look_up, way, tls, name, choice, by_domain),
         )
-        self._dispatcher.send(message, waiting, indices, self.providers.of_domain(name.encode("ascii")))
+        provider = self.providers.of_domain(name.encode("ascii"))
+        self._dispatcher.send(message, waiting, indices, provider, self._pool_row(choice))
 
     def _look_up(
         self, way: Way, tls: TlsPolicy, name: str, choice: Choice, by_domain: bool, delivery: Delivery

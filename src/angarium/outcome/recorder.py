@@ -196,7 +196,7 @@ class Recorder:
         if outcome.state in _SOURCE_SLOTS:
             of_source, of_pool = _SOURCE_SLOTS[outcome.state]
             self._counters.add(of_source + delivery.queue.source_row, 1)
-            self._counters.add(of_pool + self._dispatcher.pool_row_of(message), 1)
+            self._counters.add(of_pool + self._dispatcher.pool_row_of(delivery), 1)
         if outcome.state is RecipientState.DEFERRED:
             _, domain = split_mailbox(delivery.mail_buffer().recipient(index)[0])
             self.deferred.add(folded_domain(domain))
