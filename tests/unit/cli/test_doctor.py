@@ -141,13 +141,13 @@ name = "here"
 ipv4 = "127.0.0.7"
 [[source]]
 name = "elsewhere"
-ipv4 = "192.0.2.1"
+ipv4 = "198.51.100.1"
 ipv6 = "2001:db8::1"
 """
     found = list(machine.sources(config_of(tmp_path, more)))
     assert said(found, "source here") == [("ok", "127.0.0.7 is an address of this machine")]
     assert [severity for severity, _ in said(found, "source elsewhere")] == ["error", "error"]
-    assert "192.0.2.1: Cannot assign requested address" in said(found, "source elsewhere")[1][1]
+    assert "198.51.100.1: Cannot assign requested address" in said(found, "source elsewhere")[1][1]
 
 
 def test_outbound() -> None:

@@ -149,7 +149,12 @@ class Node:
 def node(tmp_path: Path) -> Iterator[Node]:
     node = Node(
         tmp_path,
-        [source("a", "127.0.0.2"), source("b", "127.0.0.3"), source("six", None, "::1"), source("lost", "192.0.2.1")],
+        [
+            source("a", "127.0.0.2"),
+            source("b", "127.0.0.3"),
+            source("six", None, "::1"),
+            source("lost", "198.51.100.1"),
+        ],
         [pool("both", "a", "b"), pool("alone", "a"), pool("mixed", "lost", "six", "b"), pool("none", "lost", "six")],
         route("plain.test", "smtp://127.0.0.1:2600"),
         route("local.test", "discard:"),
@@ -166,12 +171,12 @@ def node(tmp_path: Path) -> Iterator[Node]:
 
 
 def test_a_source_says_why_it_cannot_reach_hosts() -> None:
-    one = Source("s", {V4: "192.0.2.1", V6: "::1"}, "s.example")
+    one = Source("s", {V4: "198.51.100.1", V6: "::1"}, "s.example")
     assert one.why_not((V4,)) == ""
     assert Source("s", {V6: "::1"}, "x").why_not((V4,)) == "source s has no IPv4 address"
     with socket.socket(V4) as opening, pytest.raises(SourceFailure):
         one.bind(opening, "host")
-    assert one.why_not((V4,)) == "source s: 192.0.2.1: Cannot assign requested address"
+    assert one.why_not((V4,)) == "source s: 198.51.100.1: Cannot assign requested address"
     assert one.why_not((V6, V4)) == ""
     assert one.look_again() == []
 
@@ -247,7 +252,7 @@ def test_what_waits_for_a_source_that_cannot_be_bound_goes_by_the_next_one(node:
     assert node.ready() == {"lost": 2, "b": 4}, "six has no address of the host's family"
     node.fail("lost")
     node.settle(b=6)
-    assert [(said["source"], said["address"]) for said in node.said("source_down")] == [("lost", "192.0.2.1")]
+    assert [(said["source"], said["address"]) for said in node.said("source_down")] == [("lost", "198.51.100.1")]
     replaced = {(said["source"], said["by"]) for said in node.said("source_replaced")}
     assert replaced == {("six", "b"), ("lost", "b")}
     for _ in range(4):
@@ -274,7 +279,7 @@ def test_mail_waits_when_no_source_can_be_used_and_goes_when_one_can(
     wait_until(all_wait, "four messages that wait for a source")
     (said, *_) = node.said("source_pool_unusable")
     assert (said["pool"], said["retry_s"]) == ("none", SOURCE_REST_S)
-    assert "source lost: 192.0.2.1: Cannot assign requested address" in said["why"]
+    assert "source lost: 198.51.100.1: Cannot assign requested address" in said["why"]
     assert "source six has no IPv4 address" in said["why"]
     node.send(b"x@plain.test")
     assert node.ready() == {"default": 1}, "others are not held up"
