@@ -335,7 +335,7 @@ def test_mail_whose_sources_cannot_be_used_waits_and_says_why(tmp_path: Path) ->
             # the mail of the other source may be a moment behind
             relay.wait(
                 lambda: relay.api(f"queue/{ids[0]}")["waits_for"]["what"] == "source",
-                "mail that says what it waits for",
+                "what it waits for",
             )
             shown = relay.api(f"queue/{ids[0]}")
             assert shown["recipients"][0]["attempts"] == 0
