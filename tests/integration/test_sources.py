@@ -163,6 +163,29 @@ def test_one_message_to_many_recipients_leaves_by_one_source(chooser: tuple[Rela
 # ------------------------------------------------------------------ retries, restarts, reloads
 
 
+def test_metrics_count_by_source_and_by_pool(chooser: tuple[Relay, SinkServer, int]) -> None:
+    relay, sink, _ = chooser
+    queue_id = relay.send("counted@wide.test")
+    sink.wait_mail("counted@wide.test")
+    relay.wait_event("delivery", id=queue_id)
+    by_event = Counter(event["source"] for event in relay.events("delivery"))
+    found = relay.metrics()
+    for name in ("default", "s2", "s3", "s4", "s5"):
+        delivered = found[f'angarium_source_recipients_total{{result="delivered",source="{name}"}}']
+        assert delivered == by_event[name] == found[f'angarium_source_replies_total{{class="2xx",source="{name}"}}']
+    opened = sum(found[f'angarium_source_connections_total{{result="opened",source="s{number}"}}'] for number in (2, 5))
+    assert opened >= 2
+    pools = {
+        name: found[f'angarium_pool_recipients_total{{pool="{name}",result="delivered"}}']
+        for name in ("none", "route", "tenant", "person", "wide")
+    }
+    assert pools["none"] == by_event["default"]
+    assert pools["route"] + pools["wide"] == by_event["s2"] + by_event["s5"]
+    assert (pools["tenant"], pools["person"]) == (by_event["s3"], by_event["s4"])
+    assert pools["wide"] > 0
+    assert found['angarium_source_recipients_total{result="deferred",source="other"}'] == 0
+
+
 def test_a_retry_keeps_its_source_and_a_restart_the_pool(tmp_path: Path) -> None:
     later = [True]
 
@@ -333,10 +356,7 @@ def test_mail_whose_sources_cannot_be_used_waits_and_says_why(tmp_path: Path) ->
             assert "source m2: 198.51.100.2: Cannot assign requested address" in why
             relay.wait(lambda: relay.summary()["messages"] == 5, "five that wait")
             # the mail of the other source may be a moment behind
-            relay.wait(
-                lambda: relay.api(f"queue/{ids[0]}")["waits_for"]["what"] == "source",
-                "what it waits for",
-            )
+            relay.wait(lambda: relay.api(f"queue/{ids[0]}")["waits_for"]["what"] == "source", "what it waits for")
             shown = relay.api(f"queue/{ids[0]}")
             assert shown["recipients"][0]["attempts"] == 0
             assert "source m1: 198.51.100.1: Cannot assign requested address" in shown["waits_for"]["text"]
