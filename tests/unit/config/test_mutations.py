@@ -133,6 +133,16 @@ retry_first = "2s"
 retry_longest = "1m"
 give_up = "1h"
 dead_letter_size = "1MB"
+[[stream]]
+name = "inline"
+url = "nats://127.0.0.1/mail"
+user = "relay"
+secret = "a-secret"
+[[stream]]
+name = "environment"
+url = "nats://127.0.0.1/more"
+user = "relay"
+secret_env = "HOME"
 [dns]
 servers = ["127.0.0.1:53", "[::1]:53"]
 dnssec = "trust-ad"

@@ -81,6 +81,7 @@ def healthy() -> dict[str, str]:
         "shard": ("0",),
         "source": ("default",),
         "pool": ("bulk",),
+        "stream": ("crm",),
         "domain": ("a.test",),
     }
     for spec in REGISTRY:

@@ -107,7 +107,7 @@ def test_a_slot_is_of_its_metrics_type(spec: MetricSpec) -> None:
 @pytest.mark.parametrize("spec", REGISTRY, ids=lambda spec: spec.name)
 def test_a_name_says_stage_and_unit(spec: MetricSpec) -> None:
     stages = "ingress|policy|queue|delivery|outcome|worker|process|node|provider|tenant|listener|source|pool|shard"
-    assert re.fullmatch(rf"angarium_({stages})(_[a-z]+)+", spec.name)
+    assert re.fullmatch(rf"angarium_({stages}|stream)(_[a-z]+)+", spec.name)
     assert spec.name.endswith("_total") is (spec.kind is Kind.COUNTER)
     assert spec.unit in ("", *UNITS)
     if spec.kind in HISTOGRAMS:
