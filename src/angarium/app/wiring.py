@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from angarium._core.counters import Counters
+    from angarium._core.dialogue import Dialogues
     from angarium._core.dispatch import Delivery, Dispatcher
     from angarium.clock import Clock
     from angarium.config.model import Config
@@ -55,6 +56,7 @@ class Ground:
     settle: Callable[[Delivery], None]
     note_tls: Callable[[TlsOutcome], None]
     workers: int
+    dialogues: Dialogues
 
 
 class Ways:
@@ -64,7 +66,7 @@ class Ways:
         """`order`: what is known of hosts already."""
         self.part = routing_part(config)
         self._ground = ground
-        self.egress = Egresses(ground.counters, config.delivery)
+        self.egress = Egresses(ground.counters, config.delivery, ground.dialogues)
         self.connector = Connector(
             self.egress,
             ground.counters,
@@ -77,6 +79,7 @@ class Ways:
             on_tls_result=ground.note_tls,
             host_addresses=ground.lookup.host_addresses,
             order=order,
+            dialogues=ground.dialogues,
         )
         self.router = Router(
             ground.dispatcher,

@@ -145,6 +145,14 @@ class Events(Section, frozen=True):
     facility: Facility = "mail"
 
 
+class Trace(Section, frozen=True):
+    """What was said with next hops, kept for `angarium trace`."""
+
+    dialogues: Literal["failures", "all", "none"] = "failures"
+    keep_s: Duration = 86400.0  # 0: as long as there is room
+    size_octets: Annotated[Size, Meta(ge=1 << 20, le=1 << 40)] = 256_000_000  # of the node
+
+
 class Stream(Section, frozen=True, kw_only=True):
     """Events on their way to another system, at least once each and in their order."""
 
@@ -507,6 +515,7 @@ class Config(Section, frozen=True):
     access: Access = field(default_factory=Access)
     sendmail: Sendmail | None = None  # None: no mail comes in this way
     stream: tuple[Stream, ...] = ()
+    trace: Trace = field(default_factory=Trace)
     sandbox: bool = False  # nothing may leave the machine
 
     @property
