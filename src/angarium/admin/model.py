@@ -340,6 +340,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     shards: list[int]
     uptime_s: float
     watchers: int = 0  # of its sessions
+    dialogues_lost: int = 0  # attempts of which it could not be kept what was said
 
 
 class WorkerReport(msgspec.Struct, frozen=True):

@@ -211,6 +211,7 @@ class ControlServer:
             "accepting": accepting,
             "reason": reason,
             "watchers": self._hub.watchers,
+            "dialogues_lost": worker.dialogues_lost,
             "shards": [journal.shard for journal in worker.journals],
             "uptime_s": round(asyncio.get_running_loop().time() - worker.started, 3),
         }

@@ -232,6 +232,11 @@ class Worker:
         """How often the event log is written."""
         self._flush_ticks = max(1, round(seconds / TICK_S))
 
+    @property
+    def dialogues_lost(self) -> int:
+        """Attempts that found no room in memory, and writes that failed."""
+        return self.dialogues.lost + self._dialogue_files.lost
+
     def keep_dialogues(self) -> None:
         """As much of what is said in attempts as the configuration says."""
         trace = self.config.trace

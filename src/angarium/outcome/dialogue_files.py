@@ -6,7 +6,7 @@ Job: append what Dialogues has gathered, begin a new file when one is large or o
 the worker's are over their size or age. A file begins with MAGIC and the mark of its records. Readers need no lock: a
 record is whole when its length says so.
 
-Fails: never. What cannot be written is dropped, counted in `lost` (octets) and logged once. Bounds: `size_octets` for
+Fails: never. What cannot be written is dropped, counted in `lost` (writes) and logged once. Bounds: `size_octets` for
 this worker's files and a part more; PARTS files and some.
 """
 
@@ -93,10 +93,10 @@ class DialogueFiles:
             if done < len(octets):
                 # what follows would stand behind half a record: a reader stops there, so it goes into another file
                 self.close()
-                self.lost += len(octets) - done
+                self.lost += 1
         except OSError as failure:
             self.close()
-            self.lost += len(octets)
+            self.lost += 1
             if not self._said:
                 log.warning("what is said in attempts cannot be kept: %s", failure)
             self._said = True
