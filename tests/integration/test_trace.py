@@ -41,14 +41,15 @@ def said(story: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize("extensions", [["PIPELINING"], ["SIZE"], ["PIPELINING", "CHUNKING"]], ids=lambda x: x[-1])
 def test_the_story_of_a_message_that_was_deferred_and_then_delivered(tmp_path: Path, extensions: list[str]) -> None:
     refusals = iter(["452 4.2.2 mailbox <full>\x07 today"])
-    with SinkServer(
-        extensions=extensions, answer=lambda step: next(refusals, None) if step.verb == "RCPT" else None
-    ) as sink, relay_to(tmp_path, sink, trace={"dialogues": "all"}) as relay:
+    with (
+        SinkServer(
+            extensions=extensions, answer=lambda step: next(refusals, None) if step.verb == "RCPT" else None
+        ) as sink,
+        relay_to(tmp_path, sink, trace={"dialogues": "all"}) as relay,
+    ):
         queue_id = relay.send("a@dest.test", b"Subject: secret\r\n\r\nnever shown\r\n")
         relay.wait_event("delivery", id=queue_id)
-        story = relay.wait(
-            lambda: found if len(said(found := trace(relay, queue_id))) > 8 else None, "both dialogues"
-        )
+        story = relay.wait(lambda: found if len(said(found := trace(relay, queue_id))) > 8 else None, "both dialogues")
         assert story["state"] == "delivered"
         assert story["recipients"][0]["recipient"] == "a@dest.test"
         assert story["recipients"][0]["result"] == "delivered"
@@ -102,9 +103,10 @@ def test_the_story_of_what_waits_and_of_hosts_that_fail(tmp_path: Path) -> None:
             }
         ],
     }
-    with SinkServer(extensions=["AUTH PLAIN"], answer=refuse) as closed, SinkServer(
-        answer=lambda step: CLOSE if step.verb == "CONNECT" else None
-    ) as dead:
+    with (
+        SinkServer(extensions=["AUTH PLAIN"], answer=refuse) as closed,
+        SinkServer(answer=lambda step: CLOSE if step.verb == "CONNECT" else None) as dead,
+    ):
         config["route"][0]["next_hop"] = [dead.url, closed.url]
         with Relay(tmp_path, config) as relay:
             queue_id = relay.send("a@dest.test")
@@ -149,9 +151,9 @@ def test_watching_sessions_as_they_happen(tmp_path: Path) -> None:
                     client.send("other@elsewhere.test", ["x@dest.test"], b"Subject: x\r\n\r\nx\r\n")
                     client.send("me@origin.test", ["a@dest.test"], b"Subject: y\r\n\r\nnever shown\r\n")
                 lines: list[dict[str, Any]] = []
-                while not any(line["side"] == "out" and line["text"].startswith("250") for line in lines[-1:]) or not any(
-                    line["side"] == "in" and "queued as" in line["text"] for line in lines
-                ):
+                while not any(
+                    line["side"] == "out" and line["text"].startswith("250") for line in lines[-1:]
+                ) or not any(line["side"] == "in" and "queued as" in line["text"] for line in lines):
                     lines.append(json.loads(watching.stdout.readline()))
             finally:
                 watching.kill()
@@ -162,11 +164,14 @@ def test_watching_sessions_as_they_happen(tmp_path: Path) -> None:
         assert {line["peer"] for line in lines if line["side"] == "in"} == {"127.0.0.1"}
         # nobody watches any more, and the sessions know it
         relay.wait(lambda: not watched(relay), "nobody to watch")
-        refused = run_command(
-            "trace", "--live", "--client", "nowhere", "--admin", f"127.0.0.1:{relay.admin_port}"
-        )
+        refused = run_command("trace", "--live", "--client", "nowhere", "--admin", f"127.0.0.1:{relay.admin_port}")
         assert refused.returncode == 1
         assert "nowhere" in refused.stderr
+
+
+def is_end(line: dict[str, Any]) -> bool:
+    """Whether it is the reply to the end of mail data."""
+    return line["who"] == "S" and ("queued as" in line["text"] or line["text"].startswith("250 2.0.0"))
 
 
 def watched(relay: Relay) -> bool:
