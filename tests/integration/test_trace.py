@@ -151,9 +151,7 @@ def test_watching_sessions_as_they_happen(tmp_path: Path) -> None:
                     client.send("other@elsewhere.test", ["x@dest.test"], b"Subject: x\r\n\r\nx\r\n")
                     client.send("me@origin.test", ["a@dest.test"], b"Subject: y\r\n\r\nnever shown\r\n")
                 lines: list[dict[str, Any]] = []
-                while not any(
-                    line["side"] == "out" and line["text"].startswith("250") for line in lines[-1:]
-                ) or not any(line["side"] == "in" and "queued as" in line["text"] for line in lines):
+                while not {"in", "out"} <= {line["side"] for line in lines if is_end(line)}:
                     lines.append(json.loads(watching.stdout.readline()))
             finally:
                 watching.kill()

@@ -32,7 +32,11 @@ from angarium.outcome.story import Story, tell
 __all__ = ["HANDLERS"]
 
 LIVE_LINES = 2000
+MOST_READING = 2
 _DETAIL: Decoder[dict[str, Any] | None] = Decoder(dict[str, Any] | None)
+
+
+_READING = asyncio.Semaphore(MOST_READING)
 
 
 class WatchFilter(msgspec.Struct, frozen=True):
@@ -65,10 +69,11 @@ async def trace(
     try:
         if services.event_file is None:
             remarks.append("there is no event log: set events.file")
-        else:
-            found = await asyncio.to_thread(search, services.event_file, name, accepted_at(number))
-        if services.spool is not None:
-            dialogues = await asyncio.to_thread(find, services.spool / "trace", number)
+        async with _READING:
+            if services.event_file is not None:
+                found = await asyncio.to_thread(search, services.event_file, name, accepted_at(number))
+            if services.spool is not None:
+                dialogues = await asyncio.to_thread(find, services.spool / "trace", number)
     except OSError as failure:
         remarks.append(f"what was written down cannot be read: {failure.strerror or failure}")
     if services.dialogues != "all":
@@ -106,7 +111,9 @@ async def live(
     try:
         first = await anext(lines)  # so that what is wrong with the question is said in the answer's status
     except WorkerFailure as failure:
-        raise ClientException(detail=str(failure)) from None
+        if failure.refused:
+            raise ClientException(detail=str(failure)) from None
+        raise ServiceUnavailable(detail=str(failure)) from None
     return Stream(_behind(first, lines), media_type="application/x-ndjson")
 
 
@@ -128,16 +135,24 @@ async def _lines(services: Services, question: Question) -> AsyncIterator[bytes]
             await queue.put(failure)
 
     tasks = [asyncio.ensure_future(follow(worker)) for worker in range(len(services.workers))]
+    left = len(tasks)
+    failed: list[WorkerFailure] = []  # until one of them says something
     begun = False
     try:
-        while True:
+        while left:
             said = await queue.get()
             if isinstance(said, WorkerFailure):
+                left -= 1
+                failed.append(said)
                 if not begun:
-                    raise said
-                said = msgspec.json.encode({"error": str(said)}) + b"\n"
+                    continue
             begun = True
-            yield said
+            while failed:
+                yield msgspec.json.encode({"error": str(failed.pop(0))}) + b"\n"
+            if isinstance(said, bytes):
+                yield said
+        if not begun:
+            raise failed[0] if failed else WorkerFailure("there are no workers")
     finally:
         for task in tasks:
             task.cancel()

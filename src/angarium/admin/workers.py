@@ -95,7 +95,9 @@ class _Line(msgspec.Struct, frozen=True):
 
 
 class WorkerFailure(Exception):
-    """A worker did not carry an export to its end."""
+    """A worker did not carry an export to its end, or goes on saying nothing more. `refused`: it did not want to."""
+
+    refused = False
 
 
 class _Reply(msgspec.Struct, frozen=True):
@@ -172,7 +174,9 @@ class Workers:
                         raise _Refused(msgspec.json.decode(line, type=_Reply).error or "it ends")
                     yield line
         except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError, msgspec.MsgspecError, _Refused) as error:
-            raise WorkerFailure(f"worker {worker}: {error or type(error).__name__}") from error
+            failure = WorkerFailure(f"worker {worker}: {str(error) or type(error).__name__}")
+            failure.refused = isinstance(error, _Refused)
+            raise failure from error
 
     async def _ask_one(self, worker: int, line: bytes, decoder: msgspec.json.Decoder[T], timeout_s: float) -> Answer[T]:
         try:

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 MAGIC = b"ANGDLG1\n"
 PARTS = 16
 SMALLEST_PART_OCTETS = 64 << 10
+ORPHANS_S = 86400.0  # files of workers that there are no more are kept so long, where age is no bound
 _NAME = re.compile(r"dialogues-(\d+)-(\d+)")
 
 
@@ -125,7 +126,8 @@ class DialogueFiles:
             going.append(file)
             left -= file.size
         if self._worker == 0:
-            going += [file for file in files if file.worker >= self._workers and self._keep_s < now - file.written]
+            old = now - (self._keep_s or ORPHANS_S)
+            going += [file for file in files if file.worker >= self._workers and file.written < old]
         for file in going:
             file.path.unlink(missing_ok=True)
 

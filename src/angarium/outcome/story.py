@@ -110,7 +110,7 @@ def tell(
 ) -> Story:
     """detail: what the worker says of it while it is queued, as the API gives it; None: it is not queued."""
     reception = next((event for event in own if event["event"] == "reception" and event.get("id") == id), None)
-    attempts = _attempts(id, own, dialogues)
+    attempts = _attempts(id, own if _has_attempts(own) else [*own, *_journalled(id, detail)], dialogues)
     accepted = _accepted(reception, detail, own)
     over = None if detail is not None else _end(id, own)
     waits = list(_waits(id, own, around, attempts, reception, accepted, now if detail is not None else over))
@@ -243,6 +243,27 @@ def _attempts(id: str, own: Sequence[dict[str, Any]], dialogues: Sequence[Dialog
             )
         )
     return steps
+
+
+def _has_attempts(own: Sequence[dict[str, Any]]) -> bool:
+    return any(event["event"] in ATTEMPTS for event in own)
+
+
+def _journalled(id: str, detail: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    """What the journal has of the attempts of a message that is queued, as events, where there is no log of them."""
+    for attempt in (detail or {}).get("attempts", []):
+        for recipient in attempt["recipients"] if attempt["time"] else []:
+            code, _, text = (recipient["reply"] or "").partition(" ")
+            yield {
+                "time": attempt["time"],
+                "event": "deferral",
+                "id": id,
+                "recipient": recipient["address"],
+                "next_hop": attempt["next_hop"],
+                "attempts": attempt["number"],
+                "class": recipient["state"],
+                "reply": {"code": int(code) if code.isdigit() else 0, "enhanced": None, "text": text},
+            }
 
 
 def _dialogue(dialogue: Dialogue) -> SessionDialogue:

@@ -137,6 +137,16 @@ def test_what_waits_still_and_what_was_deleted() -> None:
     assert [step.text for step in story.steps if step.kind == "event"][-1].startswith("deletion")
 
 
+def test_without_an_event_log_the_journal_tells_of_attempts() -> None:
+    tried = {"number": 1, "time": at(5), "next_hop": "mx", "host": "mx.dest.test"}
+    tried["recipients"] = [{"address": "a@dest.test", "state": "deferred", "reply": "452 full"}]
+    detail = {"state": "scheduled", "received": at(0), "reverse_path": "", "recipients": [], "attempts": [tried]}
+    story = tell(ID, [], [], [], detail, now=BEGAN + 15)
+    (step,) = [step for step in story.steps if step.kind == "attempt"]
+    assert (step.attempt, step.results[0].result, step.results[0].reply) == (1, "deferred", "452 full")
+    assert story.waited_s == {"queue": 5.0, "backoff": 10.0}
+
+
 def test_recipients_of_one_attempt_are_one_step() -> None:
     own = [
         reception(),
