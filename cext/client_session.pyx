@@ -869,8 +869,8 @@ cdef class ClientSession(Carrier):
             self._show("S", b"%d %s%s" % (parser.reply.code, b"" if not parser.reply.enhanced_class else b"%d.%d.%d " % (
                 parser.reply.enhanced_class, parser.reply.enhanced_subject, parser.reply.enhanced_detail
             ), parser.text()[:LONGEST_TEXT]))
-        if self._told:
-            return 0                         # nobody listened when the transaction began
+        if self._told or self._said_cut:
+            return 0                         # nobody listened when the transaction began, or there is no room
         at = <uint32_t>(min(monotonic() - self._said_began, 4294.0) * 1e6)
         if self._said_length + 14 + n > self._said_capacity:
             if self._said_length + 14 + n > SAID_OCTETS:

@@ -104,7 +104,7 @@ def decode(id: int, record: bytes) -> Dialogue:
     next_hop, host, tls, opening, why, commands, replies = texts
     lines = [*_opening(opening)]
     if not flags & DialogueFlag.DIALOGUE_OPENING:
-        lines += _transaction(flags, content, commands, replies)
+        lines += _transaction(flags, content, commands, replies, lost=bool(why))
     if why and not (flags & DialogueFlag.DIALOGUE_OPENING and opening):
         lines.append(Line("*", _text(why), took_us / 1e6))
     return Dialogue(
@@ -140,8 +140,8 @@ def _replies(octets: bytes) -> Iterator[tuple[int, Line]]:
         yield phase, Line("S", "\n".join(shown), at_us / 1e6)
 
 
-def _transaction(flags: int, content: int, commands: bytes, replies: bytes) -> Iterator[Line]:
-    """Commands, each with the reply to it, whether or not they were sent at once."""
+def _transaction(flags: int, content: int, commands: bytes, replies: bytes, *, lost: bool) -> Iterator[Line]:
+    """Commands, each with the reply to it, whether or not they were sent at once. `lost`: the connection ended it."""
     said = list(_replies(replies))
     before = [line for phase, line in said if phase <= Phase.PHASE_DATA]
     behind = [line for phase, line in said if phase > Phase.PHASE_DATA]
@@ -151,13 +151,13 @@ def _transaction(flags: int, content: int, commands: bytes, replies: bytes) -> I
         yield Line("*", "the envelope went along with the content of the message before")
     for line in _text(commands).splitlines():
         chunked = line.startswith("BDAT ")
-        if chunked:
-            break
+        if chunked or not (before or pipelined or lost):
+            break  # without pipelining, what has no reply was not sent, but for the last before the connection ended
         yield Line("C", line)
         if before:
             yield before.pop(0)
         elif not pipelined:
-            break  # it was not sent any more, or never answered
+            break
     if chunked:
         yield Line("C", _text(commands).splitlines()[-1])
     if flags & DialogueFlag.DIALOGUE_CONTENT:

@@ -168,6 +168,7 @@ def test_many_replies_are_cut_and_that_is_said(kept: Callable[[Keep], Kept]) -> 
     lines = node.lines("a")
     assert lines[-1] == "*: there were more replies than are kept"
     assert sum(map(len, lines)) < 80_000
+    assert "S: 503 no" not in lines  # it would stand behind a command that it does not belong to
 
 
 def test_beyond_the_bound_records_are_lost_and_counted() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from angarium._core.dialogue import Dialogues, Keep
@@ -40,13 +41,14 @@ def test_the_size_is_kept_to_and_the_oldest_go(tmp_path: Path) -> None:
 
 
 def test_what_is_too_old_goes_and_so_does_that_of_workers_that_are_gone(tmp_path: Path) -> None:
+    now = time.time()  # a file's own time is the machine's
     gone_dialogues, gone = made(tmp_path, worker=3, workers=4)
     gone.set_bounds(1 << 20, 100.0)
-    gone.write(record(gone_dialogues, 7), NOW)
+    gone.write(record(gone_dialogues, 7), now)
     gone.close()
     dialogues, files = made(tmp_path)
     files.set_bounds(1 << 20, 100.0)
-    files.write(record(dialogues, 1), NOW)
+    files.write(record(dialogues, 1), now)
     written = max(file.written for file in list_dialogues(tmp_path))
     files.tidy(written + 99)
     assert len(find(tmp_path, 7)) == len(find(tmp_path, 1)) == 1

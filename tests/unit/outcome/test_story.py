@@ -61,8 +61,8 @@ def attempt(seconds: float, name: str, number: int, **more: Any) -> dict[str, An
     return event(seconds, name, **(fields | more))
 
 
-def around(seconds: float, name: str, **fields: Any) -> dict[str, Any]:
-    return {"time": at(seconds), "event": name, **fields}
+def around(seconds: float, what: str, /, **fields: Any) -> dict[str, Any]:
+    return {"time": at(seconds), "event": what, **fields}
 
 
 def waits(

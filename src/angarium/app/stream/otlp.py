@@ -102,7 +102,7 @@ class Traces:
             if self._trace_id(name) & (2**64 - 1) < self._bound or name in self._failed:
                 made += self._span(event, item.key)
             elif self._sample_failures and event["event"] in FAILURES:
-                earlier = self._remembered.get(name, {})
+                earlier = self._remembered.get(name, OrderedDict[str, bytes]())
                 for key, line in earlier.items():
                     before = _decoded(line)
                     if key != item.key and before is not None:
