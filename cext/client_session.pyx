@@ -872,10 +872,10 @@ cdef class ClientSession(Carrier):
         if self._told or self._said_cut:
             return 0                         # nobody listened when the transaction began, or there is no room
         at = <uint32_t>(min(monotonic() - self._said_began, 4294.0) * 1e6)
+        if self._said_length + 14 + n > SAID_OCTETS:
+            self._said_cut = True
+            return 0
         if self._said_length + 14 + n > self._said_capacity:
-            if self._said_length + 14 + n > SAID_OCTETS:
-                self._said_cut = True
-                return 0
             capacity = (self._said_length + 14 + n) * 2
             if capacity < 512:
                 capacity = 512
