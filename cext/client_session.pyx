@@ -859,6 +859,7 @@ cdef class ClientSession(Carrier):
     cdef int _hear(self, int phase) except -1:
         """Keep the reply that was just read until it is known what becomes of the transaction."""
         cdef ReplyParser parser = self._parser
+        cdef bytes status
         cdef size_t n = parser._text_length if parser._text_length < LONGEST_TEXT else LONGEST_TEXT
         cdef size_t capacity
         cdef char *p
@@ -866,9 +867,12 @@ cdef class ClientSession(Carrier):
         cdef uint16_t length = n
         cdef uint32_t at
         if self.egress.dialogues.watch is not None:
-            self._show("S", b"%d %s%s" % (parser.reply.code, b"" if not parser.reply.enhanced_class else b"%d.%d.%d " % (
-                parser.reply.enhanced_class, parser.reply.enhanced_subject, parser.reply.enhanced_detail
-            ), parser.text()[:LONGEST_TEXT]))
+            status = b""
+            if parser.reply.enhanced_class:
+                status = b"%d.%d.%d " % (
+                    parser.reply.enhanced_class, parser.reply.enhanced_subject, parser.reply.enhanced_detail
+                )
+            self._show("S", b"%d %s%s" % (parser.reply.code, status, parser.text()[:LONGEST_TEXT]))
         if self._told or self._said_cut:
             return 0                         # nobody listened when the transaction began, or there is no room
         at = <uint32_t>(min(monotonic() - self._said_began, 4294.0) * 1e6)

@@ -431,6 +431,7 @@ class Supervisor:
         ):
             return
         self._announced = True
+        self._manager.ready()
         if self._on_ready is not None:
             self._on_ready()
 
