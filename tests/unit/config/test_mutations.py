@@ -126,6 +126,8 @@ retry_first = "2s"
 retry_longest = "1m"
 give_up = "1h"
 dead_letter_size = "1MB"
+sample = 1.0
+sample_failures = false
 [dns]
 servers = ["127.0.0.1:53", "[::1]:53"]
 dnssec = "trust-ad"
