@@ -43,6 +43,16 @@ from angarium._core.command cimport (
     RET_HDRS,
 )
 from angarium._core.counters cimport Counters, Slot, about_now_us, observe_message, slot_add, slot_sub
+from angarium._core.dialogue cimport (
+    DIALOGUE_AHEAD,
+    DIALOGUE_CONTENT,
+    DIALOGUE_CUT,
+    DIALOGUE_DELIVERED,
+    DIALOGUE_PIPELINED,
+    KEEP_ALL,
+    KEEP_NONE,
+    Dialogues,
+)
 from angarium._core.dispatch cimport Carrier, Delivery, ReadyQueue
 from angarium._core.mail_data cimport count_stuffing, stuff_mail_data
 from angarium._core.octets cimport put_decimal
@@ -65,6 +75,8 @@ cdef enum:
     RECEIVE_OCTETS = 1 << 16
     ONE_WRITE_OCTETS = 1 << 16   # content up to this size is copied into one write with what surrounds it
     LONGEST_TEXT = 1000          # octets of a reply's text that are kept
+    SAID_OCTETS = 1 << 16        # of the replies of one transaction that are kept
+    SAID_IDLE_OCTETS = 1024      # of memory for them that an idle connection holds
     ONCE_SHARE = 8               # one in so many idle connections may be one that has carried one message only
     MOST_TRANSFERS = 3           # connections that may lose a delivery before it counts as an attempt
 
@@ -133,8 +145,9 @@ cdef class Egress:
     def __init__(self, Counters counters, *, double mail_timeout_s=300, double rcpt_timeout_s=300,
                  double data_timeout_s=120,
                  double block_timeout_s=180, double final_timeout_s=600, double idle_s=30, double lifetime_s=600,
-                 uint64_t chunk_octets=1 << 16, uint32_t idle_limit=4000):
+                 uint64_t chunk_octets=1 << 16, uint32_t idle_limit=4000, Dialogues dialogues=None):
         self.counters = counters
+        self.dialogues = Dialogues() if dialogues is None else dialogues
         self.mail_timeout_s = mail_timeout_s
         self.rcpt_timeout_s = rcpt_timeout_s
         self.data_timeout_s = data_timeout_s
@@ -189,8 +202,9 @@ cdef class ClientSession(Carrier):
     def __init__(self, Egress egress, ReadyQueue queue, transport, bytes host, uint32_t capabilities,
                  *, uint64_t size_limit=0,
                  uint32_t transactions_limit=0, uint32_t recipients_limit=0, uint32_t domains_limit=0,
-                 bint lmtp=False, bytes tls=None):
+                 bint lmtp=False, bytes tls=None, bytes opening=b""):
         self.egress = egress
+        self.opening = opening
         self.queue = queue
         self.transport = transport
         self.host = host
@@ -208,6 +222,9 @@ cdef class ClientSession(Carrier):
         self._born = monotonic()
         self._deadline = self._born + egress.idle_s
 
+    def __dealloc__(self):
+        free(self._said)
+
     def start(self):
         """The connection is up and the transport is ours: take work."""
         cdef Egress egress = self.egress
@@ -219,6 +236,8 @@ cdef class ClientSession(Carrier):
         self._linked = True
         self.queue.open += 1
         slot_add(egress.counters.slots, Slot.DELIVERY_CONNECTIONS, 1)
+        if egress.dialogues.watch is not None:
+            self._show("+", self.opening)
         self._go_on()
 
     # ------------------------------------------------------------------ asyncio's side
@@ -311,6 +330,10 @@ cdef class ClientSession(Carrier):
         ):
             return self._quit()  # a tail of hosts that get one message each must not hold a connection each
         self._expecting = PHASE_IDLE
+        if self._said_capacity > SAID_IDLE_OCTETS:
+            free(self._said)
+            self._said = NULL
+            self._said_capacity = self._said_length = 0
         self._deadline = monotonic() + self.egress.idle_s
         self.queue.idle.append(self)
         self._idle = True
@@ -461,6 +484,10 @@ cdef class ClientSession(Carrier):
         self._answered = self._content_sent = self._mail_refused = False
         self._refused = None
         self._chunked = self._chunks(delivery)
+        if self.egress.dialogues.keep != KEEP_NONE or self.egress.dialogues.watch is not None:
+            self._listen(False)
+        else:
+            self._told = True
         n = self._compose(delivery)
         if self._chunked:
             self._write_chunk(n)
@@ -571,14 +598,11 @@ cdef class ClientSession(Carrier):
         n += put(p + n, b"\r\n", 2)
         return n
 
-    cdef size_t _compose(self, Delivery delivery) except 0:
-        """The envelope commands into the egress' scratch memory: all of them, or (no pipelining) MAIL alone."""
+    cdef int _make_room(self, Delivery delivery) except -1:
+        """In the egress' scratch memory, for the envelope commands."""
         cdef MailBuffer buffer = delivery.buffer
         cdef Egress egress = self.egress
-        cdef Recipient recipient
         cdef size_t wanted = 1024 + 3 * (buffer.data_begin - buffer.begin) + <size_t>delivery.recipients * 80
-        cdef size_t position, n
-        cdef uint16_t i, k
         cdef char *moved
         if wanted > egress._scratch_capacity:
             moved = <char *>realloc(egress._scratch, wanted)
@@ -586,6 +610,16 @@ cdef class ClientSession(Carrier):
                 raise MemoryError
             egress._scratch = moved
             egress._scratch_capacity = wanted
+        return 0
+
+    cdef size_t _compose(self, Delivery delivery) except 0:
+        """The envelope commands into the egress' scratch memory: all of them, or (no pipelining) MAIL alone."""
+        cdef MailBuffer buffer = delivery.buffer
+        cdef Egress egress = self.egress
+        cdef Recipient recipient
+        cdef size_t position, n
+        cdef uint16_t i, k
+        self._make_room(delivery)
         n = self._compose_mail(delivery, self._size_of(delivery), egress._scratch)
         if not self._pipelined():
             return n
@@ -721,6 +755,8 @@ cdef class ClientSession(Carrier):
             if not good:
                 self._quitting = True
             return self._go_on()
+        if self.egress.dialogues.keep != KEEP_NONE or self.egress.dialogues.watch is not None:
+            self._hear(phase)
         if 300 <= code < 400 and phase != PHASE_DATA:
             # what it answers with it is not what was asked, and so it is with everything behind it
             return self._abandon(f"the host said {code} to {PHASE_NAMES[phase]}")
@@ -788,6 +824,8 @@ cdef class ClientSession(Carrier):
         if not delivery.dsn_passed_on and delivery.asks_for_success():
             # the sender is to be told, and this host will not do it (RFC 3461 §5.2.2)
             return self._settle(PHASE_FINAL)
+        if self.egress.dialogues.keep == KEEP_ALL:
+            self._tell(delivery, True, None)
         self._current = None
         self.transactions += 1
         self.queue.dispatcher.delivered(delivery, &self._parser.reply, self._parser.text())
@@ -821,8 +859,142 @@ cdef class ClientSession(Carrier):
         self._rcpt_answered = self._rcpt_accepted = self._final_answered = 0
         self._answered = self._content_sent = self._mail_refused = self._chunked = False
         self._refused = None
+        if self.egress.dialogues.keep != KEEP_NONE or self.egress.dialogues.watch is not None:
+            self._listen(True)
+        else:
+            self._told = True
         self._await(PHASE_MAIL)
         return 0
+
+    # ------------------------------------------------------------------ what is kept of it
+
+    cdef int _listen(self, bint ahead) except -1:
+        """A transaction begins of which may be kept what is said."""
+        self._said_length = 0
+        self._said_cut = self._told = False
+        self._said_ahead = ahead
+        self._said_began = monotonic()
+        if self.egress.dialogues.watch is not None:
+            self._show("C", PyBytes_FromStringAndSize(self.egress._scratch, self._compose_all(self._current)))
+        return 0
+
+    cdef int _hear(self, int phase) except -1:
+        """Keep the reply that was just read until it is known what becomes of the transaction."""
+        cdef ReplyParser parser = self._parser
+        cdef bytes status
+        cdef size_t n = parser._text_length if parser._text_length < LONGEST_TEXT else LONGEST_TEXT
+        cdef size_t capacity
+        cdef char *p
+        cdef uint8_t short_phase = phase
+        cdef uint16_t length = n
+        cdef uint32_t at
+        if self.egress.dialogues.watch is not None:
+            status = b""
+            if parser.reply.enhanced_class:
+                status = b"%d.%d.%d " % (
+                    parser.reply.enhanced_class, parser.reply.enhanced_subject, parser.reply.enhanced_detail
+                )
+            self._show("S", b"%d %s%s" % (parser.reply.code, status, parser.text()[:LONGEST_TEXT]))
+        if self._told or self._said_cut:
+            return 0                         # nobody listened when the transaction began, or there is no room
+        at = <uint32_t>(min(monotonic() - self._said_began, 4294.0) * 1e6)
+        if self._said_length + 14 + n > SAID_OCTETS:
+            self._said_cut = True
+            return 0
+        if self._said_length + 14 + n > self._said_capacity:
+            capacity = (self._said_length + 14 + n) * 2
+            if capacity < 512:
+                capacity = 512
+            p = <char *>realloc(self._said, capacity)
+            if p == NULL:
+                raise MemoryError
+            self._said = p
+            self._said_capacity = capacity
+        p = self._said + self._said_length
+        memcpy(p, &short_phase, 1)
+        memcpy(p + 1, &parser.reply.enhanced_class, 1)
+        memcpy(p + 2, &parser.reply.code, 2)
+        memcpy(p + 4, &parser.reply.enhanced_subject, 2)
+        memcpy(p + 6, &parser.reply.enhanced_detail, 2)
+        memcpy(p + 8, &at, 4)
+        memcpy(p + 12, &length, 2)
+        memcpy(p + 14, parser._text, n)
+        self._said_length += 14 + n
+        return 0
+
+    cdef int _tell(self, Delivery delivery, bint delivered, str why) except -1:
+        """What was said becomes a record, if that is wanted of what came of it. Call it while delivery has its octets.
+        """
+        cdef Dialogues kept = self.egress.dialogues
+        cdef MailBuffer buffer = delivery.buffer
+        cdef Message message = delivery.message
+        cdef int flags = 0
+        cdef bytes text
+        cdef size_t n
+        if self._told or kept.keep == KEEP_NONE or (delivered and kept.keep != KEEP_ALL):
+            return 0
+        self._told = True
+        if delivered:
+            flags |= DIALOGUE_DELIVERED
+        if self._pipelined():
+            flags |= DIALOGUE_PIPELINED
+        if self._said_cut:
+            flags |= DIALOGUE_CUT
+        if self._content_sent:
+            flags |= DIALOGUE_CONTENT
+        if self._said_ahead:
+            flags |= DIALOGUE_AHEAD
+        n = self._compose_all(delivery)
+        if not kept.begin(message.id, self._said_began, monotonic(), flags, self.transactions, message.attempts + 1,
+                          buffer.end - buffer.data_begin):
+            return 0
+        text = self.queue.next_hop
+        kept.put(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+        kept.put(PyBytes_AS_STRING(self.host), PyBytes_GET_SIZE(self.host))
+        text = self.tls if self.tls is not None else b""
+        kept.put(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+        # how the connection was opened is told once of one that works, and always of one that failed
+        if delivered and self.transactions:
+            kept.put(b"", 0)
+        else:
+            kept.put(PyBytes_AS_STRING(self.opening), PyBytes_GET_SIZE(self.opening))
+        text = b"" if why is None else why.encode("utf-8", "replace")
+        kept.put(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+        kept.put(self.egress._scratch, n)
+        kept.put(self._said, self._said_length)
+        return kept.end()
+
+    cdef int _show(self, str direction, bytes octets) except -1:
+        """Somebody watches."""
+        self.egress.dialogues.watch(<size_t><void *>self, direction, self.host, self.queue.site, octets)
+        return 0
+
+    cdef size_t _compose_all(self, Delivery delivery) except 0:
+        """The commands of the whole transaction into the egress' scratch memory, as they are or would be sent."""
+        cdef MailBuffer buffer = delivery.buffer
+        cdef char *p
+        cdef Recipient recipient
+        cdef size_t position, n
+        cdef uint16_t i
+        cdef uint16_t k = 0
+        self._make_room(delivery)
+        p = self.egress._scratch
+        n = self._compose_mail(delivery, self._size_of(delivery), p)
+        position = buffer.first_recipient()
+        for i in range(delivery.message.recipients):
+            if k == delivery.recipients:
+                break
+            position = buffer.recipient_at(position, &recipient)
+            if delivery.index(k) == i:
+                n += self._compose_rcpt(&recipient, p + n)
+                k += 1
+        if self._chunked:
+            n += put(p + n, b"BDAT ", 5)
+            n += put_decimal(p + n, self._size_of(delivery))
+            n += put(p + n, b" LAST\r\n", 7)
+        else:
+            n += put(p + n, b"DATA\r\n", 6)
+        return n
 
     cdef tuple _result(self, uint16_t index, int phase):
         cdef ReplyParser parser = self._parser
@@ -849,6 +1021,8 @@ cdef class ClientSession(Carrier):
             index = delivery.index(i)
             if index not in own:
                 results.append(self._result(index, phase))
+        if self.egress.dialogues.keep != KEEP_NONE:
+            self._tell(delivery, all([result[1] // 100 == 2 for result in results]), None)
         delivery.results = results
         self._current = None
         self._refused = None
@@ -900,6 +1074,8 @@ cdef class ClientSession(Carrier):
                 return False
             rest = self.queue.dispatcher.split(delivery, left)
             rest.transfers = delivery.transfers
+        if not self.closed:                  # else it has been told
+            self._tell(delivery, False, None)
         self._current = None
         self._refused = None
         self.queue.push(rest, True)
@@ -931,6 +1107,7 @@ cdef class ClientSession(Carrier):
         if ahead is not None:
             self.queue.push(ahead, True)
         if delivery is not None:
+            self._tell(delivery, False, why)
             if not self._answered and not self._content_sent and (
                 self.transactions and delivery.transfers <= MOST_TRANSFERS
             ):
@@ -953,6 +1130,8 @@ cdef class ClientSession(Carrier):
         """Leave the lists: no more work comes here."""
         cdef Egress egress = self.egress
         self.closed = True
+        if egress.dialogues.watch is not None:
+            self._show("-", b"")
         self._end_idling()
         if self._linked:
             self._linked = False

@@ -618,6 +618,8 @@ cdef class ServerSession(Receiver):
         reception._first = self
         reception.sessions += 1
         self._counted = True
+        if reception.watch is not None:
+            self._show("+", self.tls_version if self.tls else b"")
         slot_add(slots, Slot.INGRESS_CONNECTIONS_TOTAL, 1)
         slot_add(slots, <int>Slot.LISTENER_CONNECTIONS + self._listener_row(), 1)
         slot_add(slots, Slot.INGRESS_CONNECTIONS, 1)
@@ -636,6 +638,8 @@ cdef class ServerSession(Receiver):
             if self.profile.xclient is not None:
                 self._may_xclient = self.profile.xclient(self._address)
             transport.write(self.profile._greeting)
+            if reception.watch is not None:
+                self._show("S", self.profile._greeting)
 
     cdef uint16_t _listener_row(self) noexcept:
         """The row of the listener's metrics."""
@@ -712,6 +716,8 @@ cdef class ServerSession(Receiver):
         cdef Reception reception = self.reception
         if self._counted:
             self._counted = False
+            if reception.watch is not None:
+                self._show("-", b"")
             slot_sub(reception.counters.slots, Slot.INGRESS_CONNECTIONS, 1)
             reception.counters.client_closed(self._client_key)
             reception.sessions -= 1
@@ -789,8 +795,15 @@ cdef class ServerSession(Receiver):
             octets = PyBytes_FromStringAndSize(self._out, self._out_length)
             self._out_length = 0
             self.transport.write(octets)
+            if self.reception.watch is not None:
+                self._show("S", octets)
             if self._mode == MODE_CLOSED:
                 self.transport.close()
+        return 0
+
+    cdef int _show(self, str direction, bytes octets) except -1:
+        """Somebody watches: C: and S: as in transcripts, +: a connection, *: TLS, A: a log-in's line, -: its end."""
+        self.reception.watch(<size_t><void *>self, direction, self._client, self.profile.name, octets)
         return 0
 
     cdef int _abort(self, const char *reply) except -1:
@@ -976,6 +989,8 @@ cdef class ServerSession(Receiver):
             self._throttled = True
             self._waiting_for = WAIT_RATE        # after this command and its answer, until the next sweep
         verb = parse_verb(line, n, &arguments)
+        if self.reception.watch is not None:
+            self._show("C", PyBytes_FromStringAndSize(line, n))
         refusal = self._out_of_order(verb)
         if refusal != NULL and not (verb == VERB_BDAT):
             return self._reply(refusal)
@@ -1754,6 +1769,8 @@ cdef class ServerSession(Receiver):
         if self._spoken_for:
             self._believe_nobody()       # who the client is was said in plaintext
         self._note_tls(transport.get_extra_info("ssl_object"))
+        if self.reception.watch is not None:
+            self._show("*", b"TLS %s %s" % (self.tls_version, self.tls_cipher))
         if self._mode == MODE_CLOSED:
             return
         self._settle_terms()
@@ -1855,6 +1872,8 @@ cdef class ServerSession(Receiver):
     cdef int _auth_step(self, const char *line, size_t n) except -1:
         cdef bytes answer = PyBytes_FromStringAndSize(line, n)
         self._mode = MODE_COMMAND
+        if self.reception.watch is not None:
+            self._show("A", b"")
         if answer == b"*":
             self._exchange = None
             return self._reply(R_AUTH_CANCELLED)

@@ -10,7 +10,8 @@ that the user is in, before it touches the spool or starts anything: nothing tha
 Signals: SIGTERM and SIGINT drain and stop; SIGHUP reads the configuration again and has the workers change to it while
 they serve (angarium.app.reload; an error keeps the old one, and what needs a restart is said by key); the lookup,
 access and admin processes are replaced when their part of it has changed. SIGUSR1 reopens the event log. Commands reach
-it by a Unix socket (angarium.app.node_socket).
+it by a Unix socket (angarium.app.node_socket). A service manager is told how the node is, and its watchdog is fed while
+the workers' loops turn (angarium.app.service_manager).
 
 Fails: a socket that cannot be bound, a spool that is in use or cannot be written: one line, exit status 1, before
 anything starts. A child that dies is started again, after a pause that grows while it keeps dying."""
@@ -39,6 +40,7 @@ from angarium.app.inherited import take_sockets
 from angarium.app.node_socket import Client, NodeSocket, Request, node_socket_path
 from angarium.app.process import give_orders
 from angarium.app.reloads import Reloads
+from angarium.app.service_manager import START_S, Heartbeats, ServiceManager
 from angarium.config.address import ListenAddress
 from angarium.config.change import part_of
 from angarium.config.model import SENDMAIL, Config, dump
@@ -151,6 +153,11 @@ class Supervisor:
         self._replacing: list[Child] = []
         self._inherited: dict[str, socket.socket] = {}
         self._node_socket: NodeSocket | None = None
+        self._manager = ServiceManager(os.environ, os.getpid())
+        self._heartbeats = Heartbeats(self._manager.watchdog_s)
+        self._beat_at = 0.0
+        self._reloads_told = 0  # the last one whose beginning the service manager was told
+        self._reloading = False  # its end is still to be told
         self._reloads = Reloads(
             source,
             sha256,
@@ -389,6 +396,8 @@ class Supervisor:
                     self._node_socket.on_readable(fd)
             self._reloads.advance(any(fd in readable for fd in reading))
             now = time.monotonic()
+            if self._manager.listening:
+                self._keep_told(now)
             for child in self._children:
                 if child.start_at is not None and child.start_at <= now and self._may_start(child):
                     self._start(child)
@@ -402,6 +411,8 @@ class Supervisor:
         due = [child.start_at for child in self._children if child.start_at is not None and self._may_start(child)]
         if self._reloads.due is not None:
             due.append(self._reloads.due)
+        if self._announced and self._manager.watchdog_s:
+            due.append(self._beat_at)
         return max(0.0, min([5.0, *(moment - time.monotonic() for moment in due)]))
 
     def _note_ready(self, child: Child) -> None:
@@ -422,6 +433,7 @@ class Supervisor:
         ):
             return
         self._announced = True
+        self._manager.ready()
         if self._on_ready is not None:
             self._on_ready()
 
@@ -437,6 +449,7 @@ class Supervisor:
                 child.channel = None
             if child.role == "worker":
                 self._reloads.on_end(child)
+                self._heartbeats.ended(child.number)
             child.ready = False
             if child.ready_fd >= 0:
                 os.close(child.ready_fd)
@@ -518,6 +531,49 @@ class Supervisor:
         except OSError as failure:
             log.error("%s takes no orders: %s", child.name, failure)
 
+    # -------------------------------------------------------------- the service manager
+
+    def _keep_told(self, now: float) -> None:
+        """Reloads, how the node is, and that the workers are well."""
+        if self._reloads.count != self._reloads_told:
+            self._reloads_told = self._reloads.count
+            self._reloading = True
+            self._manager.reloading()
+        if self._reloading and not self._reloads.under_way:
+            self._reloading = False
+            self._manager.ready()
+        troubles = self._troubles(now)
+        if self._announced and self._manager.watchdog_s and now >= self._beat_at:
+            self._beat_at = now + self._heartbeats.interval_s
+            if not troubles:
+                self._manager.alive()
+            for child in self._workers_that_hear():
+                if child.ready and not child.retiring:
+                    self._heartbeats.asked(child.number, now)
+                    self._order(child, Order("beat"))
+        self._manager.status("; ".join(troubles) or self._at_a_glance(), now)
+
+    def _troubles(self, now: float) -> list[str]:
+        """What is wrong with the workers; empty: all serve, or are about to."""
+        found = []
+        for child in self._children:
+            if child.role != "worker":
+                continue
+            if child.process is None:
+                found.append(f"{child.name} has ended, and is started again")
+            elif not child.ready and now - child.started > START_S:
+                found.append(f"{child.name} has not been ready for {now - child.started:.0f} s")
+            elif child.ready and (silent_s := self._heartbeats.silent_s(child.number, now)):
+                found.append(f"{child.name} has not answered for {silent_s:.0f} s")
+        return found
+
+    def _at_a_glance(self) -> str:
+        if not self._announced:
+            return "starting"
+        totals = self._slab.totals()
+        what = "draining" if self._draining else "serving"
+        return f"{what}: {totals[Slot.INGRESS_CONNECTIONS]} connections, {totals[Slot.QUEUE_MESSAGES]} messages queued"
+
     # -------------------------------------------------------------- the configuration
 
     def _assign_labels(self) -> None:
@@ -561,6 +617,8 @@ class Supervisor:
             child.channel.close()
             child.channel = None
             self._reloads.on_end(child)
+        elif answer.op == "beat":
+            self._heartbeats.answered(child.number, time.monotonic())
         else:
             self._reloads.on_answer(child, answer)
 
@@ -653,6 +711,7 @@ class Supervisor:
 
     def _end(self) -> None:
         self._stopping = True
+        self._manager.stopping()
         self._reloads.give_up()
         if self._node_socket is not None:
             self._node_socket.close()
@@ -666,6 +725,7 @@ class Supervisor:
                 child.channel.close()
                 child.channel = None
         self._slab.close()
+        self._manager.close()
         os.close(self._lock_fd)
 
     def _terminate(self, children: list[Child]) -> None:

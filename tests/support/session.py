@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from angarium._core.client_session import Capability, ClientSession, Egress, Phase
 from angarium._core.client_terms import ClientTerms
 from angarium._core.counters import Counters, Slab, Slot, client_key
+from angarium._core.dialogue import Dialogues, Keep
 from angarium._core.dispatch import Delivery, Dispatcher, ReadyQueue
 from angarium._core.event_log import EventLog
 from angarium._core.memory_budget import MemoryBudget
@@ -333,7 +334,8 @@ class Queue:
         self.dispatcher.reconsider = self._reconsider
         self.dispatcher.partial = self._partial
         self.dispatcher.place = self._place
-        self.egress = Egress(self.counters, **egress)
+        # whatever is played is kept too, so that keeping it is tried with all of it
+        self.egress = Egress(self.counters, **({"dialogues": Dialogues(Keep.KEEP_ALL)} | egress))
         self.wanted = 0  # connections asked for and not yet opened
         self.ready = ReadyQueue(
             self.dispatcher, b"smtp://host.example:25", b"host.example", limit=limit, connect=self._connect

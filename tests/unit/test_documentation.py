@@ -72,7 +72,7 @@ def test_the_readme_s_configuration_passes_the_check() -> None:
 
 def test_what_the_readme_says_is_missing_is_missing() -> None:
     said = section(text_of("README.md"), "What is not there yet")
-    for name in ("trace", "top"):
+    for name in ("top",):
         assert name in said
         assert name not in COMMANDS
 

@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from angarium._core.counters cimport Counters
+from angarium._core.dialogue cimport Dialogues
 from angarium._core.dispatch cimport Carrier, Delivery, ReadyQueue
 from angarium._core.record cimport MailBuffer, Message, Recipient
 from angarium._core.reply cimport ReplyParser
@@ -38,6 +39,7 @@ cpdef enum Phase:                # where in a transaction something happened
 cdef class Egress:
     """What the outgoing sessions of one worker share: receive buffer, timeouts, the list of open sessions."""
     cdef readonly Counters counters
+    cdef readonly Dialogues dialogues        # where what is said is kept, as far as it is
     cdef object _view
     cdef char *_receive
     cdef char *_scratch                      # where envelopes are composed
@@ -63,6 +65,7 @@ cdef class ClientSession(Carrier):
     cdef readonly object transport
     cdef readonly bytes host                 # what we are connected to: name and address
     cdef readonly bytes tls                  # version, cipher, how the host was authenticated, as JSON; None: plaintext
+    cdef readonly bytes opening              # what was said before, without secrets
     cdef readonly uint32_t capabilities
     cdef readonly uint64_t size_limit        # 0: none known
     cdef readonly uint32_t transactions      # done
@@ -98,7 +101,20 @@ cdef class ClientSession(Carrier):
     cdef list _accepted                      # LMTP, behind the first of several final replies: whom they are for
     # the one whose envelope was sent along with the content of the current one (RFC 2920 §3.1)
     cdef Delivery _ahead
+    # what the host has said in the transaction under way, when that may be kept
+    cdef char *_said
+    cdef size_t _said_length, _said_capacity
+    cdef double _said_began
+    cdef bint _said_cut                      # there is no room for more
+    cdef bint _said_ahead                    # the envelope went along with the content of the message before
+    cdef bint _told                          # it has been kept
 
+    cdef int _listen(self, bint ahead) except -1
+    cdef int _hear(self, int phase) except -1
+    cdef int _tell(self, Delivery delivery, bint delivered, str why) except -1
+    cdef int _show(self, str direction, bytes octets) except -1
+    cdef size_t _compose_all(self, Delivery delivery) except 0
+    cdef int _make_room(self, Delivery delivery) except -1
     cdef int _on_reply(self) except -1
     cdef int _on_mail(self, bint good) except -1
     cdef int _on_rcpt(self, bint good) except -1

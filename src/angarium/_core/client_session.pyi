@@ -7,6 +7,7 @@ from typing import Any, Final
 from typing_extensions import disjoint_base
 
 from angarium._core.counters import Counters
+from angarium._core.dialogue import Dialogues
 from angarium._core.dispatch import Carrier, ReadyQueue
 
 PHASE_NAMES: Final[tuple[str, ...]]
@@ -63,13 +64,17 @@ class Egress:
         lifetime_s: float = 600,
         chunk_octets: int = ...,
         idle_limit: int = 4000,
+        dialogues: Dialogues | None = None,
     ) -> None:
         """The timeouts of RFC 5321 §4.5.3.2. chunk_octets: largest message that goes with BDAT; 0: none does.
 
         idle_limit: connections that may wait for work at one time; those that carried one message only, an eighth.
+        dialogues: where what is said is kept, as far as it is.
         """
     @property
     def counters(self) -> Counters: ...
+    @property
+    def dialogues(self) -> Dialogues: ...
     @property
     def sessions(self) -> int: ...
     @property
@@ -102,9 +107,10 @@ class ClientSession(Carrier, BufferedProtocol):
         domains_limit: int = 0,
         lmtp: bool = False,
         tls: bytes | None = None,
+        opening: bytes = b"",
     ) -> None:
         """capabilities: bits of Capability. Limits: 0 means none. host: name and address, for texts. tls: what the
-        connection has, as JSON for the event log; None: plaintext.
+        connection has, as JSON for the event log; None: plaintext. opening: what was said before, without secrets.
 
         lmtp: RFC 2033; with a recipients_limit of 1 each recipient has a transaction and a Delivered-To of its own.
         """
@@ -118,6 +124,8 @@ class ClientSession(Carrier, BufferedProtocol):
     def host(self) -> bytes: ...
     @property
     def tls(self) -> bytes | None: ...
+    @property
+    def opening(self) -> bytes: ...
     @property
     def capabilities(self) -> int: ...
     @property

@@ -77,6 +77,7 @@ cdef class Reception:
     cdef readonly Intake intake
     cdef readonly MemoryBudget memory            # of the node
     cdef public bint draining                    # new commands get 421
+    cdef public object watch                     # None, or (connection, direction, client, listener, octets) -> None
     cdef object _view                            # memoryview of _receive
     cdef char *_receive
     cdef bint _paced                             # some session may be waiting for memory
@@ -212,6 +213,7 @@ cdef class ServerSession(Receiver):
     cdef int _reply(self, const char *reply) except -1
     cdef int _reject(self, const char *reply, int slot, const char *path, size_t path_length) except -1
     cdef int _flush(self) except -1
+    cdef int _show(self, str direction, bytes octets) except -1
     cdef int _keep(self, const char *p, size_t n) except -1
     cdef int _go_on(self) except -1
     cdef Decision _ask(self, Answered answered)

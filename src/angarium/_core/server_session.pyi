@@ -160,6 +160,7 @@ class Reception:
     """What the sessions of one worker share: receive buffer, clock, counters, intake."""
 
     draining: bool
+    watch: Callable[[int, str, bytes, bytes, bytes], None] | None
     def __init__(
         self, counters: Counters, events: EventLog, intake: Intake, memory: MemoryBudget | None = None
     ) -> None:

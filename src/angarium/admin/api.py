@@ -35,6 +35,8 @@ from angarium.admin.explain import HANDLERS as EXPLAIN_HANDLERS
 from angarium.admin.gate import Gate
 from angarium.admin.model import (
     AccessReport,
+    Check,
+    EventsReport,
     Liveness,
     LookupReport,
     LookupStatus,
@@ -56,6 +58,7 @@ from angarium.admin.streams import HANDLERS as STREAM_HANDLERS
 from angarium.admin.streams import StreamCollector, ask_events
 from angarium.admin.suspensions import HANDLERS as SUSPENSION_HANDLERS
 from angarium.admin.tls_report import HANDLERS as TLS_REPORT_HANDLERS
+from angarium.admin.trace import HANDLERS as TRACE_HANDLERS
 from angarium.admin.workers import TIMEOUT_S, Answer, Question
 from angarium.delivery.lookup_protocol import STATUS
 from angarium.delivery.mail_host import ResolutionFailure
@@ -71,15 +74,14 @@ _STATUS: Decoder[WorkerStatus] = Decoder(WorkerStatus)
 log = logging.getLogger("angarium.admin")
 
 
-def _reasons(answers: list[Answer[WorkerStatus]]) -> list[str]:
-    """Why mail is not accepted, by worker."""
-    reasons = []
-    for answer in answers:
-        if answer.result is None:
-            reasons.append(f"worker {answer.worker} does not answer: {answer.error}")
-        elif not answer.result.accepting:
-            reasons.append(f"worker {answer.worker}: {answer.result.reason or 'does not accept mail'}")
-    return reasons
+def _worker_check(answer: Answer[WorkerStatus]) -> Check:
+    """Whether a worker accepts mail."""
+    why = None
+    if answer.result is None:
+        why = f"does not answer: {answer.error}"
+    elif not answer.result.accepting:
+        why = answer.result.reason or "does not accept mail"
+    return Check(name=f"worker {answer.worker}", ok=why is None, why=why)
 
 
 def _accepting(answers: list[Answer[WorkerStatus]]) -> bool:
@@ -104,29 +106,57 @@ async def _ask_lookup(services: Services) -> LookupReport | None:
     return LookupReport(answering=True, error=None, status=status)
 
 
-def _all_reasons(
-    answers: list[Answer[WorkerStatus]], lookup: LookupReport | None, access: AccessReport | None
-) -> list[str]:
-    """What is wrong with the node. Without names mail is accepted all the same, and waits; without log-ins some is."""
-    silent = [] if lookup is None or lookup.answering else [f"lookup: {lookup.error}"]
-    shut = [] if access is None or access.answering else [f"access: {access.error}"]
-    return _reasons(answers) + silent + shut
+async def _check(services: Services) -> tuple[bool, list[Check]]:
+    """Whether mail is accepted, and all that was looked at."""
+    answers, lookup, access, events, node = await asyncio.gather(
+        _ask_status(services),
+        _ask_lookup(services),
+        ask_access(services),
+        ask_events(services),
+        _ask_supervisor(services),
+    )
+    return _accepting(answers), _checks(services, answers, lookup, access, events, node)
+
+
+def _checks(
+    services: Services,
+    answers: list[Answer[WorkerStatus]],
+    lookup: LookupReport | None,
+    access: AccessReport | None,
+    events: EventsReport | None,
+    node: NodeReport | None,
+) -> list[Check]:
+    """Each process. Without names mail is accepted all the same, and waits; without log-ins some is; without the events
+    process all is, and the log grows."""
+    found = []
+    if services.node_socket is not None:
+        silent = node is None
+        found.append(Check(name="supervisor", ok=not silent, why="does not answer" if silent else None))
+    found += map(_worker_check, answers)
+    for name, report in (("lookup", lookup), ("access", access), ("events", events)):
+        if report is not None:
+            found.append(Check(name=name, ok=report.answering, why=report.error))
+    return found
+
+
+def _reasons(checks: list[Check]) -> list[str]:
+    return [f"{check.name}: {check.why}" for check in checks if not check.ok]
 
 
 @get("/healthz", tags=["health"])
-async def healthz() -> Liveness:
-    """The admin process is alive."""
-    return Liveness(status="ok")
+async def healthz(services: ServicesDependency) -> Liveness:
+    """The admin process is alive; it asks nobody."""
+    uptime_s = round(time.monotonic() - services.started, 3)
+    return Liveness(status="ok", release=angarium.__version__, uptime_s=uptime_s)
 
 
 @get("/readyz", tags=["health"])
 async def readyz(services: ServicesDependency) -> Response[Readiness]:
-    """The node accepts mail: 200 when at least one worker does, else 503. Reasons name the processes that fail."""
-    answers, lookup, access = await asyncio.gather(_ask_status(services), _ask_lookup(services), ask_access(services))
-    ready = _accepting(answers)
-    return Response(
-        Readiness(ready=ready, reasons=_all_reasons(answers, lookup, access)), status_code=200 if ready else 503
-    )
+    """The node accepts mail: 200 when at least one worker does, else 503. Each check says whether it is well, or why
+    not; the reasons are those of the checks that failed."""
+    ready, checks = await _check(services)
+    answer = Readiness(ready=ready, reasons=_reasons(checks), checks=checks)
+    return Response(answer, status_code=200 if ready else 503)
 
 
 @get("/metrics", tags=["metrics"], media_type=MediaType.TEXT)
@@ -172,7 +202,7 @@ async def status(services: ServicesDependency) -> NodeStatus:
         time=datetime.now(UTC).isoformat(timespec="milliseconds"),
         uptime_s=round(max(uptimes, default=time.monotonic() - services.started), 3),
         accepting=_accepting(answers),
-        reasons=_all_reasons(answers, lookup, access),
+        reasons=_reasons(_checks(services, answers, lookup, access, events, node)),
         lookup=lookup,
         access=access,
         events=events,
@@ -281,6 +311,7 @@ _HANDLERS: list[ControllerRouterHandler] = [
     *BAN_HANDLERS,
     *STREAM_HANDLERS,
     *EXPLAIN_HANDLERS,
+    *TRACE_HANDLERS,
     sandbox_list,
     sandbox_show,
     sandbox_raw,

@@ -340,6 +340,8 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     reason: str
     shards: list[int]
     uptime_s: float
+    watchers: int = 0  # of its sessions
+    dialogues_lost: int = 0  # attempts of which it could not be kept what was said
 
 
 class WorkerReport(msgspec.Struct, frozen=True):
@@ -492,13 +494,24 @@ class Liveness(msgspec.Struct, frozen=True):
     """The answer of /healthz."""
 
     status: str
+    release: str
+    uptime_s: float
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing that was looked at for /readyz. `why`: what is wrong; null when it is well."""
+
+    name: str
+    ok: bool
+    why: str | None
 
 
 class Readiness(msgspec.Struct, frozen=True):
-    """The answer of /readyz: ready when a worker accepts mail, and what is wrong all the same."""
+    """The answer of /readyz: ready when a worker accepts mail; each check; and why those failed that did."""
 
     ready: bool
     reasons: list[str]
+    checks: list[Check]
 
 
 class SandboxMessage(msgspec.Struct, frozen=True):

@@ -75,6 +75,9 @@ def run(
         sandbox_mail=SandboxMail(spool / "sink" / "Maildir") if config.sandbox else None,
         token=read_token(Path(config.admin.token_file)) if config.admin.token_file else None,
         supervisor_pid=supervisor_pid,
+        spool=spool,
+        event_file=None if config.event_file is None else Path(config.event_file),
+        dialogues=config.trace.dialogues,
         node_socket=node_socket_path(spool) if supervisor_pid is not None else None,
         lookup=LookupClient(
             socket_path(spool), monotonic=time.monotonic, random=random.Random(), away_s=LOOKUP_PATIENCE_S

@@ -41,6 +41,9 @@ class Services:
     access: LookupClient | None = None  # where there are log-ins to verify
     events: LookupClient | None = None  # where there is an event log
     node_socket: Path | None = None
+    spool: Path | None = None
+    event_file: Path | None = None  # None: there is no event log
+    dialogues: str = "failures"  # of which attempts it is kept what was said
     started: float = field(default_factory=time.monotonic)
 
 

@@ -59,6 +59,7 @@ class Question(msgspec.Struct, frozen=True, omit_defaults=True):
     recipient: str = ""
     mail_data: str = ""
     inquiry: msgspec.Struct | None = None
+    watch: msgspec.Struct | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,9 @@ class _Line(msgspec.Struct, frozen=True):
 
 
 class WorkerFailure(Exception):
-    """A worker did not carry an export to its end."""
+    """A worker did not carry an export to its end, or goes on saying nothing more. `refused`: it did not want to."""
+
+    refused = False
 
 
 class _Reply(msgspec.Struct, frozen=True):
@@ -157,6 +160,23 @@ class Workers:
                 raise WorkerFailure(line.error or "refused without a reason")
         except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError, msgspec.MsgspecError) as error:
             raise WorkerFailure(f"worker {worker}: {error or type(error).__name__}") from error
+
+    async def follow(self, worker: int, question: Question) -> AsyncIterator[bytes]:
+        """The lines that one worker goes on writing, with their ends. WorkerFailure when it ends, or refuses."""
+        try:
+            async with _connection(self._paths[worker]) as (reader, writer):
+                writer.write(msgspec.json.encode(question) + b"\n")
+                await writer.drain()
+                while True:
+                    async with asyncio.timeout(self._timeout_s):  # it says something now and then
+                        line = await reader.readuntil(b"\n")
+                    if line.startswith(b'{"ok":'):
+                        raise _Refused(msgspec.json.decode(line, type=_Reply).error or "it ends")
+                    yield line
+        except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError, msgspec.MsgspecError, _Refused) as error:
+            failure = WorkerFailure(f"worker {worker}: {str(error) or type(error).__name__}")
+            failure.refused = isinstance(error, _Refused)
+            raise failure from error
 
     async def _ask_one(self, worker: int, line: bytes, decoder: msgspec.json.Decoder[T], timeout_s: float) -> Answer[T]:
         try:

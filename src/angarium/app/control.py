@@ -12,6 +12,7 @@ own user only. Bounds: LONGEST_REQUEST octets a line."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from angarium.app.explain import Explainer, Inquiry
 from angarium.app.inspection import Filter, Inspector, envelope_of
 from angarium.app.operations import Action, Operations, Order
 from angarium.app.steering import Steering
+from angarium.app.watch import Hub, Watcher, WatchFilter
 from angarium.clock import SystemClock
 from angarium.delivery.short_path import short_path
 from angarium.policy.permission import permission_of
@@ -40,6 +42,7 @@ log = logging.getLogger(__name__)
 LONGEST_REQUEST = 4 << 20
 MOST_SELECTED = 100_000
 LONGEST_WAIT_S = 30.0
+BEAT_S = 1.0  # who watches hears something so often
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True):
@@ -58,6 +61,7 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
     recipient: str = ""
     mail_data: str = ""
     inquiry: Inquiry | None = None
+    watch: WatchFilter | None = None
 
     def numbers(self) -> list[int] | None:
         """The ids; None when none are given."""
@@ -76,6 +80,7 @@ class ControlServer:
         self._operations = Operations(
             self._inspector, self._steering, worker.events, lambda log_in: worker.quotas.trust(worker.config, log_in)
         )
+        self._hub = Hub(worker.reception, worker.dialogues)
         self.renew()
         self._suspensions: list[Suspension] = []
         self._suspensions_seen: tuple[int, int] | None = None
@@ -156,6 +161,8 @@ class ControlServer:
     async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> bytes:
         try:
             request = msgspec.json.decode(line, type=Request)
+            if request.op == "watch":
+                await self._watch(request.watch or WatchFilter(), writer)
             result = await (self._export(request, writer) if request.op == "export" else self._dispatch(request))
         except (msgspec.MsgspecError, ValueError) as failure:
             return msgspec.json.encode({"ok": False, "error": str(failure)})
@@ -203,6 +210,8 @@ class ControlServer:
             "pid": os.getpid(),
             "accepting": accepting,
             "reason": reason,
+            "watchers": self._hub.watchers,
+            "dialogues_lost": worker.dialogues_lost,
             "shards": [journal.shard for journal in worker.journals],
             "uptime_s": round(asyncio.get_running_loop().time() - worker.started, 3),
         }
@@ -231,6 +240,25 @@ class ControlServer:
             )
         except OSError as failure:
             raise ValueError(f"no journal takes it: {failure}") from None
+
+    async def _watch(self, wanted: WatchFilter, writer: asyncio.StreamWriter) -> None:
+        """Write what is said in sessions, until who asked is gone: that ends as a ConnectionError."""
+        watcher = Watcher(wanted)
+        self._hub.add(watcher)
+        try:
+            while True:
+                lines = watcher.take()
+                beat = {"beat": True, "worker": self._worker.number, "dropped": watcher.dropped}
+                writer.writelines(msgspec.json.encode(line) + b"\n" for line in (*lines, *(() if lines else (beat,))))
+                if lines and watcher.dropped:
+                    writer.write(msgspec.json.encode(beat) + b"\n")
+                await writer.drain()  # while it does not read, lines are dropped
+                if writer.transport.is_closing() or self._worker.draining:
+                    raise ConnectionResetError("who watched is gone")
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(watcher.ready.wait(), BEAT_S)
+        finally:
+            self._hub.remove(watcher)
 
     async def _export(self, request: Request, writer: asyncio.StreamWriter) -> dict[str, int]:
         """Write every message that is meant: a line with what is known of it, then its mail data."""

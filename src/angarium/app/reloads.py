@@ -119,6 +119,16 @@ class Reloads:
         return self._replaced_by if self._current.phase is Phase.OVER else self._current.due
 
     @property
+    def count(self) -> int:
+        """How many have begun."""
+        return self._count
+
+    @property
+    def under_way(self) -> bool:
+        """Whether one has begun that is not over."""
+        return self._current is not None
+
+    @property
     def undecided(self) -> bool:
         """Whether it is open which configuration a worker is to start with."""
         return self._current is not None and self._current.phase is Phase.PREPARING

@@ -112,6 +112,8 @@ class Renewal:
             case "result":
                 self._worker.events.event("reload", order.fields)
                 self._worker.events.flush()
+            case "beat":
+                self._answer(Answer("beat"))
 
     def _answer(self, answer: Answer) -> None:
         with contextlib.suppress(OSError):  # whoever does not hear it takes this worker for one that does not answer
@@ -196,6 +198,7 @@ class Renewal:
         if parts.events_fd is not None:
             worker.events.move(config.event_file, parts.events_fd)
         worker.set_flush_interval(config.events.flush_interval_s)
+        worker.keep_dialogues()
         worker.memory.resize(parts.memory_octets, config.queue.memory_soft_mark, config.queue.memory_hard_mark)
         for journal in worker.journals:
             journal.set_sync_interval(config.queue.sync_interval_s)

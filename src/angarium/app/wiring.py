@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from angarium._core.counters import Counters
+    from angarium._core.dialogue import Dialogues
     from angarium._core.dispatch import Delivery, Dispatcher
     from angarium.clock import Clock
     from angarium.config.model import Config
@@ -58,6 +59,7 @@ class Ground:
     settle: Callable[[Delivery], None]
     note_tls: Callable[[TlsOutcome], None]
     workers: int
+    dialogues: Dialogues
 
 
 class Ways:
@@ -67,7 +69,7 @@ class Ways:
         """`order`: what is known of hosts already."""
         self.part = routing_part(config)
         self._ground = ground
-        self.egress = Egresses(ground.counters, config.delivery)
+        self.egress = Egresses(ground.counters, config.delivery, ground.dialogues)
         self.sources = Sources(
             ground.dispatcher, ground.counters, config.source, config.source_pool, config.node.hostname
         )
@@ -83,6 +85,7 @@ class Ways:
             on_tls_result=ground.note_tls,
             host_addresses=ground.lookup.host_addresses,
             order=order,
+            dialogues=ground.dialogues,
         )
         self.router = Router(
             ground.dispatcher,

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from angarium._core.counters import Counters, Slab, Slot, Top
+from angarium._core.dialogue import Dialogues, Keep
 from angarium._core.dispatch import Dispatcher, JournalIntake
 from angarium._core.event_log import EventLog
 from angarium._core.ledger import DropReason
@@ -46,6 +47,7 @@ from angarium.delivery.source import change_pools
 from angarium.delivery.tls_account import TlsAccount
 from angarium.ingress.listeners import Listeners
 from angarium.mail.address import folded_domain
+from angarium.outcome.dialogue_files import DialogueFiles
 from angarium.outcome.recorder import Recorder
 from angarium.policy.access_protocol import access_socket_path
 from angarium.policy.inbound import InboundPolicies
@@ -76,6 +78,7 @@ log = logging.getLogger(__name__)
 DEFERRED_TICKS = 12_000  # half of what was deferred by domain is forgotten
 TICK_S = 0.05  # journal flush, timer, gauges
 SWEEP_TICKS = 20  # timeouts of sessions
+TIDY_TICKS = 1200  # dialogues that are too old
 HEAL_TICKS = 100  # another try of a failed or full journal
 DRAIN_S = 20.0  # transactions under way may take so long when the worker is told to stop
 UNREADABLE_RETRY_S = 600.0
@@ -84,6 +87,7 @@ HEAP_MAPPED_OCTETS = 4 << 20
 LET_GO_S = 0.2
 IDLE_OCTETS = 8 << 20  # with no more mail data than that in memory, and none under way, a worker is idle, and then
 KEPT_OCTETS = 1 << 20  # no more free memory is kept
+KEEP = {"none": Keep.KEEP_NONE, "failures": Keep.KEEP_FAILURES, "all": Keep.KEEP_ALL}
 LAST_RESULTS_S = 1.0  # for what was counted of TLS, when a worker ends
 
 
@@ -118,6 +122,8 @@ class Worker:
         self.counters.add(Slot.WORKER_STARTS, 1)
         self.events = EventLog(config.event_file, self.counters)
         self.dispatcher = Dispatcher(self.counters, self.events)
+        self.dialogues = Dialogues()
+        self._dialogue_files = DialogueFiles(self.spool / "trace", number, workers, self.dialogues.mark)
         self.journals: list[Journal] = []
         self.reports: list[RecoveryReport] = []
         self.started = self._clock.monotonic()
@@ -129,6 +135,7 @@ class Worker:
         self._former: list[Ways] = []  # that were replaced, while something goes by them
         self._renewal = Renewal(self, channel)
         self.set_flush_interval(config.events.flush_interval_s)
+        self.keep_dialogues()
         self._background: set[asyncio.Future[None]] = set()
 
     # -------------------------------------------------------------- life
@@ -228,6 +235,17 @@ class Worker:
         """How often the event log is written."""
         self._flush_ticks = max(1, round(seconds / TICK_S))
 
+    @property
+    def dialogues_lost(self) -> int:
+        """Attempts that found no room in memory, and writes that failed."""
+        return self.dialogues.lost + self._dialogue_files.lost
+
+    def keep_dialogues(self) -> None:
+        """As much of what is said in attempts as the configuration says."""
+        trace = self.config.trace
+        self.dialogues.keep = KEEP[trace.dialogues]
+        self._dialogue_files.set_bounds(trace.size_octets, trace.keep_s)
+
     def weigh_tenants(self) -> None:
         """The tenants' shares of a busy next hop are as the configuration says."""
         weights = self.dispatcher.weights
@@ -324,6 +342,7 @@ class Worker:
             settle=recorder.settle,
             note_tls=self.tls_account.note,
             workers=self._workers,
+            dialogues=self.dialogues,
         )
         self.ways = Ways(config, self.ground, self._routes)
         self.ways.take_over(None)
@@ -456,6 +475,8 @@ class Worker:
             journal.flush()
         if count % self._flush_ticks == 0:
             self.events.flush()
+        if self.dialogues.gathered:
+            self._dialogue_files.write(self.dialogues.take(), self._clock.now())
         dispatcher.grow()
         self.lateness.look()
         if self._former:
@@ -488,6 +509,8 @@ class Worker:
             self.compactor.tick(self.journals)
             self._hand_over_tls_results()
             self.control.read_suspensions(only_if_changed=True)
+        if count % TIDY_TICKS == 0:
+            self._dialogue_files.tidy(self._clock.now())
         if count % HEAL_TICKS == 0:
             self.care.heal()
             if memory_octets() < IDLE_OCTETS and not dispatcher.ready and not dispatcher.loading:
@@ -570,6 +593,9 @@ class Worker:
             journal.close()
         self.ledger.publish_now()
         self.dispatcher.publish_gauges()
+        if self.dialogues.gathered:
+            self._dialogue_files.write(self.dialogues.take(), self._clock.now())
+        self._dialogue_files.close()
         self.events.close()
         log.info("worker %d: stopped with %d messages queued", self.number, len(self.dispatcher.table))
 

@@ -85,6 +85,14 @@ class RelayClient:
                 raise RelayError(self._detail(answer.status, answer.read(ANSWER_MAX_OCTETS)))
             yield answer
 
+    @contextlib.contextmanager
+    def follow(self, *path: str, **query: str | float | None) -> Iterator[HTTPResponse]:
+        """What `GET /api/v1/<path>` goes on saying, to be read by lines."""
+        with self._answered("GET", _target(path, query), None) as answer:
+            if answer.status != 200:
+                raise RelayError(self._detail(answer.status, answer.read(ANSWER_MAX_OCTETS)))
+            yield answer
+
     def _ask(self, method: str, path: tuple[str, ...], query: dict[str, str | float | None], body: Any = None) -> Any:
         with self._answered(method, _target(path, query), body) as answer:
             octets = answer.read(ANSWER_MAX_OCTETS)

@@ -42,6 +42,7 @@ COMMANDS: dict[str, Entry] = {
     "drain": Entry("angarium.cli.node:drain", "Take no more mail, and deliver what is queued."),
     "stop": Entry("angarium.cli.node:stop", "Stop the running relay, and wait until it has ended."),
     "log": Entry("angarium.cli.log:log", "The event log: filtered, followed, in words or as JSON."),
+    "trace": Entry("angarium.cli.trace:trace", "The whole story of one message; --live follows sessions."),
     "stream": Entry("angarium.cli.stream:stream", "Events on their way to other systems; dead letters, once more."),
     "queue": Entry("angarium.cli.queue:queue", "Look at the queue; retry, hold, delete, bounce, export messages."),
     "suspend": Entry("angarium.cli.suspend:suspend", "Stop delivery by domain, site, source or tenant, for a time."),

@@ -134,6 +134,8 @@ def part_of(role: str, config: Config) -> object:
             _stamp(config.admin.token_file),
             needs_access(config),
             needs_events(config),
+            config.event_file,
+            config.trace.dialogues,
         )
     if role == "events":
         files = [file for stream in config.stream for file in (stream.secret_file, stream.ca)]

@@ -28,7 +28,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SECRETS = ("secret", "secret_file", "secret_env")
 _OTHERS_READ = 0o004
 
-TargetKind = Literal["webhook", "kafka", "nats", "redis"]
+TargetKind = Literal["webhook", "kafka", "nats", "redis", "otlp"]
 # scheme -> kind, TLS, port
 _SCHEMES: dict[str, tuple[TargetKind, bool, int]] = {
     "https": ("webhook", True, 443),
@@ -39,9 +39,13 @@ _SCHEMES: dict[str, tuple[TargetKind, bool, int]] = {
     "natss": ("nats", True, 4222),
     "redis": ("redis", False, 6379),
     "rediss": ("redis", True, 6379),
+    "otlp+http": ("otlp", False, 4318),
+    "otlp+https": ("otlp", True, 443),
 }
 # what must be installed -> how
-_LIBRARIES = {"kafka": "aiokafka", "nats": "nats", "redis": "redis"}
+_LIBRARIES = {"kafka": "aiokafka", "nats": "nats", "redis": "redis", "otlp": "opentelemetry.sdk"}
+_EXTRAS = {"otlp": "otel"}  # where it has another name than the kind
+_BY_HTTP = ("webhook", "otlp")
 _TOPICS = {"kafka": "a topic", "nats": "a subject", "redis": "the key of a stream"}
 
 
@@ -82,8 +86,8 @@ def parse_target(url: str) -> Target:
     hosts = tuple(_host_of(part, port) for part in parts.netloc.split(","))
     if kind != "kafka" and len(hosts) > 1:
         raise ValueError("names several hosts")
-    topic = "" if kind == "webhook" else unquote(parts.path).strip("/")
-    if kind != "webhook" and (not topic or any(mark.isspace() for mark in topic) or parts.query or parts.fragment):
+    topic = "" if kind in _BY_HTTP else unquote(parts.path).strip("/")
+    if kind not in _BY_HTTP and (not topic or any(mark.isspace() for mark in topic) or parts.query or parts.fragment):
         raise ValueError(f'wants {_TOPICS[kind]} behind the host, such as "{parts.scheme}://127.0.0.1/mail-events"')
     return Target(kind, tls, hosts, topic, url)
 
@@ -155,8 +159,13 @@ def _check_target(config: Config, stream: Stream, path: KeyPath, findings: Findi
         else:
             findings.warn(where, message)
     library = _LIBRARIES.get(target.kind)
-    if library is not None and importlib.util.find_spec(library) is None:
-        findings.error(where, f'needs the extra "{target.kind}": pip install "angarium[{target.kind}]"')
+    if library is not None and not _is_installed(library):
+        extra = _EXTRAS.get(target.kind, target.kind)
+        findings.error(where, f'needs the extra "{extra}": pip install "angarium[{extra}]"')
+    if stream.sample != 1.0 and target.kind != "otlp" and findings.sound((*path, "sample")):
+        findings.error((*path, "sample"), "is for OpenTelemetry (otlp+http://) alone: a stream of events is whole")
+    if stream.user is not None and target.kind == "otlp" and findings.sound((*path, "user")):
+        findings.error((*path, "user"), "OTLP has no log-in: the secret is sent as a bearer token")
     if stream.user is not None and target.kind == "webhook" and findings.sound((*path, "user")):
         findings.error((*path, "user"), "a webhook has no log-in: its requests are signed with the secret")
     if stream.user is not None and not given and findings.sound(*((*path, key) for key in _SECRETS)):
@@ -195,6 +204,13 @@ def _given(stream: Stream, path: KeyPath, findings: Findings) -> list[str]:
         except ValueError as error:
             findings.error(where, str(error))
     return given
+
+
+def _is_installed(library: str) -> bool:
+    try:
+        return importlib.util.find_spec(library) is not None
+    except ModuleNotFoundError:  # of a package above it
+        return False
 
 
 def _is_loopback(host: str) -> bool:

@@ -151,11 +151,19 @@ class Events(Section, frozen=True):
     facility: Facility = "mail"
 
 
+class Trace(Section, frozen=True):
+    """What was said with next hops, kept for `angarium trace`."""
+
+    dialogues: Literal["failures", "all", "none"] = "failures"
+    keep_s: Duration = 86400.0  # 0: as long as there is room
+    size_octets: Annotated[Size, Meta(ge=1 << 20, le=1 << 40)] = 256_000_000  # of the node
+
+
 class Stream(Section, frozen=True, kw_only=True):
     """Events on their way to another system, at least once each and in their order."""
 
     name: str
-    url: str  # https: and http: a webhook; kafka:, nats:, redis:
+    url: str  # https: and http: a webhook; kafka:, nats:, redis:, otlp+https:
     user: str | None = None  # of a log-in; its password is the secret
     secret: Secret | None = None  # of the three at most one; of a webhook, the key of its signature
     secret_file: FilePath | None = None
@@ -172,6 +180,8 @@ class Stream(Section, frozen=True, kw_only=True):
     retry_longest_s: PositiveDuration = 300.0
     give_up_s: PositiveDuration = 86400.0  # then a batch is a dead letter
     dead_letter_size_octets: Annotated[Size, Meta(ge=0, le=1 << 40)] = 100_000_000
+    sample: Annotated[float, Meta(ge=0, le=1)] = 1.0  # OpenTelemetry: the share of messages that are traced
+    sample_failures: bool = True  # and all that fail
 
 
 class Dns(Section, frozen=True):
@@ -535,6 +545,7 @@ class Config(Section, frozen=True):
     access: Access = field(default_factory=Access)
     sendmail: Sendmail | None = None  # None: no mail comes in this way
     stream: tuple[Stream, ...] = ()
+    trace: Trace = field(default_factory=Trace)
     sandbox: bool = False  # nothing may leave the machine
 
     @property

@@ -32,6 +32,7 @@ import aiosmtplib
 
 from angarium._core.client_session import Capability, ClientSession, Phase
 from angarium._core.counters import Counters, Slot
+from angarium._core.dialogue import Dialogues
 from angarium._core.dispatch import Delivery, ReadyQueue
 from angarium.clock import Clock
 from angarium.delivery.dial import FAMILIES, Dialler, by_name, family_of, is_address, where_of
@@ -40,6 +41,7 @@ from angarium.delivery.failure import ConnectFailure
 from angarium.delivery.handshake import Handshake
 from angarium.delivery.host_order import HostOrder
 from angarium.delivery.mail_host import MailHosts, ResolutionFailure
+from angarium.delivery.opening import RecordedClient
 from angarium.delivery.source import Source, SourceFailure
 from angarium.delivery.target import NOT_REQUIRED, Host, SessionTerms, Target, TlsPolicy, for_host
 from angarium.delivery.tls import Contexts, Reached, reached, refusal_of
@@ -78,10 +80,13 @@ class Connector:
         on_tls_result: Callable[[TlsOutcome], None] | None = None,
         host_addresses: Callable[[str, int], Awaitable[MailHosts]] | None = None,
         order: HostOrder | None = None,
+        dialogues: Dialogues | None = None,
     ) -> None:
         """`families` are those of the names that a route gives, the preferred one first. `host_addresses`: who looks a
         name up with its TLSA records, for the policy "dane" (RFC 7672 §2.2.2). `order`: what is known of hosts already.
+        `dialogues`: where it is kept how a connection could not be opened.
         """
+        self._dialogues = dialogues
         self._host_addresses = host_addresses
         self._egresses = egresses
         self._counters = counters
@@ -130,6 +135,7 @@ class Connector:
         )
         failed = False  # a host did
         unsourced: SourceFailure | None = None
+        tried: list[ConnectFailure] = []
         unreached: ConnectFailure | None = None  # a host that may yet do what REQUIRETLS asks for
         session: ClientSession | None = None
         queue.trouble = self._trouble
@@ -147,6 +153,7 @@ class Connector:
                             self._counters.add(Slot.DELIVERY_SOURCE_FAILURES, 1)
                         except ConnectFailure as why:
                             failure, failed = why, True
+                            tried.append(why)
                             self._counters.add(Slot.DELIVERY_CONNECTIONS_FAILED, 1)
                             self._counters.add(Slot.PROVIDER_UNREACHED + queue.provider, 1)
                             self._counters.add(Slot.SOURCE_UNREACHED + queue.source_row, 1)
@@ -162,7 +169,7 @@ class Connector:
             if unsourced is not None and not failed:
                 self.on_source_failure(queue, unsourced)
             else:
-                self._fail(queue, failure)
+                self._fail(queue, failure, tried)
             return
         queue.failures = 0
         queue.blocked_until = 0.0
@@ -218,7 +225,7 @@ class Connector:
         )
         return True
 
-    def _fail(self, queue: ReadyQueue, failure: ConnectFailure) -> None:
+    def _fail(self, queue: ReadyQueue, failure: ConnectFailure, tried: Sequence[ConnectFailure] = ()) -> None:
         if queue.open:
             return  # others are up: they carry what waits
         if self._clock.monotonic() >= queue.blocked_until:  # attempts under way at once count as one
@@ -232,6 +239,16 @@ class Connector:
             delivery.results = [
                 (index, failure.code, failure.enhanced, text, failure.phase) for index in delivery.indices()
             ]
+            if self._dialogues is not None:
+                self._dialogues.opening(
+                    delivery.message.id,
+                    sum(why.seconds for why in tried),
+                    delivery.message.attempts + 1,
+                    queue.next_hop,
+                    failure.where.encode("utf-8", "replace"),
+                    _said_to(tried),
+                    text,
+                )
             self._settle(delivery)
         rest_s = min(PROBE_FIRST_S * 2.0 ** max(0, queue.failures - 1), PROBE_LONGEST_S)
         queue.dispatcher.events.event(
@@ -263,6 +280,7 @@ class Connector:
         _leave_out_of_reach(left, target.source)
         order = self.order_of(target)
         addresses = list(left)
+        began = self._clock.monotonic()
         winner: Host | None = None
         untried = False
         for host in addresses:
@@ -273,6 +291,10 @@ class Connector:
             winner = host
         except SourceFailure:
             untried = True
+            raise
+        except ConnectFailure as failure:
+            failure.where = failure.where or where_of(host)
+            failure.seconds = self._clock.monotonic() - began
             raise
         finally:
             for host in addresses:
@@ -405,7 +427,7 @@ class Connector:
         self,
         queue: ReadyQueue,
         terms: SessionTerms,
-        client: aiosmtplib.SMTP,
+        client: RecordedClient,
         tls: TlsPolicy,
         secured: Reached | None,
         where: str,
@@ -435,6 +457,7 @@ class Connector:
             domains_limit=limit_of(extensions.get("limits", ""), "RCPTDOMAINMAX"),
             lmtp=target.protocol == "lmtp",
             tls=None if secured is None else secured.as_json(),
+            opening=client.opening.octets(),
         )
         transport.set_protocol(session)
         return session
@@ -453,6 +476,17 @@ def _leave_out_of_reach(left: list[Host], source: Source | None) -> None:
 def _hostname_of(target: Target) -> str | None:
     """What EHLO says; None: the relay's own name."""
     return None if target.source is None else target.source.hostname
+
+
+def _said_to(tried: Sequence[ConnectFailure]) -> bytes:
+    """What was said to one host after the other, and why each was of no use."""
+    lines = []
+    for why in tried:
+        lines.append(f"*: {why.where or 'the next hop'}".encode("utf-8", "replace"))
+        if why.opening:
+            lines.append(why.opening)
+        lines.append(f"*: {' '.join(why.text.split())}".encode("utf-8", "replace"))
+    return b"\n".join(lines)
 
 
 def _domain_of(queue: ReadyQueue) -> str:

@@ -13,6 +13,7 @@ from angarium._core.client_session import Egress
 
 if TYPE_CHECKING:
     from angarium._core.counters import Counters
+    from angarium._core.dialogue import Dialogues
     from angarium.config.model import Delivery as DeliveryConfig
     from angarium.config.model import Timeouts
     from angarium.delivery.target import SessionTerms
@@ -27,8 +28,10 @@ IDLE_SHARE = 4  # and no more than one in so many of the descriptors that the pr
 class Egresses:
     """One Egress for each set of timeouts."""
 
-    def __init__(self, counters: Counters, delivery: DeliveryConfig) -> None:
+    def __init__(self, counters: Counters, delivery: DeliveryConfig, dialogues: Dialogues | None = None) -> None:
+        """dialogues: where what is said is kept; None: nowhere."""
         self._counters = counters
+        self._dialogues = dialogues
         self._delivery = delivery
         self._egresses: dict[tuple[Timeouts, float], Egress] = {}
 
@@ -48,6 +51,7 @@ class Egresses:
                 lifetime_s=self._delivery.lifetime_s,
                 chunk_octets=CHUNK_OCTETS if self._delivery.bdat == "auto" else 0,
                 idle_limit=_most_idle(),
+                dialogues=self._dialogues,
             )
         return egress
 

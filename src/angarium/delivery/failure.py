@@ -36,6 +36,9 @@ class ConnectFailure(Exception):
         self.enhanced = enhanced
         self.tls = tls
         self.local = ""  # this relay's address on that connection
+        self.where = ""  # the host; empty: there was none
+        self.opening = b""  # what was said
+        self.seconds = 0.0  # that it took
 
     @classmethod
     def of_tls(cls, where: str, why: str, result: TlsResult) -> ConnectFailure:

@@ -20,6 +20,7 @@ from angarium._core.client_session import Phase
 from angarium._core.counters import Slot
 from angarium.delivery.failure import ConnectFailure
 from angarium.delivery.login import log_in
+from angarium.delivery.opening import RecordedClient
 
 if TYPE_CHECKING:
     import socket
@@ -35,7 +36,7 @@ __all__ = ["Handshake"]
 COMPLETED = 250
 
 
-class LmtpClient(aiosmtplib.SMTP):
+class LmtpClient(RecordedClient):
     """aiosmtplib's client with the greeting of RFC 2033 §4.1."""
 
     async def ehlo(self, **_: object) -> aiosmtplib.SMTPResponse:
@@ -70,11 +71,11 @@ class Handshake:
         protocol: Protocol = "smtp",
         login: Login | None = None,
         hostname: str | None = None,
-    ) -> aiosmtplib.SMTP:
+    ) -> RecordedClient:
         """All that comes before the first MAIL command; `hostname`: what EHLO says in place of the relay's own name."""
         context, name = self._contexts.prepare(tls, host, where) if host.implicit_tls else (None, None)
         # a Unix socket is handed over like any other: the loop asks for a stream, not for its family
-        client = (LmtpClient if protocol == "lmtp" else aiosmtplib.SMTP)(
+        client = (LmtpClient if protocol == "lmtp" else RecordedClient)(
             hostname=name,
             sock=connected,
             local_hostname=hostname or self._hostname,
@@ -83,6 +84,23 @@ class Handshake:
             use_tls=host.implicit_tls,
             tls_context=context,
         )
+        try:
+            await self._speak(client, host, tls, where, timeouts, protocol, login)
+        except ConnectFailure as failure:
+            failure.opening = client.opening.octets()
+            raise
+        return client
+
+    async def _speak(
+        self,
+        client: RecordedClient,
+        host: Host,
+        tls: TlsPolicy,
+        where: str,
+        timeouts: Timeouts,
+        protocol: Protocol,
+        login: Login | None,
+    ) -> None:
         phase = Phase.PHASE_GREETING
         began = asyncio.get_running_loop().time()
         try:
@@ -130,7 +148,6 @@ class Handshake:
         except asyncio.CancelledError:
             client.close()
             raise
-        return client
 
     def _note(self, slot: Slot, began: float) -> float:
         """A phase that began then is over; returns when the next one begins."""

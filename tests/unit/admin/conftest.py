@@ -17,7 +17,16 @@ from angarium.admin.suspensions import SuspensionBook
 from angarium.admin.workers import Workers
 from tests.support.clients import PATIENCE_S
 
-STATUS = {"worker": 0, "pid": 1, "accepting": True, "reason": "", "shards": [0, 1], "uptime_s": 12.5}
+STATUS = {
+    "worker": 0,
+    "pid": 1,
+    "accepting": True,
+    "reason": "",
+    "shards": [0, 1],
+    "uptime_s": 12.5,
+    "watchers": 0,
+    "dialogues_lost": 0,
+}
 
 
 class FakeWorker:

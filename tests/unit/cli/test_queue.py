@@ -104,7 +104,8 @@ STATUS = {
             "worker": 0,
             "answering": True,
             "error": None,
-            "status": {"worker": 0, "pid": 4711, "accepting": True, "reason": "", "shards": [0, 2], "uptime_s": 61.0},
+            "status": {"worker": 0, "pid": 4711, "accepting": True, "reason": "", "shards": [0, 2], "uptime_s": 61.0}
+            | {"watchers": 0, "dialogues_lost": 0},
         },
         {"worker": 1, "answering": False, "error": "No such file or directory", "status": None},
     ],

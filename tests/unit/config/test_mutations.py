@@ -133,6 +133,8 @@ retry_first = "2s"
 retry_longest = "1m"
 give_up = "1h"
 dead_letter_size = "1MB"
+sample = 1.0
+sample_failures = false
 [[stream]]
 name = "inline"
 url = "nats://127.0.0.1/mail"

@@ -27,6 +27,7 @@ networks = ["10.0.0.0/8"]
 """
 LOG = '[events]\nfile = "/log/events.jsonl"\n'
 STREAM = '[[stream]]\nname = "crm"\nurl = "https://crm.example.org/mail"\nsecret = "s"\n'
+OTLP = '[[stream]]\nname = "traces"\nurl = "otlp+http://127.0.0.1:4318/v1/traces"\n'
 
 
 def problems(text: str, severity: str = "error") -> list[str]:
@@ -65,6 +66,10 @@ def test_where_events_go_that_go_elsewhere() -> None:
         (LOG + STREAM + 'retry_first = "10m"\n', "stream[0].retry_first: is longer than the longest"),
         (LOG + STREAM + 'ca = "/nowhere.pem"\n', "stream[0].ca: /nowhere.pem cannot be read"),
         ('[events]\nsyslog = "ftp://x"\n', "events.syslog: "),
+        (LOG + STREAM + "sample = 0.5\n", "stream[0].sample: is for OpenTelemetry (otlp+http://) alone"),
+        (LOG + OTLP + 'user = "u"\nsecret = "s"\n', "stream[0].user: OTLP has no log-in"),
+        (LOG + OTLP.replace("127.0.0.1", "10.0.0.1") + 'secret_env = "X"\n', "in plaintext, and the log-in"),
+        (LOG + OTLP + "sample = 1.5\n", "stream[0].sample: "),
     ],
 )
 def test_what_cannot_be(text: str, says: str) -> None:

@@ -31,6 +31,10 @@ def make_sink(stream: Stream, node: str, now: Callable[[], float]) -> Sink:
             from angarium.app.stream.nats_stream import NatsStream  # noqa: PLC0415
 
             return NatsStream(stream, target)
+        case "otlp":
+            from angarium.app.stream.otlp import Otlp  # noqa: PLC0415
+
+            return Otlp(stream, node)
         case "redis":
             from angarium.app.stream.redis_stream import RedisStream  # noqa: PLC0415
 

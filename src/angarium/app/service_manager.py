@@ -1,0 +1,138 @@
+"""Telling the service manager how the node is: systemd's notification protocol (sd_notify(3)).
+
+Input: NOTIFY_SOCKET (a path, or an abstract name that begins with "@"), WATCHDOG_USEC and WATCHDOG_PID, which are taken
+out of the environment: the children are not to tell it anything. Output: datagrams of lines `NAME=VALUE`. Without
+NOTIFY_SOCKET nothing is sent.
+
+    READY=1                               every process serves, or serves again after a reload
+    RELOADING=1, MONOTONIC_USEC=…         a reload has begun
+    STOPPING=1                            the node has begun to end
+    STATUS=…                              one line for `systemctl status`, when it has changed
+    WATCHDOG=1                            the workers are well (Heartbeats)
+
+Fails: never. A manager that does not take a datagram is told at the next occasion; the first failure is logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+__all__ = ["Heartbeats", "ServiceManager"]
+
+log = logging.getLogger("angarium")
+
+PINGS_A_PERIOD = 4
+STATUS_S = 5.0  # between two STATUS lines
+START_S = 600.0  # a worker may take so long to read its journals, without its loop turning
+
+
+class ServiceManager:
+    """Who started this node, if that is somebody who wants to hear of it."""
+
+    def __init__(self, environment: MutableMapping[str, str], pid: int) -> None:
+        """pid: this process' id; a watchdog that is another's is left alone."""
+        address = environment.pop("NOTIFY_SOCKET", "")
+        period_us = environment.pop("WATCHDOG_USEC", "")
+        whose = environment.pop("WATCHDOG_PID", "")
+        self._socket: socket.socket | None = None
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._status = ""
+        self._status_at = -STATUS_S
+        self._failed = False
+        if address.startswith(("/", "@")):
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        elif address:
+            log.warning("NOTIFY_SOCKET=%s is neither a path nor an abstract name; nobody is notified", address)
+        mine = self._socket is not None and (not whose or whose == str(pid))
+        self.watchdog_s = int(period_us) / 1e6 if mine and period_us.isdigit() else 0.0  # 0: there is none
+
+    @property
+    def listening(self) -> bool:
+        """Whether there is anybody to tell."""
+        return self._socket is not None
+
+    def ready(self) -> None:
+        """Every process serves."""
+        self._send("READY=1")
+
+    def reloading(self) -> None:
+        """The configuration is being read again; `ready` ends it."""
+        self._send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+    def stopping(self) -> None:
+        """The node has begun to end."""
+        self._send("STOPPING=1", "STATUS=stopping")
+
+    def alive(self) -> None:
+        """The watchdog need not bite."""
+        self._send("WATCHDOG=1")
+
+    def status(self, text: str, now: float) -> None:
+        """One line for people; not more often than once in STATUS_S, and only what is new. now: monotonic."""
+        if text != self._status and now >= self._status_at + STATUS_S and self._send(f"STATUS={text}"):
+            self._status = text
+            self._status_at = now
+
+    def close(self) -> None:
+        """Tell nothing more."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _send(self, *lines: str) -> bool:
+        if self._socket is None:
+            return False
+        try:
+            self._socket.sendto("\n".join(lines).encode(), self._address)
+        except OSError as failure:
+            if not self._failed:
+                log.warning("the service manager cannot be notified: %s", failure.strerror or failure)
+            self._failed = True
+            return False
+        return True
+
+
+@dataclass
+class _Beat:
+    asked: float
+    answered: float
+
+
+class Heartbeats:
+    """Whether the loops of the workers turn: each is asked PINGS_A_PERIOD times a period, and answers from its loop.
+
+    A worker is well while its last answer is younger than half a period. One that has been started and does not serve
+    yet is well for START_S: it reads its journals. One that has ended is not, until its successor is started.
+    """
+
+    def __init__(self, period_s: float) -> None:
+        self.interval_s = period_s / PINGS_A_PERIOD
+        self._patience_s = period_s / 2
+        self._beats: dict[int, _Beat] = {}
+
+    def asked(self, worker: int, now: float) -> None:
+        """A ready worker has been asked."""
+        beat = self._beats.setdefault(worker, _Beat(now, now))
+        beat.asked = now
+
+    def answered(self, worker: int, now: float) -> None:
+        """It has answered."""
+        if worker in self._beats:
+            self._beats[worker].answered = now
+
+    def ended(self, worker: int) -> None:
+        """The worker's process has ended: its successor begins anew."""
+        self._beats.pop(worker, None)
+
+    def silent_s(self, worker: int, now: float) -> float:
+        """How long a worker that serves has not answered; 0 for one that is well."""
+        beat = self._beats.get(worker)
+        silent = 0.0 if beat is None else now - beat.answered
+        return silent if silent > self._patience_s else 0.0
