@@ -171,7 +171,7 @@ async def test_while_the_other_side_is_away_a_batch_for_each_time_of_patience_is
     rig.write(*lines(*range(6)))
     rig.sink.answer = unavailable
     async with rig.running(batch_events=3, give_up_s=60.0):
-        await rig.until(lambda: rig.sink.calls)
+        await rig.until(lambda: rig.runner.status().failures)
         rig.clock.advance(61)
         await rig.until(lambda: rig.runner.status().dead_letters == 3)
         await rig.until(lambda: rig.sink.calls[-1] == [3, 4, 5])
@@ -224,7 +224,7 @@ async def test_dead_letters_beyond_their_room_are_lost_and_counted(rig: Rig) -> 
     rig.write(*lines(0, 1))
     rig.sink.answer = unavailable
     async with rig.running(give_up_s=1.0, dead_letter_size_octets=10):
-        await rig.until(lambda: rig.sink.calls)
+        await rig.until(lambda: rig.runner.status().failures)
         rig.clock.advance(2)
         await rig.until(lambda: rig.runner.status().lost == 2)
     assert rig.events[-1] == (
@@ -272,7 +272,7 @@ async def test_a_forwarder_never_gives_up(rig: Rig) -> None:
     rig.write(*lines(0))
     rig.sink.answer = unavailable
     async with rig.running(gives_up=False, give_up_s=1.0):
-        await rig.until(lambda: rig.sink.calls)
+        await rig.until(lambda: rig.runner.status().failures)
         rig.clock.advance(100)
         seen = len(rig.sink.calls)
         await rig.until(lambda: len(rig.sink.calls) > seen + 3)
