@@ -89,7 +89,11 @@ def test_what_was_sent_is_counted_where_it_belongs(relay: Relay) -> None:
     relay.wait_event("bounce")
     relay.wait_event("deferral")
     relay.wait(
-        lambda: by(relay.metrics(), "angarium_provider_waiting_messages", provider="big") == 1, "the round to be over"
+        lambda: (
+            by(relay.metrics(), "angarium_provider_waiting_messages", provider="big") == 1
+            and by(relay.metrics(), "angarium_tenant_waiting_messages", tenant="shop") == 1
+        ),
+        "the round to be over",
     )
     found = relay.metrics()
     for provider, results in {"big": (2, 1, 1), "hosts": (1, 0, 0), "other": (1, 0, 0)}.items():

@@ -391,6 +391,7 @@ class Recorder:
                         "recipient": report.forward_path.decode("utf-8", "replace"),
                         "next_hop": "",
                         "site": "",
+                        "source": "",
                         "tenant": envelope["tenant"].decode("utf-8", "replace"),
                         "reply": {
                             "code": GIVEN_UP,
