@@ -21,6 +21,7 @@ def render(result: dict[str, Any]) -> str:
         "",
         f"- {machine['cores']} × {machine['cpu']}, Linux {machine['kernel']}; load before: {machine['load']}",
         f"- {_workers(result['options'])}, durability {result['options']['durability']}, event log on",
+        f"- spool in {result['options']['spool']}",
         f"- commit {machine['commit'] or 'none'}",
         "",
     ]
