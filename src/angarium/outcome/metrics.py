@@ -418,7 +418,11 @@ METRICS: tuple[MetricSpec, ...] = (
     ),
     # queue
     _gauge("queue_messages", Slot.QUEUE_MESSAGES, "Messages queued."),
-    _gauge("queue_recipients", Slot.QUEUE_RECIPIENTS, "Recipients of the messages queued that are not final."),
+    _gauge(
+        "queue_recipients",
+        Slot.QUEUE_RECIPIENTS,
+        "Recipients of the messages queued; all of a message's, until the last of them is final.",
+    ),
     _gauge("queue_mail_data_bytes", Slot.QUEUE_OCTETS, "Octets of the messages queued, in memory or not."),
     _gauge("queue_memory_bytes", Slot.QUEUE_MEMORY_OCTETS, "Octets of memory behind mail data."),
     _gauge(
