@@ -325,7 +325,7 @@ def test_a_ban_outlives_the_process_the_node_and_a_reload(tmp_path: Path) -> Non
         relay.kill()
         relay.start()
         assert code() == 454
-        assert relay.metrics()['angarium_ingress_banned{of="address"}'] == 1
+        relay.wait(lambda: relay.metrics()['angarium_ingress_banned{of="address"}'] == 1, "the ban to be counted")
         assert relay.reload({"access": {"window": "2h"}})["changed"] == ["access.window"]
         assert code() == 454
         # what an operator has lifted stays lifted, whatever comes next

@@ -116,6 +116,10 @@ keep = "7d"
 keep_unsent = "2GB"
 syslog = "udp://127.0.0.1:514"
 facility = "local3"
+[trace]
+dialogues = "all"
+keep = "12h"
+size = "100MB"
 [[stream]]
 name = "crm"
 url = "rediss://127.0.0.1/mail"
