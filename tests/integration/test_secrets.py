@@ -175,7 +175,7 @@ def test_what_goes_wrong_within_a_dialogue_leaves_none_either(relay: Submission)
     with relay.dialogue() as client:
         assert teller.auth(client, "PLAIN", plain(LOG_IN, WRONG + "2")) == 535
     # the process that is asked dies over the question
-    pid = relay.api("status")["access"]["status"]["pid"]
+    pid = relay.wait(lambda: relay.api("status")["access"]["status"], "the access process to say who it is")["pid"]
     with relay.dialogue() as client:
         relay.kill_process(pid, signal.SIGSTOP)
         teller.secrets.add(plain(LOG_IN, WRONG + "3"))
