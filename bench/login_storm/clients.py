@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MESSAGE = b"From: <a@bench.invalid>\r\nSubject: bench\r\n\r\n" + b"The quick brown fox.\r\n" * 40 + b".\r\n"
 STEP_S = 0.005
+SENDERS = 10  # connections of somebody else: on one alone, messages that are due would wait for each other
 
 
 def careless_context() -> ssl.SSLContext:
@@ -129,7 +130,7 @@ class Storm:
     rate: float
     seconds: float
     addresses: int
-    most_connections: int = 400
+    most_connections: int = 2000
     attempts: int = 0
     not_sent: int = 0  # for want of a free connection
     handshakes: int = 0
@@ -202,9 +203,11 @@ class Others:
 
     async def run(self, seconds: float, messages_s: float) -> None:
         """At a fixed rate, each message's time from when it was due."""
-        until = time.monotonic() + seconds
+        begun = time.monotonic()
+        until = begun + seconds
+        pause_s = 1 / messages_s
         await asyncio.gather(
-            self._messages(until, 1 / messages_s),
+            *(self._messages(begun + number * pause_s, until, SENDERS * pause_s) for number in range(SENDERS)),
             self._again(until, 0.05, self._greet),
             self._again(until, 0.2, self._auth_once),
         )
@@ -221,9 +224,8 @@ class Others:
         }
         return {**shown, "wrong": dict(self.wrong)}
 
-    async def _messages(self, until: float, pause_s: float) -> None:
+    async def _messages(self, due: float, until: float, pause_s: float) -> None:
         talk = await connected(self._ports[0], None)
-        due = time.monotonic()
         while due < until:
             due += pause_s
             await asyncio.sleep(max(0.0, due - time.monotonic()))

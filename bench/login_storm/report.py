@@ -41,9 +41,9 @@ def _storm(result: dict[str, Any]) -> list[str]:
         "# A storm of wrong passwords",
         "",
         f"{given['rate']:,.0f} wrong passwords a second over TLS for {given['seconds']:g} s, of log-ins that exist and",
-        f"others, while somebody else sends {given['messages_s']:g} messages a second over a plaintext connection that",
-        "is kept, connects 20 times a second and logs in over TLS up to five times a second. Times in milliseconds;",
-        "that of a message is from when it was due until its 250. "
+        f"others, while somebody else sends {given['messages_s']:g} messages a second over ten plaintext connections",
+        "that are kept, connects 20 times a second and logs in over TLS up to five times a second. Times are in",
+        "milliseconds; that of a message is from when it was due until its 250. "
         + (
             "Half of the cores is the relay's, half the clients'."
             if given["cores"] == "apart"

@@ -23,12 +23,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import ssl
 from collections import OrderedDict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
@@ -37,6 +35,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from angarium import __version__
+from angarium.app.stream.http_receiver import TOO_LARGE, HttpReceiver
 from angarium.app.stream.sink import SinkFailure
 from angarium.config.secret import read_secret
 
@@ -49,8 +48,6 @@ __all__ = ["Otlp", "Traces"]
 MOST_REMEMBERED = 20_000
 EVENTS_REMEMBERED = 20
 TEXT_OCTETS = 200
-ANSWER_OCTETS = 65536
-TOO_LARGE = 413
 LATER = (429, 502, 503, 504)  # OTLP 1.x, "Failures": all others are not to be tried again
 ATTEMPTS = ("delivery", "deferral", "bounce", "in_doubt")
 FAILURES = ("bounce", "expiry", "in_doubt")
@@ -228,7 +225,7 @@ class Otlp:
         self._stream = stream
         self._url = stream.url.removeprefix("otlp+")
         self._traces = Traces(node, stream.sample, stream.sample_failures)
-        self._session: aiohttp.ClientSession | None = None
+        self._receiver = HttpReceiver(stream.ca)
 
     async def send(self, batch: Batch) -> None:
         """The spans of these events; SinkFailure unless they are taken."""
@@ -250,35 +247,16 @@ class Otlp:
                 headers["Authorization"] = f"Bearer {secret}"
         except (OSError, ValueError) as failure:
             raise SinkFailure(f"the secret cannot be read: {failure}") from failure
-        try:
-            async with self._open().post(self._url, data=body, headers=headers, allow_redirects=False) as answer:
-                await answer.content.read(ANSWER_OCTETS)  # what it says of a part that it rejects is not for us to mend
-                status = answer.status
-                retry_after = answer.headers.get("Retry-After", "")
-        except (aiohttp.ClientError, OSError, ValueError) as failure:
-            raise SinkFailure(f"cannot be reached: {failure or type(failure).__name__}") from failure
-        if 200 <= status < 300:
-            return
+        answer = await self._receiver.post(self._url, body, headers)
+        if answer.taken:
+            return  # what it says of a part that it rejects is not for us to mend
         raise SinkFailure(
-            f"HTTP status {status}",
-            refused=status not in (*LATER, TOO_LARGE),
-            too_large=status == TOO_LARGE,
-            retry_after_s=float(retry_after) if retry_after.isdigit() else 0.0,
+            f"HTTP status {answer.status}",
+            refused=answer.status not in (*LATER, TOO_LARGE),
+            too_large=answer.status == TOO_LARGE,
+            retry_after_s=answer.retry_after_s,
         )
-
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            context = ssl.create_default_context(cafile=self._stream.ca)
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=context, limit=1),
-                timeout=aiohttp.ClientTimeout(total=None),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"User-Agent": f"Angarium/{__version__}"},
-            )
-        return self._session
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._session is not None:
-            session, self._session = self._session, None
-            await session.close()
+        await self._receiver.close()

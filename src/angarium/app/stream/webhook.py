@@ -14,7 +14,7 @@ the Base64 of the key, as there; any other is the key itself. It is read again f
 Taken is what is answered 2xx. 413 asks for half of it; 400, 415 and 422 refuse it for what it is; everything else may
 be better later, and `Retry-After` says when. Redirects are not followed.
 
-Fails: SinkFailure. Bounds: one request at a time, one connection, ANSWER_OCTETS of an answer.
+Fails: SinkFailure. Bounds: those of http_receiver.
 """
 
 from __future__ import annotations
@@ -22,12 +22,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import ssl
 from typing import TYPE_CHECKING
 
-import aiohttp
-
-from angarium import __version__
+from angarium.app.stream.http_receiver import TOO_LARGE, HttpReceiver
 from angarium.app.stream.sink import SinkFailure
 from angarium.config.secret import read_secret
 from angarium.mail.event_schema import SCHEMA_VERSION
@@ -40,9 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Webhook", "key_of", "signature"]
 
-ANSWER_OCTETS = 2048
-TEXT_OCTETS = 200
-TOO_LARGE = 413
 REFUSED = (400, 415, 422)
 
 
@@ -66,7 +60,7 @@ class Webhook:
         self._stream = stream
         self._node = node
         self._now = now
-        self._session: aiohttp.ClientSession | None = None
+        self._receiver = HttpReceiver(stream.ca)
 
     def body(self, batch: Batch) -> bytes:
         """The JSON; events stand there as they do in the log."""
@@ -93,37 +87,16 @@ class Webhook:
                 headers["webhook-signature"] = signature(key, batch.key, timestamp, body)
         except (OSError, ValueError) as failure:
             raise SinkFailure(f"the secret cannot be read: {failure}") from failure
-        try:
-            async with self._open().post(stream.url, data=body, headers=headers, allow_redirects=False) as answer:
-                said = await answer.content.read(ANSWER_OCTETS)
-                status = answer.status
-                retry_after = answer.headers.get("Retry-After", "")
-        except (aiohttp.ClientError, OSError, ValueError) as failure:
-            raise SinkFailure(f"cannot be reached: {failure or type(failure).__name__}") from failure
-        if 200 <= status < 300:
+        answer = await self._receiver.post(stream.url, body, headers)
+        if answer.taken:
             return
-        text = said.decode("utf-8", "replace")[:TEXT_OCTETS]
-        text = "".join(mark if mark.isprintable() else " " for mark in text).strip()
         raise SinkFailure(
-            f"HTTP status {status}" + (f": {text}" if text else ""),
-            refused=status in REFUSED,
-            too_large=status == TOO_LARGE,
-            retry_after_s=float(retry_after) if retry_after.isdigit() else 0.0,
+            f"HTTP status {answer.status}" + (f": {answer.text}" if answer.text else ""),
+            refused=answer.status in REFUSED,
+            too_large=answer.status == TOO_LARGE,
+            retry_after_s=answer.retry_after_s,
         )
-
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            context = ssl.create_default_context(cafile=self._stream.ca)
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=context, limit=1),
-                timeout=aiohttp.ClientTimeout(total=None),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"User-Agent": f"Angarium/{__version__}"},
-            )
-        return self._session
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._session is not None:
-            session, self._session = self._session, None
-            await session.close()
+        await self._receiver.close()
