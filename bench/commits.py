@@ -26,8 +26,9 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from .load.machine import first_match, git
+from .load.relays import RelayFailure
 from .load.report import table
-from .load.stage import RESULTS, RelayFailure, alone, carry_out, now, say, undisturbed, write
+from .load.stage import RESULTS, alone, carry_out, now, say, undisturbed, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

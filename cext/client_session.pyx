@@ -254,6 +254,7 @@ cdef class ClientSession(Carrier):
         cdef int state
         cdef const char *p = self.egress._receive
         self._read_at = monotonic()
+        self._read_us = about_now_us()
         while position < <size_t>n and not self.closed:
             consumed = 0
             state = self._parser.feed(p + position, n - position, &consumed)
@@ -511,6 +512,18 @@ cdef class ClientSession(Carrier):
         self._deadline = self._asked_at + seconds
         return 0
 
+    cdef int _await_next(self, int phase) except -1:
+        """The same where the command was sent along with the one that has just been answered."""
+        self._expecting = phase
+        self._asked_at = self._read_at
+        self._deadline = self._asked_at + (
+            self.egress.rcpt_timeout_s if phase == PHASE_RCPT
+            else self.egress.data_timeout_s if phase == PHASE_DATA
+            else self.egress.block_timeout_s if self._write_paused
+            else self.egress.final_timeout_s
+        )
+        return 0
+
     cdef int _note_time(self, int phase) except -1:
         """The reply to a phase of the transaction was read."""
         cdef int base
@@ -527,7 +540,7 @@ cdef class ClientSession(Carrier):
             return 0
         # what was pipelined is asked for when the reply before it has been read, and may be there already
         observe_message(self.egress.counters.own, base, <uint64_t>(waited_s * 1e6) if waited_s > 0 else 0,
-                        self._current.message.id, about_now_us())
+                        self._current.message.id, self._read_us)
         return 0
 
     # ------------------------------------------------------------------ what is written
@@ -784,7 +797,7 @@ cdef class ClientSession(Carrier):
                 return self._settle(PHASE_MAIL)
         if not self._pipelined():
             return self._write_rcpt()
-        return self._await(PHASE_RCPT)
+        return self._await_next(PHASE_RCPT)
 
     cdef int _on_rcpt(self, bint good) except -1:
         if good:
@@ -798,8 +811,8 @@ cdef class ClientSession(Carrier):
         if not self._pipelined():
             return self._write_rcpt()
         if self._rcpt_answered == self._current.recipients:
-            return self._await(PHASE_FINAL if self._chunked else PHASE_DATA)
-        return self._await(PHASE_RCPT)       # each has its time (RFC 5321 §4.5.3.2.3)
+            return self._await_next(PHASE_FINAL if self._chunked else PHASE_DATA)
+        return self._await_next(PHASE_RCPT)  # each has its time (RFC 5321 §4.5.3.2.3)
 
     cdef int _on_data(self) except -1:
         if self._parser.reply.code != 354:
@@ -897,7 +910,7 @@ cdef class ClientSession(Carrier):
             self._show("S", b"%d %s%s" % (parser.reply.code, status, parser.text()[:LONGEST_TEXT]))
         if self._told or self._said_cut:
             return 0                         # nobody listened when the transaction began, or there is no room
-        at = <uint32_t>(min(monotonic() - self._said_began, 4294.0) * 1e6)
+        at = <uint32_t>(min(max(self._read_at - self._said_began, 0.0), 4294.0) * 1e6)
         if self._said_length + 14 + n > SAID_OCTETS:
             self._said_cut = True
             return 0

@@ -83,6 +83,7 @@ cdef class ClientSession(Carrier):
     cdef double _deadline
     cdef double _asked_at                    # monotonic: since when the next reply is awaited
     cdef double _read_at                     # when what is being read came
+    cdef uint64_t _read_us                   # the same, in Unix time
     cdef ReplyParser _parser
     cdef bint _write_paused                  # the transport holds back more than it likes to
     cdef size_t _unsent                      # octets that it held back when last asked
@@ -151,4 +152,5 @@ cdef class ClientSession(Carrier):
     cdef int _quit(self) except -1
     cdef int _unlink(self) except -1
     cdef int _await(self, int phase) except -1
+    cdef int _await_next(self, int phase) except -1
     cdef int _note_time(self, int phase) except -1

@@ -27,6 +27,18 @@ cdef extern from *:
         1000000, 2000000, 5000000, 10000000, 30000000, 60000000, 120000000, 300000000, 600000000,
         1800000000, 3600000000, 14400000000
     };
+    /* By binary digits: how many bounds are below the least number that has so many. One or two more to look at. */
+    static const uint8_t angarium_below[65] = {
+        0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 14, 15, 16, 17, 18, 19, 19, 20, 21,
+        22, 23, 23, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24, 24,
+        24, 24, 24, 24, 24, 24
+    };
+    static inline int angarium_bucket(uint64_t us) {
+        int bucket = angarium_below[us ? 64 - __builtin_clzll(us) : 0];
+        while (bucket < 24 && us > angarium_bounds[bucket])
+            bucket++;
+        return bucket;
+    }
     """
     uint64_t load_u64 "angarium_load"(const uint64_t *p) noexcept nogil
     uint32_t load_u32 "angarium_load"(const uint32_t *p) noexcept nogil
@@ -38,6 +50,7 @@ cdef extern from *:
     uint32_t begin_reading "angarium_acquire"(const uint32_t *p) noexcept nogil
     bint end_reading "angarium_still"(const uint32_t *p, uint32_t value) noexcept nogil
     const uint64_t *BOUNDS_US "angarium_bounds"
+    int bucket_of "angarium_bucket"(uint64_t us) noexcept nogil
 
 cdef extern from "<time.h>" nogil:
     int CLOCK_REALTIME_COARSE
@@ -465,9 +478,7 @@ cdef inline void slot_set(uint64_t *slots, int slot, uint64_t value) noexcept no
 
 
 cdef inline void slot_observe(uint64_t *slots, int base, uint64_t microseconds) noexcept nogil:
-    cdef int bucket = 0
-    while bucket < BUCKETS - 1 and microseconds > BOUNDS_US[bucket]:
-        bucket += 1
+    cdef int bucket = bucket_of(microseconds)
     add_u64(slots + base + bucket, 1)
     add_u64(slots + base + BUCKETS, microseconds)
 
@@ -475,10 +486,8 @@ cdef inline void slot_observe(uint64_t *slots, int base, uint64_t microseconds) 
 # The same, and the message that it was: for the histograms that have room for it, and with one writer only.
 cdef inline void observe_message(Region *region, int base, uint64_t microseconds, uint64_t id,
                                  uint64_t at_us) noexcept nogil:
-    cdef int bucket = 0
+    cdef int bucket = bucket_of(microseconds)
     cdef Exemplar *exemplar
-    while bucket < BUCKETS - 1 and microseconds > BOUNDS_US[bucket]:
-        bucket += 1
     add_u64(region.slots + base + bucket, 1)
     add_u64(region.slots + base + BUCKETS, microseconds)
     exemplar = &region.exemplars[(base - HISTOGRAMS_BEGIN) // HISTOGRAM_SLOTS][bucket]

@@ -179,6 +179,19 @@ def test_hostile_octets_make_json_all_the_same(log: EventLog, octets: bytes) -> 
     assert line["reply"]["text"] == text
 
 
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 15, 16, 21])
+def test_every_octet_in_every_place_makes_json(log: EventLog, length: int) -> None:
+    dispatcher, queue = dispatch(log)
+    texts = [
+        b"a" * place + bytes([octet]) + b"~" * (length - place - 1)
+        for place in range(length)
+        for octet in (*range(36), 91, 92, 93, *range(125, 256))
+    ]
+    for text in texts:
+        dispatcher.log_attempt("attempt", delivery_of(dispatcher, queue, reverse_path=text), 0, 250, None, b"")
+    assert [line["reverse_path"] for line in lines(log)] == [text.decode("utf-8", "replace") for text in texts]
+
+
 @settings(deadline=None, max_examples=200)
 @given(st.binary(max_size=60))
 def test_any_octets_make_json(tmp_path_factory: pytest.TempPathFactory, octets: bytes) -> None:
