@@ -8,7 +8,7 @@ NOTIFY_SOCKET nothing is sent.
     RELOADING=1, MONOTONIC_USEC=…         a reload has begun
     STOPPING=1                            the node has begun to end
     STATUS=…                              one line for `systemctl status`, when it has changed
-    WATCHDOG=1                            the workers are well (Heartbeats)
+    WATCHDOG=1                            the supervisor is well: it sees to all others (angarium.app.hang_watch)
 
 Fails: never. A manager that does not take a datagram is told at the next occasion; the first failure is logged.
 """
@@ -18,19 +18,16 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-__all__ = ["Heartbeats", "ServiceManager"]
+__all__ = ["ServiceManager"]
 
 log = logging.getLogger("angarium")
 
-PINGS_A_PERIOD = 4
 STATUS_S = 5.0  # between two STATUS lines
-START_S = 600.0  # a worker may take so long to read its journals, without its loop turning
 
 
 class ServiceManager:
@@ -97,42 +94,3 @@ class ServiceManager:
             self._failed = True
             return False
         return True
-
-
-@dataclass
-class _Beat:
-    asked: float
-    answered: float
-
-
-class Heartbeats:
-    """Whether the loops of the workers turn: each is asked PINGS_A_PERIOD times a period, and answers from its loop.
-
-    A worker is well while its last answer is younger than half a period. One that has been started and does not serve
-    yet is well for START_S: it reads its journals. One that has ended is not, until its successor is started.
-    """
-
-    def __init__(self, period_s: float) -> None:
-        self.interval_s = period_s / PINGS_A_PERIOD
-        self._patience_s = period_s / 2
-        self._beats: dict[int, _Beat] = {}
-
-    def asked(self, worker: int, now: float) -> None:
-        """A ready worker has been asked."""
-        beat = self._beats.setdefault(worker, _Beat(now, now))
-        beat.asked = now
-
-    def answered(self, worker: int, now: float) -> None:
-        """It has answered."""
-        if worker in self._beats:
-            self._beats[worker].answered = now
-
-    def ended(self, worker: int) -> None:
-        """The worker's process has ended: its successor begins anew."""
-        self._beats.pop(worker, None)
-
-    def silent_s(self, worker: int, now: float) -> float:
-        """How long a worker that serves has not answered; 0 for one that is well."""
-        beat = self._beats.get(worker)
-        silent = 0.0 if beat is None else now - beat.answered
-        return silent if silent > self._patience_s else 0.0

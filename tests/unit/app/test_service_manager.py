@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from angarium.app.service_manager import Heartbeats, ServiceManager
+from angarium.app.service_manager import ServiceManager
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,21 +93,3 @@ def test_a_socket_path_that_systemd_reads_too(tmp_path: Path) -> None:
         manager.ready()
         assert sock.recv(4096) in theirs.splitlines()
         manager.close()
-
-
-def test_a_worker_whose_loop_does_not_turn_is_found() -> None:
-    beats = Heartbeats(period_s=8.0)
-    assert beats.interval_s == 2.0
-    beats.asked(0, 100.0)
-    beats.answered(0, 100.1)
-    beats.asked(1, 100.0)
-    assert beats.silent_s(1, 104.0) == 0.0
-    assert beats.silent_s(1, 104.5) == 4.5
-    assert beats.silent_s(0, 104.0) == 0.0
-    beats.answered(1, 104.6)
-    assert beats.silent_s(1, 105.0) == 0.0
-    beats.ended(1)
-    beats.answered(1, 200.0)  # of the one that has ended
-    assert beats.silent_s(1, 300.0) == 0.0
-    beats.asked(1, 300.0)
-    assert beats.silent_s(1, 303.0) == 0.0
