@@ -21,6 +21,7 @@ from angarium.admin.sandbox_mail import SandboxMail
 from angarium.delivery.lookup_client import LookupClient
 from angarium.delivery.lookup_protocol import STATUS, LookupStatus
 from angarium.delivery.lookup_server import LookupServer
+from tests.support.heartbeats import board_of
 
 Connect = Callable[..., httpx.AsyncClient]
 StartWorkers = Callable[[int], Any]
