@@ -273,7 +273,7 @@ class Supervisor:
         if self._children.announced or not self._children.all_serve:
             return
         self._children.announced = True
-        self._manager.ready()
+        self._manager.ready(self._at_a_glance())
         if self._on_ready is not None:
             self._on_ready()
 
@@ -357,7 +357,7 @@ class Supervisor:
             self._manager.reloading()
         if self._reloading and not self._reloads.under_way:
             self._reloading = False
-            self._manager.ready()
+            self._manager.ready(self._at_a_glance())
         if self._children.announced and self._manager.watchdog_s and now >= self._feed_at:
             self._feed_at = now + self._manager.watchdog_s / FEEDS_A_PERIOD
             self._manager.alive()

@@ -55,9 +55,10 @@ class ServiceManager:
         """Whether there is anybody to tell."""
         return self._socket is not None
 
-    def ready(self) -> None:
-        """Every process serves."""
-        self._send("READY=1")
+    def ready(self, status: str) -> None:
+        """Every process serves; status: as `status` would say it."""
+        self._send("READY=1", f"STATUS={status}")
+        self._status = status
 
     def reloading(self) -> None:
         """The configuration is being read again; `ready` ends it."""

@@ -32,8 +32,8 @@ def test_what_is_told(tmp_path: Path, abstract: bool) -> None:
         manager = ServiceManager(environment, 4711)
         assert environment == {"PATH": "/bin"}  # nobody below is to speak for the node
         assert manager.watchdog_s == 10.0
-        manager.ready()
-        assert sock.recv(4096) == b"READY=1"
+        manager.ready("beginning")
+        assert sock.recv(4096) == b"READY=1\nSTATUS=beginning"
         manager.reloading()
         assert re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=\d+", sock.recv(4096))
         manager.alive()
@@ -49,7 +49,7 @@ def test_what_is_told(tmp_path: Path, abstract: bool) -> None:
         with pytest.raises(BlockingIOError):
             sock.recv(4096)
         manager.close()
-        manager.ready()
+        manager.ready("")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_whose_watchdog_it_is(environment: dict[str, str], watchdog_s: float) ->
 
 def test_nobody_there_is_said_once(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     manager = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "nobody")}, 1)
-    manager.ready()
+    manager.ready("serving")
     manager.alive()
     assert caplog.text.count("cannot be notified") == 1
     manager.close()
@@ -90,6 +90,6 @@ def test_a_socket_path_that_systemd_reads_too(tmp_path: Path) -> None:
         subprocess.run([program, "--ready", "--no-block"], env=environment, check=False, timeout=60)
         theirs = sock.recv(4096)
         manager = ServiceManager(environment, os.getpid())
-        manager.ready()
-        assert sock.recv(4096) in theirs.splitlines()
+        manager.ready("serving")
+        assert sock.recv(4096).splitlines()[0] in theirs.splitlines()
         manager.close()
