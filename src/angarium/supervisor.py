@@ -104,6 +104,7 @@ class Supervisor:
         self._node_socket: NodeSocket | None = None
         self._manager = ServiceManager(os.environ, os.getpid())
         self._feed_at = 0.0
+        self._in_trouble = False
         self._reloads_told = 0  # the last one whose beginning the service manager was told
         self._reloading = False  # its end is still to be told
         self._reloads = Reloads(
@@ -361,8 +362,11 @@ class Supervisor:
         if self._children.announced and self._manager.watchdog_s and now >= self._feed_at:
             self._feed_at = now + self._manager.watchdog_s / FEEDS_A_PERIOD
             self._manager.alive()
-        troubles = (self._children.trouble_of(child, now) for child in self._children)
-        self._manager.status("; ".join(filter(None, troubles)) or self._at_a_glance(), now)
+        troubles = "; ".join(filter(None, (self._children.trouble_of(child, now) for child in self._children)))
+        # how long it has lasted is no news
+        news = bool(troubles) and not self._in_trouble
+        self._in_trouble = bool(troubles)
+        self._manager.status(troubles or self._at_a_glance(), now, at_once=news)
 
     def _at_a_glance(self) -> str:
         if not self._children.announced:

@@ -72,9 +72,11 @@ class ServiceManager:
         """The watchdog need not bite."""
         self._send("WATCHDOG=1")
 
-    def status(self, text: str, now: float) -> None:
-        """One line for people; not more often than once in STATUS_S, and only what is new. now: monotonic."""
-        if text != self._status and now >= self._status_at + STATUS_S and self._send(f"STATUS={text}"):
+    def status(self, text: str, now: float, *, at_once: bool = False) -> None:
+        """One line for people, only what is new, and not more often than once in STATUS_S, unless it is to be said at
+        once. now: monotonic."""
+        due = at_once or now >= self._status_at + STATUS_S
+        if text != self._status and due and self._send(f"STATUS={text}"):
             self._status = text
             self._status_at = now
 

@@ -278,6 +278,7 @@ class Worker:
             self.reception.drain()
         elif not self.draining:
             self.reception.draining = False
+        self._heart.say(self.state)
 
     def _retry_of(self, message: Message) -> Retry:
         return self.retries.of(message)
@@ -473,8 +474,8 @@ class Worker:
 
     def _beat(self, count: int) -> None:
         dispatcher = self.dispatcher
-        self._heart.say(self.state, events_failing=self.events.failing)
         self.memory.refresh()
+        self._heart.say(self.state, events_failing=self.events.failing)
         self._share_memory()
         dispatcher.tick()
         self.reception.pace()

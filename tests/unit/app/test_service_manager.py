@@ -44,6 +44,8 @@ def test_what_is_told(tmp_path: Path, abstract: bool) -> None:
         manager.status("draining", 204.9)
         assert sock.recv(4096) == b"STATUS=draining"
         manager.status("serving", 205.0)  # too soon
+        manager.status("worker 0 hangs", 205.0, at_once=True)
+        assert sock.recv(4096) == b"STATUS=worker 0 hangs"
         manager.stopping()
         assert sock.recv(4096).startswith(b"STOPPING=1\n")
         with pytest.raises(BlockingIOError):
