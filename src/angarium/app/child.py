@@ -134,10 +134,11 @@ class Child:
             self.process.send_signal(number)
 
     def terminate(self) -> None:
-        """Ask it to end; after STOP_S it must."""
+        """Ask it to end; after STOP_S it must, or earlier if it is being killed already."""
         if self.process is not None:
             self.process.terminate()
-            self.kill_at = time.monotonic() + STOP_S
+            if self.kill_at is None:
+                self.kill_at = time.monotonic() + STOP_S
 
     def retire(self) -> None:
         """Ask it to end, and start it again at once when it has."""

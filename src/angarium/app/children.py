@@ -183,10 +183,11 @@ class Children:
             child.process.pid,
             silent_s,
             what or "the kernel does not say why",
-            "; it is let alone" if traced else "; killing it",
+            "; it is let alone" if traced else "; it was killed, and does not end" if child.hung else "; killing it",
         )
-        self._counters.add(HANGS[child.role], 1)
-        self._tell(Incident("hung", {"process": child.name, "silent_s": silent_s, "text": what}))
+        if self.watch.times_found(child) == 1:
+            self._counters.add(HANGS[child.role], 1)
+            self._tell(Incident("hung", {"process": child.name, "silent_s": silent_s, "text": what}))
         if not traced:
             child.kill_hung()
 
@@ -204,7 +205,7 @@ class Children:
             return f"{child.name} has ended, and is started again"
         if child.hung:
             return f"{child.name} hangs, and is being killed"
-        if self.watch.hangs(child):
+        if self.watch.times_found(child):
             return f"{child.name} has not answered for {self.watch.silent_s(child):.0f} s"
         if not child.ready and now - child.started > child.start_s:
             return f"{child.name} has not been ready for {now - child.started:.0f} s"

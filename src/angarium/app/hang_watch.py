@@ -54,7 +54,7 @@ class Watched(Protocol):
 class _Seen:
     beat: int
     looks: int = 0  # in a row that found this beat
-    told: bool = False
+    found: int = 0  # how many times it was found to hang
 
 
 class HangWatch:
@@ -71,13 +71,15 @@ class HangWatch:
         return self.interval_s > 0
 
     def change(self, patience_s: float) -> None:
-        """Another patience; what was seen counts for nothing."""
+        """Have this patience from now on; if it is another one, what was seen counts for nothing."""
+        if patience_s / LOOKS == self.interval_s:
+            return
         self.interval_s = patience_s / LOOKS
         self.due = 0.0
         self._seen.clear()
 
     def look(self, now: float, processes: Iterable[Watched]) -> list[Watched]:
-        """Look, if it is time to. Those of these processes that have begun to hang; each is told once."""
+        """Look, if it is time to. Those of these processes that hang: once when it begins, then after each patience."""
         if not self.watches or now < self.due:
             return []
         self.due = now + self.interval_s
@@ -92,8 +94,8 @@ class HangWatch:
                 seen.looks += 1
             self._seen[process] = seen
             most = LOOKS if process.ready else max(LOOKS, round(process.start_s / self.interval_s))
-            if seen.looks >= most and not seen.told:
-                seen.told = True
+            if seen.looks >= most * (seen.found + 1):
+                seen.found += 1
                 found.append(process)
         return found
 
@@ -106,10 +108,10 @@ class HangWatch:
         seen = self._seen.get(process)
         return 0.0 if seen is None else seen.looks * self.interval_s
 
-    def hangs(self, process: Watched) -> bool:
-        """Whether it was told, and has not beaten since."""
+    def times_found(self, process: Watched) -> int:
+        """How many times it was found to hang since it has beaten last."""
         seen = self._seen.get(process)
-        return seen is not None and seen.told
+        return 0 if seen is None else seen.found
 
 
 def doing(pid: int) -> tuple[str, bool]:
