@@ -231,6 +231,13 @@ def test_the_unit_starts_serves_and_stops(systemd: Systemd) -> None:
     assert systemd.show("angarium.service", "Result") == "success"
     assert systemd.pids("angarium.service") == []
 
+    # with its socket alone, the first client starts it
+    systemd.systemctl("start", "angarium.socket")
+    assert systemd.show("angarium.service", "ActiveState") == "inactive"
+    again = send(systemd, 2525, "e@queued.test")
+    assert systemd.show("angarium.service", "ActiveState") in {"activating", "active"}
+    assert wait_event(systemd, event="reception", id=again)["ANGARIUM_LISTENER"] == "given"
+
 
 def test_a_reload_is_told_and_a_wrong_file_refused(systemd: Systemd) -> None:
     main = systemd.show("angarium.service", "MainPID")
@@ -264,6 +271,8 @@ def test_a_supervisor_that_hangs_is_replaced_by_systemd(systemd: Systemd) -> Non
         lambda: systemd.show("angarium.service", "ActiveState") == "active", "the successor to be ready", PATIENCE_S
     )
     after = systemd.pids("angarium.service")
+    said = systemd.run("journalctl", "--unit=angarium.service", "--output=cat").stdout
+    assert "Fatal Python error: Aborted" in said  # and where it hung
     assert not set(before) & set(after)
     assert len(after) == len(before)
     _, listing = get(systemd, "/api/v1/queue?limit=10")

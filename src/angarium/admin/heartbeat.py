@@ -73,6 +73,7 @@ class Vital:
     state: State
     pid: int
     silent_s: float  # since its last beat, or since it was started
+    age_s: float  # since it was started
     status: int  # of one that has ended: its exit status, or below zero the signal
     again_s: float  # then it is started again
     events_failing: bool  # it cannot write the event log
@@ -96,7 +97,7 @@ class Vital:
         if self.state >= State.SERVING and self.silent_s > SILENT_S:
             return f"has not answered for {self.silent_s:.0f} s"
         if self.state == State.STARTING:
-            return f"is starting, for {self.silent_s:.0f} s now"
+            return f"is starting, for {self.age_s:.0f} s now"
         return WHY_NOT.get(self.state)
 
 
@@ -173,6 +174,7 @@ class Board:
             State(record[_STATE]),
             record[_PID],
             max(0, now_ns - max(record[_BEAT], record[_SINCE])) * 1e-9,
+            max(0, now_ns - record[_SINCE]) * 1e-9,
             status - (1 << 64) if status >> 63 else status,
             (record[_AGAIN] - now_ns) * 1e-9,
             bool(record[_EVENTS_FAILING]),

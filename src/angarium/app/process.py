@@ -83,6 +83,7 @@ def main() -> None:
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     config = load_dump(base64.b64decode(orders.config))
+    faulthandler.enable()
     faulthandler.register(signal.SIGUSR2)  # sent to a process that hangs, before it is killed
     board = Board.attach(orders.board_fd)
     if orders.role == "admin":
