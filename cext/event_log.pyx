@@ -211,6 +211,7 @@ cdef class EventLog:
                 self._busy = done == 0 and errno == EAGAIN
                 if not self._busy:
                     break
+        self.failing = done < self._length and not self._busy
         if done < self._length:
             if done:
                 memmove(self._octets, self._octets + done, self._length - done)

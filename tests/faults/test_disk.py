@@ -134,6 +134,7 @@ def test_a_full_disk(small_disk: Path, next_hop: HopThread) -> None:
         assert refusals[-1][1].startswith("MAIL 4.3.1"), refusals
         assert len(sender.acknowledged) > 100
         assert relay.metrics()["angarium_queue_full_shards"] == 1
+        relay.wait(lambda: b"worker 0: takes no mail: the disk is full" in relay.get("/readyz")[1], "that to be said")
         # delivery goes on
         next_hop.unmute()
         relay.wait(
@@ -190,7 +191,9 @@ def test_a_disk_that_refuses_every_write(tmp_path: Path, next_hop: HopThread) ->
             relay.wait(
                 lambda: sender.acknowledged.keys() <= next_hop.ledger.arrivals.keys(), "delivery to go on", PATIENCE_S
             )
-            assert relay.get("/readyz")[0] == 503
+            status, body = relay.get("/readyz")
+            assert status == 503
+            assert b"worker 0: takes no mail: a write to the disk failed" in body
         finally:
             resource.prlimit(worker, resource.RLIMIT_FSIZE, allowed)
         relay.wait(sender.accepted_again, "mail to be taken again", PATIENCE_S)

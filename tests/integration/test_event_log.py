@@ -255,9 +255,14 @@ def test_mail_goes_on_while_the_log_s_disk_is_full_and_what_is_lost_is_said(tmp_
             relay.wait_empty()
             for line in relay.events_file.read_bytes().splitlines():
                 json.loads(line)  # nothing is torn
+            relay.wait(
+                lambda: b"event log: worker 0: it cannot be written" in relay.get("/readyz")[1], "that to be said"
+            )
+            assert relay.get("/readyz")[0] == 200
             (folder / "filler").unlink()
             # what waited in memory is written now: nothing was lost yet
             relay.wait(lambda: Counter(e["recipient"] for e in relay.events("delivery")) == Counter(names), "all of it")
+            relay.wait(lambda: b"cannot be written" not in relay.get("/readyz")[1], "all to be well")
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=False)
 

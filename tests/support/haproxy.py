@@ -11,7 +11,7 @@ from tests.support.peers import require
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 SETTINGS = """\
 global
@@ -25,22 +25,27 @@ defaults
 SECTION = """\
 listen {name}
     bind 127.0.0.1:{port}
-    server relay {server}
+{options}    server relay {server}
 """
 
 
 class Haproxy:
-    """`servers`: a name -> what stands behind `server relay`, such as "127.0.0.1:25 send-proxy". `ports`: by name."""
+    """`servers`: a name -> what stands behind `server relay`, such as "127.0.0.1:25 send-proxy". `ports`: by name.
 
-    def __init__(self, servers: Mapping[str, str]) -> None:
+    options: further lines of every section.
+    """
+
+    def __init__(self, servers: Mapping[str, str], options: Sequence[str] = ()) -> None:
         self._program = require("haproxy")
         self._servers = servers
+        self._options = "".join(f"    {line}\n" for line in options)
         self.ports = {name: free_port() for name in servers}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Haproxy:
         text = SETTINGS + "".join(
-            SECTION.format(name=name, port=self.ports[name], server=server) for name, server in self._servers.items()
+            SECTION.format(name=name, port=self.ports[name], server=server, options=self._options)
+            for name, server in self._servers.items()
         )
         self._folder = tempfile.TemporaryDirectory(prefix="angarium-haproxy-")
         file = Path(self._folder.name) / "haproxy.cfg"

@@ -320,6 +320,18 @@ cpdef enum Slot:
     INGRESS_CERTIFICATE_OTHER
     NODE_RELOADS_APPLIED
     NODE_RELOADS_REFUSED
+    NODE_HANGS_WORKER                # processes that did not answer, by kind; written by the supervisor
+    NODE_HANGS_LOOKUP
+    NODE_HANGS_ACCESS
+    NODE_HANGS_EVENTS
+    NODE_HANGS_ADMIN
+    NODE_HANGS_SINK
+    NODE_DEATHS_WORKER               # processes that ended by themselves, or were killed for hanging
+    NODE_DEATHS_LOOKUP
+    NODE_DEATHS_ACCESS
+    NODE_DEATHS_EVENTS
+    NODE_DEATHS_ADMIN
+    NODE_DEATHS_SINK
 
     # delivery: replies of next hops to transactions, by their first digit
     DELIVERY_REPLIES_2XX

@@ -12,6 +12,7 @@ cdef class EventLog:
     cdef bytes _name                         # the path's octets
     cdef int _fd
     cdef bint _busy                          # another process was writing
+    cdef readonly bint failing               # the last write failed: lines are kept for later, or lost
     cdef char *_octets
     cdef size_t _length
     cdef size_t _capacity

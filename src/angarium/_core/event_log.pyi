@@ -19,6 +19,9 @@ class EventLog:
     def path(self) -> str | None: ...
     @property
     def dropped(self) -> int: ...
+    @property
+    def failing(self) -> bool:
+        """The last write failed: lines are kept for later, or lost."""
     def event(self, event: str, fields: dict[str, Any]) -> None:
         """Any other event; fields are JSON values and stand behind time and event."""
     def flush(self) -> None:

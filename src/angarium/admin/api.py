@@ -9,7 +9,6 @@ not, the answer is 503. Errors are JSON: `{"status_code", "detail"}`.
 
 import asyncio
 import logging
-import os
 import time
 from datetime import UTC, datetime
 from importlib import resources
@@ -33,16 +32,13 @@ from angarium.admin.bans import HANDLERS as BAN_HANDLERS
 from angarium.admin.bans import ask_access
 from angarium.admin.explain import HANDLERS as EXPLAIN_HANDLERS
 from angarium.admin.gate import Gate
+from angarium.admin.health import HANDLERS as HEALTH_HANDLERS
+from angarium.admin.health import checks_of, is_ready, reasons_of
 from angarium.admin.model import (
-    AccessReport,
-    Check,
-    EventsReport,
-    Liveness,
     LookupReport,
     LookupStatus,
     NodeStatus,
     NodeTotals,
-    Readiness,
     SandboxListing,
     SandboxMessageDetail,
     WorkerReport,
@@ -74,20 +70,6 @@ _STATUS: Decoder[WorkerStatus] = Decoder(WorkerStatus)
 log = logging.getLogger("angarium.admin")
 
 
-def _worker_check(answer: Answer[WorkerStatus]) -> Check:
-    """Whether a worker accepts mail."""
-    why = None
-    if answer.result is None:
-        why = f"does not answer: {answer.error}"
-    elif not answer.result.accepting:
-        why = answer.result.reason or "does not accept mail"
-    return Check(name=f"worker {answer.worker}", ok=why is None, why=why)
-
-
-def _accepting(answers: list[Answer[WorkerStatus]]) -> bool:
-    return any(answer.result is not None and answer.result.accepting for answer in answers)
-
-
 async def _ask_status(services: Services) -> list[Answer[WorkerStatus]]:
     return await services.workers.ask(Question(op="status"), _STATUS)
 
@@ -106,80 +88,17 @@ async def _ask_lookup(services: Services) -> LookupReport | None:
     return LookupReport(answering=True, error=None, status=status)
 
 
-async def _check(services: Services) -> tuple[bool, list[Check]]:
-    """Whether mail is accepted, and all that was looked at."""
-    answers, lookup, access, events, node = await asyncio.gather(
-        _ask_status(services),
-        _ask_lookup(services),
-        ask_access(services),
-        ask_events(services),
-        _ask_supervisor(services),
-    )
-    return _accepting(answers), _checks(services, answers, lookup, access, events, node)
-
-
-def _checks(
-    services: Services,
-    answers: list[Answer[WorkerStatus]],
-    lookup: LookupReport | None,
-    access: AccessReport | None,
-    events: EventsReport | None,
-    node: NodeReport | None,
-) -> list[Check]:
-    """Each process. Without names mail is accepted all the same, and waits; without log-ins some is; without the events
-    process all is, and the log grows."""
-    found = []
-    if services.node_socket is not None:
-        silent = node is None
-        found.append(Check(name="supervisor", ok=not silent, why="does not answer" if silent else None))
-    found += map(_worker_check, answers)
-    for name, report in (("lookup", lookup), ("access", access), ("events", events)):
-        if report is not None:
-            found.append(Check(name=name, ok=report.answering, why=report.error))
-    return found
-
-
-def _reasons(checks: list[Check]) -> list[str]:
-    return [f"{check.name}: {check.why}" for check in checks if not check.ok]
-
-
-@get("/healthz", tags=["health"])
-async def healthz(services: ServicesDependency) -> Liveness:
-    """The admin process is alive; it asks nobody."""
-    uptime_s = round(time.monotonic() - services.started, 3)
-    return Liveness(status="ok", release=angarium.__version__, uptime_s=uptime_s)
-
-
-@get("/readyz", tags=["health"])
-async def readyz(services: ServicesDependency) -> Response[Readiness]:
-    """The node accepts mail: 200 when at least one worker does, else 503. Each check says whether it is well, or why
-    not; the reasons are those of the checks that failed."""
-    ready, checks = await _check(services)
-    answer = Readiness(ready=ready, reasons=_reasons(checks), checks=checks)
-    return Response(answer, status_code=200 if ready else 503)
-
-
 @get("/metrics", tags=["metrics"], media_type=MediaType.TEXT)
 async def metrics(request: Request[None, None, State], services: ServicesDependency) -> Response[bytes]:
     """All metrics, as Prometheus text or OpenMetrics according to the Accept header. docs/metrics.md lists them."""
-    pids: dict[str, int | None] = {"admin": os.getpid()}
-    if services.supervisor_pid is not None:
-        pids["supervisor"] = services.supervisor_pid
-    answers, lookup, access, events = await asyncio.gather(
-        _ask_status(services), _ask_lookup(services), ask_access(services), ask_events(services)
-    )
-    if events is not None:
-        pids["events"] = None if events.status is None else events.status.pid
-    if lookup is not None:
-        pids["lookup"] = None if lookup.status is None else lookup.status.pid
-    if access is not None:
-        pids["access"] = None if access.status is None else access.status.pid
-    for answer in answers:
-        pids[f"worker-{answer.worker}"] = None if answer.result is None else answer.result.pid
+    vitals = services.vitals()
+    # one that hangs would hold up the scrape, and has no streams to tell of
+    events = await ask_events(services) if any(one.kind == "events" and one.answers for one in vitals) else None
+    processes = {one.name.replace(" ", "-"): one.pid if one.answers else None for one in vitals if one.kind != "sink"}
     registry = CollectorRegistry()
     registry.register(SlabCollector(services.slab))
     registry.register(StreamCollector(events))
-    registry.register(ProcessCollector(pids))
+    registry.register(ProcessCollector(processes))
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(registry), headers={"content-type": content_type})
 
@@ -194,6 +113,7 @@ async def status(services: ServicesDependency) -> NodeStatus:
         ask_events(services),
         _ask_supervisor(services),
     )
+    vitals = services.vitals()
     uptimes = [answer.result.uptime_s for answer in answers if answer.result is not None]
     return NodeStatus(
         version=angarium.__version__,
@@ -201,8 +121,8 @@ async def status(services: ServicesDependency) -> NodeStatus:
         sandbox=services.sandbox_mail is not None,
         time=datetime.now(UTC).isoformat(timespec="milliseconds"),
         uptime_s=round(max(uptimes, default=time.monotonic() - services.started), 3),
-        accepting=_accepting(answers),
-        reasons=_reasons(_checks(services, answers, lookup, access, events, node)),
+        accepting=is_ready(vitals),
+        reasons=reasons_of(checks_of(vitals)),
         lookup=lookup,
         access=access,
         events=events,
@@ -301,8 +221,7 @@ def _log_failure(exception: Exception, scope: Scope) -> None:
 
 
 _HANDLERS: list[ControllerRouterHandler] = [
-    healthz,
-    readyz,
+    *HEALTH_HANDLERS,
     metrics,
     status,
     *QUEUE_HANDLERS,

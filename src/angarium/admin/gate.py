@@ -3,8 +3,12 @@
 Job: an ASGI wrapper around the application. With a token, everything but the health checks and the console's own files
 (which hold no data) needs `Authorization: Bearer …` (RFC 6750). Without one the relay listens on loopback, where any
 web page that the user has open could reach it under a name of its own (DNS rebinding): so Host must then be an address,
-localhost or the node's hostname. And since a page may send a request that changes something without being able to
-read the answer, one whose Origin (RFC 6454 §7) is not the host that it asks is refused.
+localhost or the node's hostname. A request without one (HTTP/1.0) comes from no browser and passes, and the health
+checks are answered under any name: who probes the node has names of their own for it. And since a page may send a
+request that changes something without being able to read the answer, one whose Origin (RFC 6454 §7) is not the host
+that it asks is refused.
+
+HEAD of a health check is answered as GET without its content (RFC 9110 §9.3.2).
 
 Fails: 403 for another Origin, 401 with WWW-Authenticate, 421 for a Host that is not ours (RFC 9110 §15.5.20).
 """
@@ -23,7 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Gate"]
 
-_OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/favicon.ico"})
+_HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
+_OPEN_PATHS = frozenset({"/", "/favicon.ico"})
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
 _OPEN_PREFIX = "/static/"
 
@@ -64,25 +69,31 @@ class Gate:
                 message["headers"] = [*message["headers"], *extra]
             await send(message)
 
+        answer: Send = send_with_headers
         headers = dict(scope["headers"])
         path = scope["path"]
+        if scope["method"] == "HEAD" and path in _HEALTH_PATHS:
+            scope = {**scope, "method": "GET"}
+            answer = _without_content(send_with_headers)
         origin = headers.get(b"origin")
         if scope["method"] not in _SAFE_METHODS and origin is not None:
             _, _, place = origin.partition(b"://")
             if place.lower() != headers.get(b"host", b"").lower():
-                await _refuse(send_with_headers, 403, "the request comes from a page of another origin", [])
+                await _refuse(answer, 403, "the request comes from a page of another origin", [])
                 return
-        if self._token is None:
-            host = headers.get(b"host", b"").decode("latin-1")
-            if not self._is_ours(host):
-                await _refuse(send_with_headers, 421, "the Host header names no address of this relay", [])
+        if path in _HEALTH_PATHS:
+            pass
+        elif self._token is None:
+            # a browser always says Host; HTTP/1.0 need not
+            if b"host" in headers and not self._is_ours(headers[b"host"].decode("latin-1")):
+                await _refuse(answer, 421, "the Host header names no address of this relay", [])
                 return
         elif path not in _OPEN_PATHS and not path.startswith(_OPEN_PREFIX):
             scheme, _, credentials = headers.get(b"authorization", b"").partition(b" ")
             if scheme.lower() != b"bearer" or not hmac.compare_digest(credentials.strip(), self._token):
-                await _refuse(send_with_headers, 401, "a token is needed", [(b"www-authenticate", b"Bearer")])
+                await _refuse(answer, 401, "a token is needed", [(b"www-authenticate", b"Bearer")])
                 return
-        await self._app(scope, receive, send_with_headers)
+        await self._app(scope, receive, answer)
 
     def _is_ours(self, host: str) -> bool:
         name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
@@ -93,6 +104,15 @@ class Gate:
         except ValueError:
             return False
         return True
+
+
+def _without_content(send: Send) -> Send:
+    async def send_head(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message["body"] = b""
+        await send(message)
+
+    return send_head
 
 
 async def _refuse(send: Send, status: int, detail: str, headers: list[tuple[bytes, bytes]]) -> None:

@@ -491,11 +491,12 @@ class NodeStatus(msgspec.Struct, frozen=True):
 
 
 class Liveness(msgspec.Struct, frozen=True):
-    """The answer of /healthz."""
+    """The answer of /healthz: `ok` or `failing`, and then why."""
 
     status: str
     release: str
     uptime_s: float
+    why: str | None
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -507,9 +508,13 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class Readiness(msgspec.Struct, frozen=True):
-    """The answer of /readyz: ready when a worker accepts mail; each check; and why those failed that did."""
+    """The answer of /readyz: ready when a worker accepts mail; each check; and why those failed that did.
+
+    `state` is `ready`, `degraded` (ready, and a check failed) or `not ready`.
+    """
 
     ready: bool
+    state: str
     reasons: list[str]
     checks: list[Check]
 

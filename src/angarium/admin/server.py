@@ -2,7 +2,8 @@
 
 Job: run() serves the application of angarium.admin.api until SIGTERM or SIGINT, then lets requests under way end within
 GRACE_S.
-Input: the configuration, the slab's descriptor, the workers' sockets, and a listening socket or the address to bind.
+Input: the configuration, the slab's descriptor, the workers' sockets, the board of heartbeats, and a listening socket
+or the address to bind.
 Output: when it listens, one octet on `ready_fd`, which is then closed.
 
 Fails: OSError when it cannot listen or read the token, ValueError for an address, a slab or a token that is none: all
@@ -12,6 +13,7 @@ Bounds: CONNECTIONS_MAX connections at once, others are answered 503.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import random
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
     from litestar.types import ASGIApp
 
+    from angarium.admin.heartbeat import Board, Heart
     from angarium.config.address import ListenAddress
     from angarium.config.model import Config
 
@@ -58,6 +61,7 @@ def run(
     config: Config,
     slab_fd: int,
     worker_sockets: Sequence[str | Path],
+    board: Board,
     *,
     sock_fd: int | None = None,
     ready_fd: int | None = None,
@@ -70,6 +74,7 @@ def run(
     services = Services(
         hostname=config.node.hostname,
         slab=Slab.attach(slab_fd),
+        board=board,
         workers=Workers(worker_sockets),
         suspensions=SuspensionBook(spool),
         sandbox_mail=SandboxMail(spool / "sink" / "Maildir") if config.sandbox else None,
@@ -102,10 +107,10 @@ def run(
         else None,
     )
     listener = bind(config.admin.listen) if sock_fd is None else socket.socket(fileno=sock_fd)
-    serve(create_app(services), listener, ready_fd)
+    serve(create_app(services), listener, board.heart("admin"), ready_fd)
 
 
-def serve(app: ASGIApp, listener: socket.socket, ready_fd: int | None = None) -> None:
+def serve(app: ASGIApp, listener: socket.socket, heart: Heart, ready_fd: int | None = None) -> None:
     """Serve an application on a listening socket until SIGTERM or SIGINT."""
     settings = uvicorn.Config(
         app,
@@ -121,18 +126,20 @@ def serve(app: ASGIApp, listener: socket.socket, ready_fd: int | None = None) ->
         timeout_graceful_shutdown=GRACE_S,
     )
     with listener:
-        uvloop.run(_Server(settings, ready_fd).serve(sockets=[listener]))
+        uvloop.run(_Server(settings, heart, ready_fd).serve(sockets=[listener]))
 
 
 class _Server(uvicorn.Server):
     """Tells when it listens, and ends with an ordinary exit where uvicorn would send itself the signal once more."""
 
-    def __init__(self, config: uvicorn.Config, ready_fd: int | None) -> None:
+    def __init__(self, config: uvicorn.Config, heart: Heart, ready_fd: int | None) -> None:
         super().__init__(config)
+        self._heart = heart
         self._ready_fd = ready_fd
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._heart.beat_by(asyncio.get_running_loop())
         if self._ready_fd is not None:
             os.write(self._ready_fd, b"1")
             os.close(self._ready_fd)

@@ -11,9 +11,11 @@ from litestar.exceptions import HTTPException
 from litestar.params import SkipValidation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from angarium._core.counters import Slab
+    from angarium.admin.heartbeat import Board, Vital
     from angarium.admin.sandbox_mail import SandboxMail
     from angarium.admin.suspensions import SuspensionBook
     from angarium.admin.workers import Answer, Workers
@@ -32,6 +34,7 @@ class Services:
 
     hostname: str
     slab: Slab
+    board: Board
     workers: Workers
     suspensions: SuspensionBook
     sandbox_mail: SandboxMail | None = None
@@ -45,6 +48,11 @@ class Services:
     event_file: Path | None = None  # None: there is no event log
     dialogues: str = "failures"  # of which attempts it is kept what was said
     started: float = field(default_factory=time.monotonic)
+    monotonic_ns: Callable[[], int] = time.monotonic_ns
+
+    def vitals(self) -> list[Vital]:
+        """How each process is now."""
+        return self.board.vitals(self.monotonic_ns())
 
 
 ServicesDependency = NamedDependency[SkipValidation[Services]]

@@ -21,6 +21,8 @@ from angarium.delivery.lookup_server import LookupServer
 if TYPE_CHECKING:
     import socket
 
+    from angarium.admin.heartbeat import Heart
+
 __all__ = ["AnsweringProcess"]
 
 
@@ -34,8 +36,8 @@ class AnsweringProcess:
         self.server = LookupServer()
         self._stop = asyncio.Event()
 
-    async def run(self, sock: socket.socket, ready_fd: int) -> None:
-        """Serve until SIGTERM."""
+    async def run(self, sock: socket.socket, ready_fd: int, heart: Heart) -> None:
+        """Serve until SIGTERM. heart: beats while the loop turns."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -43,6 +45,7 @@ class AnsweringProcess:
         loop.add_signal_handler(signal.SIGUSR1, self.reopen_events)
         await self.server.start(sock)
         settle_garbage_collection()
+        heart.beat_by(loop)
         os.write(ready_fd, b"1")
         os.close(ready_fd)
         while not self._stop.is_set():

@@ -29,7 +29,7 @@ class Order(msgspec.Struct, omit_defaults=True):
 
     `prepare`: build the configuration in the first file; the others are sockets of the listeners at `addresses`.
     `commit`, `abort`: of that one. `drain`: take no mail, or (`on` false) take it again. `result`: what became of a
-    reload, for the event log. `beat`: answer `beat`, which shows that the loop turns.
+    reload, `hung` and `ended`: what befell a process, for the event log.
     """
 
     op: str
@@ -40,7 +40,7 @@ class Order(msgspec.Struct, omit_defaults=True):
 
 
 class Answer(msgspec.Struct, omit_defaults=True):
-    """What became of it: `prepared`, `failed` (with errors), `committed`; or `beat`."""
+    """What became of it: `prepared`, `failed` (with errors), `committed`."""
 
     op: str
     number: int = 0

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import socket
 
     from angarium._core.counters import Counters
+    from angarium.admin.heartbeat import Heart
     from angarium.config.model import Config
     from angarium.outcome.event_files import LogFile
 
@@ -115,8 +116,9 @@ class Events:
 
     # -------------------------------------------------------------- life
 
-    async def run(self, sock: socket.socket, ready_fd: int) -> None:
-        """Keep and send until SIGTERM. One octet on ready_fd says that questions are answered."""
+    async def run(self, sock: socket.socket, ready_fd: int, heart: Heart) -> None:
+        """Keep and send until SIGTERM. One octet on ready_fd says that questions are answered; heart: beats while the
+        loop turns."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -126,6 +128,7 @@ class Events:
         self._say_opened()
         running = [asyncio.ensure_future(runner.run()) for runner in self._runners]
         settle_garbage_collection()
+        heart.beat_by(loop)
         os.write(ready_fd, b"1")
         os.close(ready_fd)
         keeping = asyncio.ensure_future(self._keep())

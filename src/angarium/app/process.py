@@ -2,12 +2,14 @@
 input.
 
 The supervisor passes sockets and the slab as inherited descriptors and names their numbers in the orders, so that a
-child holds nothing else of its parent and starts from a clean interpreter."""
+child holds nothing else of its parent and starts from a clean interpreter. Its heartbeat goes to its record of the
+board (angarium.admin.heartbeat); a child that hangs says on SIGUSR2, on standard error, where its threads are."""
 
 from __future__ import annotations
 
 import base64
 import ctypes
+import faulthandler
 import logging
 import os
 import signal
@@ -19,6 +21,7 @@ import msgspec
 import uvloop
 
 from angarium._core.counters import Slab
+from angarium.admin.heartbeat import Board
 from angarium.app.channel import Channel
 from angarium.config.model import Config, load_dump
 
@@ -34,6 +37,7 @@ class Orders(msgspec.Struct):
     workers: int
     shards: int
     slab_fd: int
+    board_fd: int
     socket_fds: list[int]
     ready_fd: int
     worker_sockets: list[str]
@@ -79,9 +83,13 @@ def main() -> None:
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     config = load_dump(base64.b64decode(orders.config))
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR2)  # sent to a process that hangs, before it is killed
+    board = Board.attach(orders.board_fd)
     if orders.role == "admin":
-        _admin(config, orders)
+        _admin(config, orders, board)
         return
+    heart = board.heart(orders.role, orders.number if orders.role == "worker" else 0)
     slab = Slab.attach(orders.slab_fd)
     sockets = [socket.socket(fileno=fd) for fd in orders.socket_fds]
     for sock in sockets:
@@ -91,13 +99,14 @@ def main() -> None:
 
         # counters of its own: what the sink takes is not what the relay took
         sink = Sink(Path(config.node.spool) / "sink" / "Maildir", Slab.create(1).region(0))
-        uvloop.run(sink.run(sockets[0], orders.ready_fd))
+        uvloop.run(sink.run(sockets[0], orders.ready_fd, heart))
         return
     if orders.role == "lookup":
         from angarium.app.lookup import Lookup  # noqa: PLC0415  # a worker needs none of it
 
         async def look_up() -> None:
-            await Lookup(config, slab.region(orders.number), orders.worker_sockets).run(sockets[0], orders.ready_fd)
+            lookup = Lookup(config, slab.region(orders.number), orders.worker_sockets)
+            await lookup.run(sockets[0], orders.ready_fd, heart)
 
         uvloop.run(look_up())
         return
@@ -105,7 +114,7 @@ def main() -> None:
         from angarium.app.access import Access  # noqa: PLC0415  # a worker needs none of it
 
         async def give_access() -> None:
-            await Access(config, slab.region(orders.number)).run(sockets[0], orders.ready_fd)
+            await Access(config, slab.region(orders.number)).run(sockets[0], orders.ready_fd, heart)
 
         uvloop.run(give_access())
         return
@@ -113,7 +122,7 @@ def main() -> None:
         from angarium.app.events import Events  # noqa: PLC0415  # a worker needs none of it
 
         async def keep_events() -> None:
-            await Events(config, slab.region(orders.number)).run(sockets[0], orders.ready_fd)
+            await Events(config, slab.region(orders.number)).run(sockets[0], orders.ready_fd, heart)
 
         uvloop.run(keep_events())
         return
@@ -127,6 +136,7 @@ def main() -> None:
             orders.shards,
             slab,
             Channel(socket.socket(fileno=orders.channel_fd)),
+            heart,
             config_file=orders.config_file,
             draining=orders.draining,
         )
@@ -135,13 +145,14 @@ def main() -> None:
     uvloop.run(work())
 
 
-def _admin(config: Config, orders: Orders) -> None:
+def _admin(config: Config, orders: Orders, board: Board) -> None:
     from angarium.admin.server import run  # noqa: PLC0415  # a worker needs none of it
 
     run(
         config,
         orders.slab_fd,
         orders.worker_sockets,
+        board,
         sock_fd=orders.socket_fds[0],
         ready_fd=orders.ready_fd,
         supervisor_pid=orders.supervisor_pid,

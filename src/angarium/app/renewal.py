@@ -112,8 +112,12 @@ class Renewal:
             case "result":
                 self._worker.events.event("reload", order.fields)
                 self._worker.events.flush()
-            case "beat":
-                self._answer(Answer("beat"))
+            case "hung":
+                self._worker.events.event("process_hung", order.fields)
+                self._worker.events.flush()
+            case "ended":
+                self._worker.events.event("process_ended", order.fields)
+                self._worker.events.flush()
 
     def _answer(self, answer: Answer) -> None:
         with contextlib.suppress(OSError):  # whoever does not hear it takes this worker for one that does not answer

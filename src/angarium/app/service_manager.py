@@ -8,7 +8,7 @@ NOTIFY_SOCKET nothing is sent.
     RELOADING=1, MONOTONIC_USEC=…         a reload has begun
     STOPPING=1                            the node has begun to end
     STATUS=…                              one line for `systemctl status`, when it has changed
-    WATCHDOG=1                            the workers are well (Heartbeats)
+    WATCHDOG=1                            the supervisor is well: it sees to all others (angarium.app.hang_watch)
 
 Fails: never. A manager that does not take a datagram is told at the next occasion; the first failure is logged.
 """
@@ -18,19 +18,16 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-__all__ = ["Heartbeats", "ServiceManager"]
+__all__ = ["ServiceManager"]
 
 log = logging.getLogger("angarium")
 
-PINGS_A_PERIOD = 4
 STATUS_S = 5.0  # between two STATUS lines
-START_S = 600.0  # a worker may take so long to read its journals, without its loop turning
 
 
 class ServiceManager:
@@ -58,9 +55,10 @@ class ServiceManager:
         """Whether there is anybody to tell."""
         return self._socket is not None
 
-    def ready(self) -> None:
-        """Every process serves."""
-        self._send("READY=1")
+    def ready(self, status: str) -> None:
+        """Every process serves; status: as `status` would say it."""
+        self._send("READY=1", f"STATUS={status}")
+        self._status = status
 
     def reloading(self) -> None:
         """The configuration is being read again; `ready` ends it."""
@@ -74,9 +72,11 @@ class ServiceManager:
         """The watchdog need not bite."""
         self._send("WATCHDOG=1")
 
-    def status(self, text: str, now: float) -> None:
-        """One line for people; not more often than once in STATUS_S, and only what is new. now: monotonic."""
-        if text != self._status and now >= self._status_at + STATUS_S and self._send(f"STATUS={text}"):
+    def status(self, text: str, now: float, *, at_once: bool = False) -> None:
+        """One line for people, only what is new, and not more often than once in STATUS_S, unless it is to be said at
+        once. now: monotonic."""
+        due = at_once or now >= self._status_at + STATUS_S
+        if text != self._status and due and self._send(f"STATUS={text}"):
             self._status = text
             self._status_at = now
 
@@ -97,42 +97,3 @@ class ServiceManager:
             self._failed = True
             return False
         return True
-
-
-@dataclass
-class _Beat:
-    asked: float
-    answered: float
-
-
-class Heartbeats:
-    """Whether the loops of the workers turn: each is asked PINGS_A_PERIOD times a period, and answers from its loop.
-
-    A worker is well while its last answer is younger than half a period. One that has been started and does not serve
-    yet is well for START_S: it reads its journals. One that has ended is not, until its successor is started.
-    """
-
-    def __init__(self, period_s: float) -> None:
-        self.interval_s = period_s / PINGS_A_PERIOD
-        self._patience_s = period_s / 2
-        self._beats: dict[int, _Beat] = {}
-
-    def asked(self, worker: int, now: float) -> None:
-        """A ready worker has been asked."""
-        beat = self._beats.setdefault(worker, _Beat(now, now))
-        beat.asked = now
-
-    def answered(self, worker: int, now: float) -> None:
-        """It has answered."""
-        if worker in self._beats:
-            self._beats[worker].answered = now
-
-    def ended(self, worker: int) -> None:
-        """The worker's process has ended: its successor begins anew."""
-        self._beats.pop(worker, None)
-
-    def silent_s(self, worker: int, now: float) -> float:
-        """How long a worker that serves has not answered; 0 for one that is well."""
-        beat = self._beats.get(worker)
-        silent = 0.0 if beat is None else now - beat.answered
-        return silent if silent > self._patience_s else 0.0

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from angarium._core.decision import Decision
     from angarium._core.record import Message
     from angarium._core.server_session import ServerSession
+    from angarium.admin.heartbeat import Heart
 
     Judge = Callable[[bytes], bytes | Callable[[Decision], None]]
 
@@ -70,13 +71,14 @@ class Sink:
         self._reception = Reception(counters, EventLog(None, counters), CallbackIntake(self._take))
         self._servers: list[asyncio.Server] = []
 
-    async def run(self, sock: socket.socket, ready_fd: int) -> None:
-        """Serve one host that takes everything, until SIGTERM."""
+    async def run(self, sock: socket.socket, ready_fd: int, heart: Heart) -> None:
+        """Serve one host that takes everything, until SIGTERM. heart: beats while the loop turns."""
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         await self.open(sock, Host())
+        heart.beat_by(loop)
         os.write(ready_fd, b"1")
         os.close(ready_fd)
         await self.sweep_until(stop)

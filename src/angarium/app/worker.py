@@ -28,6 +28,7 @@ from angarium._core.ledger import DropReason
 from angarium._core.memory_budget import MemoryBudget, MemoryState
 from angarium._core.record import MessageState, keep_heap, memory_octets, trim_heap
 from angarium._core.server_session import Reception
+from angarium.admin.heartbeat import WHY_NOT, State
 from angarium.app.bouncer import Bouncer
 from angarium.app.collection import settle_garbage_collection
 from angarium.app.control import ControlServer
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from angarium._core.dispatch import ReadyQueue
     from angarium._core.journal import Journal, Segment
     from angarium._core.record import Message
+    from angarium.admin.heartbeat import Heart
     from angarium.app.channel import Channel
     from angarium.config.model import Config, Retry
     from angarium.delivery.attempt import Router
@@ -102,6 +104,7 @@ class Worker:
         shards: int,
         slab: Slab,
         channel: Channel,
+        heart: Heart,
         *,
         config_file: str = "",
         draining: bool = False,
@@ -133,6 +136,7 @@ class Worker:
         self.ledger: LedgerWatch
         self._refusing = draining
         self._former: list[Ways] = []  # that were replaced, while something goes by them
+        self._heart = heart
         self._renewal = Renewal(self, channel)
         self.set_flush_interval(config.events.flush_interval_s)
         self.keep_dialogues()
@@ -176,6 +180,7 @@ class Worker:
             await self.local_mail.start()
         settle_garbage_collection()
         self._renewal.start()
+        self._heart.say(self.state)
         os.write(ready_fd, b"1")
         os.close(ready_fd)
         try:
@@ -202,6 +207,7 @@ class Worker:
             self.dispatcher.journals[shard] = journal
             self.journals.append(journal)
             self.reports.append(report)
+            self._heart.beat()
             for line in report.harmed:
                 log.warning("shard %d: %s", shard, line)
             for damage in report.damaged:
@@ -272,6 +278,7 @@ class Worker:
             self.reception.drain()
         elif not self.draining:
             self.reception.draining = False
+        self._heart.say(self.state)
 
     def _retry_of(self, message: Message) -> Retry:
         return self.retries.of(message)
@@ -468,6 +475,7 @@ class Worker:
     def _beat(self, count: int) -> None:
         dispatcher = self.dispatcher
         self.memory.refresh()
+        self._heart.say(self.state, events_failing=self.events.failing)
         self._share_memory()
         dispatcher.tick()
         self.reception.pace()
@@ -554,6 +562,7 @@ class Worker:
     async def _drain(self) -> None:
         """Stop intake, let what is under way end, sync."""
         self.draining = True
+        self._heart.say(State.STOPPING)
         loop = asyncio.get_running_loop()
         self._renewal.close()
         self.listeners.close()
@@ -572,6 +581,7 @@ class Worker:
             or self.bouncer.committing
         ):
             await asyncio.sleep(TICK_S)
+            self._heart.beat()
             self.reception.drain()
             for ways in all_ways:
                 ways.tend()
@@ -600,12 +610,20 @@ class Worker:
         log.info("worker %d: stopped with %d messages queued", self.number, len(self.dispatcher.table))
 
     @property
+    def state(self) -> State:
+        """What is done with mail now."""
+        if self.draining:
+            return State.STOPPING
+        if self._refusing:
+            return State.DRAINING
+        if not self.intake.accepting:
+            return State.DISK_FULL if any(journal.full for journal in self.journals) else State.DISK_FAILED
+        if self.memory.state == MemoryState.MEMORY_REFUSING:
+            return State.MEMORY_FULL
+        return State.SERVING
+
+    @property
     def accepting(self) -> tuple[bool, str]:
         """Whether mail is taken now, and if not, why."""
-        if self.draining or self._refusing:
-            return False, "draining"
-        if not self.intake.accepting:
-            return False, "no journal takes records"
-        if self.memory.state == MemoryState.MEMORY_REFUSING:
-            return False, "the memory budget is used up"
-        return True, ""
+        state = self.state
+        return state == State.SERVING, WHY_NOT.get(state, "")

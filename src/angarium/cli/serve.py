@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import os
 import shlex
@@ -54,6 +55,7 @@ def serve(
     from angarium.supervisor import StartFailure, Supervisor
 
     logging.basicConfig(level=logging.INFO, format="angarium: %(message)s", stream=sys.stderr)
+    faulthandler.enable()  # a service manager whose watchdog bites (SIGABRT) has it say where it hangs
     given = config
     sink: ListenAddress | None = None
     source: Source | None = None

@@ -46,6 +46,7 @@ _PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}")
 
 LEAST_RECIPIENTS = 100  # RFC 5321 §4.5.3.1.8
 LEAST_MESSAGE_OCTETS = 64 * 1024  # §4.5.3.1.7
+HANG_LEAST_S = 2.0  # processes that are well beat twice a second
 
 
 def check_all(config: Config, findings: Findings) -> None:
@@ -90,6 +91,9 @@ def _check_node(config: Config, findings: Findings) -> None:
         except KeyError:
             near = nearest(node.group, [entry.gr_name for entry in grp.getgrall()])
             findings.error(("node", "group"), f'there is no group "{node.group}" on this machine', near)
+    if findings.sound(("node", "hang_timeout")) and 0 < node.hang_timeout_s < HANG_LEAST_S:
+        message = f"{node.hang_timeout_s:g}s is less than {HANG_LEAST_S:g}s: processes that are well would be killed"
+        findings.error(("node", "hang_timeout"), message)
     shards, workers = config.queue.shards, node.workers
     if isinstance(workers, int) and isinstance(shards, int) and workers > shards:
         message = f"{workers} workers cannot share {shards} shard(s): a shard has one owner; see queue.shards"

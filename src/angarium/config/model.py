@@ -86,6 +86,7 @@ class Node(Section, frozen=True):
     workers: Annotated[int, Meta(ge=1, le=256)] | Literal["auto"] = "auto"
     user: str | None = None
     group: str | None = None
+    hang_timeout_s: Duration = 30.0  # then a process whose loop does not turn is killed; 0: never
 
 
 class Admin(Section, frozen=True):

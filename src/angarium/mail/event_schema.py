@@ -56,6 +56,8 @@ FIELDS: dict[str, Field] = {
     "octets": Field("integer", "of the mail data, trace field included"),
     "client": Field("string", 'address; `""` on a Unix socket, `unknown` when a host in front does not know it'),
     "greeting": Field("string", "what it called itself"),
+    "process": Field("string", "of the node: `worker 0` …, `lookup`, `access`, `events`, `admin`, `sink`"),
+    "silent_s": Field("number", "since its last heartbeat"),
     "listener": Field("string", "its name"),
     "login": Field("string", "who authenticated; in `log_in_failed` who did not, or null"),
     "mechanism": Field("string", "of AUTH: `PLAIN`, `SCRAM-SHA-256`, …"),
@@ -358,6 +360,18 @@ _EVENTS: tuple[Event, ...] = (
         "with `problems`. One worker says so",
         optional="changed waiting problems",
         classes="applied refused",
+    ),
+    Event(
+        "process_hung",
+        "process silent_s text",
+        "a process of the node has not answered for `silent_s`; `text` is what the kernel says that it does. It is "
+        "killed and started again, unless a debugger holds it. One worker says so, when one can",
+    ),
+    Event(
+        "process_ended",
+        "process why retry_s",
+        "a process of the node has ended by itself or was killed (`hung`), and is started again after `retry_s`. One "
+        "worker says so, when one can",
     ),
     Event(
         "suspension",

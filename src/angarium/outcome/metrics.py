@@ -808,6 +808,32 @@ METRICS: tuple[MetricSpec, ...] = (
         Slot.NODE_RESTART_KEYS,
         "Keys of the configuration file that differ from what is in force and wait for a restart.",
     ),
+    _counter(
+        "node_process_hangs_total",
+        {
+            "worker": Slot.NODE_HANGS_WORKER,
+            "lookup": Slot.NODE_HANGS_LOOKUP,
+            "access": Slot.NODE_HANGS_ACCESS,
+            "events": Slot.NODE_HANGS_EVENTS,
+            "admin": Slot.NODE_HANGS_ADMIN,
+            "sink": Slot.NODE_HANGS_SINK,
+        },
+        "Processes whose event loop had not turned for node.hang_timeout, by kind.",
+        "kind",
+    ),
+    _counter(
+        "node_process_deaths_total",
+        {
+            "worker": Slot.NODE_DEATHS_WORKER,
+            "lookup": Slot.NODE_DEATHS_LOOKUP,
+            "access": Slot.NODE_DEATHS_ACCESS,
+            "events": Slot.NODE_DEATHS_EVENTS,
+            "admin": Slot.NODE_DEATHS_ADMIN,
+            "sink": Slot.NODE_DEATHS_SINK,
+        },
+        "Processes that ended without being asked to, or were killed since they hung, by kind; each was started again.",
+        "kind",
+    ),
     _gauge("node_draining", Slot.NODE_DRAINING, "1 while the node takes no mail because of `angarium drain`, else 0."),
     # by provider
     _counter("provider_attempts_total", Slot.PROVIDER_ATTEMPTS, "Attempts, by provider.", by=PROVIDER),
@@ -941,7 +967,7 @@ def _of_process(kind: Kind, name: str, text: str) -> MetricSpec:
 PROCESS_MEMORY = _of_process(Kind.GAUGE, "process_resident_memory_bytes", "Resident memory of a process.")
 PROCESS_CPU = _of_process(Kind.COUNTER, "process_cpu_seconds_total", "User and system CPU time of a process.")
 PROCESS_FDS = _of_process(Kind.GAUGE, "process_open_fds", "Open file descriptors of a process.")
-PROCESS_UP = _of_process(Kind.GAUGE, "process_up", "1 when the process answered the admin process, 0 when it did not.")
+PROCESS_UP = _of_process(Kind.GAUGE, "process_up", "1 while the process serves and its event loop turns, else 0.")
 PROCESS_METRICS = (PROCESS_MEMORY, PROCESS_CPU, PROCESS_FDS, PROCESS_UP)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from angarium.admin.services import Services
 from angarium.admin.suspensions import SuspensionBook
 from angarium.admin.workers import Workers
 from tests.support.clients import PATIENCE_S
+from tests.support.heartbeats import board_of
 
 STATUS = {
     "worker": 0,
@@ -78,6 +80,9 @@ async def connect(slab: Slab, tmp_path: Path) -> AsyncIterator[Callable[..., htt
 
         def client(paths: list[Path], *, base_url: str = "http://127.0.0.1:8025", **services: Any) -> httpx.AsyncClient:
             services.setdefault("suspensions", SuspensionBook(tmp_path))
+            services.setdefault("board", board_of(len(paths)))
+            stopped = time.monotonic_ns()
+            services.setdefault("monotonic_ns", lambda: stopped)
             workers = Workers(paths, timeout_s=PATIENCE_S)
             app = create_app(Services(hostname="relay.example.org", slab=slab, workers=workers, **services))
             made = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=base_url)

@@ -47,6 +47,14 @@ async def test_a_name_that_is_not_ours_is_refused_without_a_token(connect: Conne
     assert answer.status_code == (200 if host == "[::1" else 421)
 
 
+async def test_a_request_of_http_1_0_needs_no_host(connect: Connect) -> None:
+    """HAProxy's checks have none; a browser always has one."""
+    client = connect([])
+    request = client.build_request("GET", "/api/v1/bans")
+    del request.headers["host"]
+    assert (await client.send(request)).status_code == 503  # nobody logs in here: it has come that far
+
+
 async def test_any_name_will_do_with_a_token(connect: Connect) -> None:
     client = connect([], token=TOKEN)
     headers = {"host": "metrics.internal", "authorization": f"Bearer {TOKEN}"}

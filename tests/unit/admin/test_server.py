@@ -19,9 +19,11 @@ from angarium.admin.server import bind, read_token, run
 from angarium.config.address import ListenAddress
 from angarium.config.model import Admin, Config, Node
 from tests.support.clients import PATIENCE_S
+from tests.support.heartbeats import board_of
 
 SCRIPT = """
 import sys
+from angarium.admin.heartbeat import Board
 from angarium.admin.server import run
 from angarium.config.address import ListenAddress
 from angarium.config.model import Admin, Config, Node
@@ -33,7 +35,7 @@ config = Config(
     admin=Admin(listen=ListenAddress.parse(listen), token_file=token_file or None),
     sandbox=True,
 )
-run(config, int(slab_fd), sockets, sock_fd=int(sock_fd) if sock_fd else None, ready_fd=int(ready_fd))
+run(config, int(slab_fd), sockets, Board.create(1), sock_fd=int(sock_fd) if sock_fd else None, ready_fd=int(ready_fd))
 """
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -160,4 +162,4 @@ def test_the_world_is_not_served_without_a_token(slab: Slab) -> None:
         admin=Admin(listen=ListenAddress.parse("0.0.0.0:0")),
     )
     with pytest.raises(ValueError, match="token_file is needed"):
-        run(config, slab.fd, [])
+        run(config, slab.fd, [], board_of(0))

@@ -14,6 +14,7 @@ ORDERS = give_orders(
     workers=2,
     shards=4,
     slab_fd=7,
+    board_fd=6,
     socket_fds=[8, 9],
     ready_fd=10,
     worker_sockets=["/run/worker-0.sock"],

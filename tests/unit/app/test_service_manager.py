@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from angarium.app.service_manager import Heartbeats, ServiceManager
+from angarium.app.service_manager import ServiceManager
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,8 +32,8 @@ def test_what_is_told(tmp_path: Path, abstract: bool) -> None:
         manager = ServiceManager(environment, 4711)
         assert environment == {"PATH": "/bin"}  # nobody below is to speak for the node
         assert manager.watchdog_s == 10.0
-        manager.ready()
-        assert sock.recv(4096) == b"READY=1"
+        manager.ready("beginning")
+        assert sock.recv(4096) == b"READY=1\nSTATUS=beginning"
         manager.reloading()
         assert re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=\d+", sock.recv(4096))
         manager.alive()
@@ -44,12 +44,14 @@ def test_what_is_told(tmp_path: Path, abstract: bool) -> None:
         manager.status("draining", 204.9)
         assert sock.recv(4096) == b"STATUS=draining"
         manager.status("serving", 205.0)  # too soon
+        manager.status("worker 0 hangs", 205.0, at_once=True)
+        assert sock.recv(4096) == b"STATUS=worker 0 hangs"
         manager.stopping()
         assert sock.recv(4096).startswith(b"STOPPING=1\n")
         with pytest.raises(BlockingIOError):
             sock.recv(4096)
         manager.close()
-        manager.ready()
+        manager.ready("")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_whose_watchdog_it_is(environment: dict[str, str], watchdog_s: float) ->
 
 def test_nobody_there_is_said_once(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     manager = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "nobody")}, 1)
-    manager.ready()
+    manager.ready("serving")
     manager.alive()
     assert caplog.text.count("cannot be notified") == 1
     manager.close()
@@ -90,24 +92,6 @@ def test_a_socket_path_that_systemd_reads_too(tmp_path: Path) -> None:
         subprocess.run([program, "--ready", "--no-block"], env=environment, check=False, timeout=60)
         theirs = sock.recv(4096)
         manager = ServiceManager(environment, os.getpid())
-        manager.ready()
-        assert sock.recv(4096) in theirs.splitlines()
+        manager.ready("serving")
+        assert sock.recv(4096).splitlines()[0] in theirs.splitlines()
         manager.close()
-
-
-def test_a_worker_whose_loop_does_not_turn_is_found() -> None:
-    beats = Heartbeats(period_s=8.0)
-    assert beats.interval_s == 2.0
-    beats.asked(0, 100.0)
-    beats.answered(0, 100.1)
-    beats.asked(1, 100.0)
-    assert beats.silent_s(1, 104.0) == 0.0
-    assert beats.silent_s(1, 104.5) == 4.5
-    assert beats.silent_s(0, 104.0) == 0.0
-    beats.answered(1, 104.6)
-    assert beats.silent_s(1, 105.0) == 0.0
-    beats.ended(1)
-    beats.answered(1, 200.0)  # of the one that has ended
-    assert beats.silent_s(1, 300.0) == 0.0
-    beats.asked(1, 300.0)
-    assert beats.silent_s(1, 303.0) == 0.0

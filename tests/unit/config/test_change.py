@@ -58,6 +58,7 @@ def test_the_same_file_changes_nothing() -> None:
         ('"127.0.0.1:25"', '"127.0.0.1:24"', "listener.relay.listen"),
         ('role = "relay"', 'role = "relay"\nlimits.recipients = 7', "listener.relay.limits"),
         (":26", ":27", "route"),
+        ("workers = 2", 'workers = 2\nhang_timeout = "9s"', "node.hang_timeout"),
         ('name = "shop"', 'name = "store"', "tenant.shop"),
         ("[queue]", "[limits]\nrecipients = 9\n[queue]", "limits.recipients"),
         ("[queue]", '[admin]\nlisten = "127.0.0.1:8026"\n[queue]', "admin.listen"),

@@ -132,6 +132,14 @@ def test_priorities_are_from_9_below_to_9_above(value: str) -> None:
     assert len(errors_of(NODE + listener(highest_priority=value))) == 1
 
 
+def test_a_hang_timeout_leaves_room_for_heartbeats() -> None:
+    assert config_of(NODE + LISTENER).node.hang_timeout_s == 30.0
+    for good in ("0", '"2s"', '"1h"'):
+        assert config_of(f"{NODE}hang_timeout = {good}\n{LISTENER}").node.hang_timeout_s in {0.0, 2.0, 3600.0}
+    (error,) = errors_of(f'{NODE}hang_timeout = "1s"\n{LISTENER}')
+    assert "node.hang_timeout: 1s is less than 2s" in error
+
+
 def test_memory_marks_stand_in_order() -> None:
     queue = config_of(NODE + LISTENER + "[queue]\nmemory_soft_mark = 0.2\nmemory_hard_mark = 0.9\n").queue
     assert (queue.memory_soft_mark, queue.memory_hard_mark) == (0.2, 0.9)

@@ -91,6 +91,7 @@ sandbox = false
 hostname = "relay.example.org"
 spool = "{folder}/spool"
 workers = 2
+hang_timeout = "30s"
 user = "nobody"
 group = "root"
 [admin]
