@@ -24,6 +24,14 @@ transactions of this one, when nothing was answered; else when `ReadyQueue.troub
 after it leaves the accepted recipients in doubt; with LMTP those whose reply had
 not come. A reply that is none, or that nobody asked for, ends the connection. Results carry code 0 where no reply was
 seen.
+
+A host that says 421 is to close the connection and to have taken nothing (RFC 5321 §3.8, §4.2.3), but some go on. Where
+the content has left with the envelope, or the 421 is the answer to the content, QUIT goes out at once, and the message
+stays here until the host's end or its reply to QUIT (`_conclude`). An end without a further word is what 421 promised.
+What was said in between counts when 221 stands in QUIT's place: then every reply stands in its own, and who was accepted
+before a 2yz to the content is delivered. Without the 221 nobody can know whether the 421 was an answer or a reply too
+many: unless all that followed were refusals, the content's too, everybody who was not refused before it is in doubt.
+A host that refuses MAIL with another code, and accepts recipients and content all the same, is taken at its last word.
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
@@ -79,6 +87,7 @@ cdef enum:
     SAID_IDLE_OCTETS = 1024      # of memory for them that an idle connection holds
     ONCE_SHARE = 8               # one in so many idle connections may be one that has carried one message only
     MOST_TRANSFERS = 3           # connections that may lose a delivery before it counts as an attempt
+    QUIT_TIMEOUT_S = 5
 
 cdef const char *HEX = b"0123456789ABCDEF"
 
@@ -179,7 +188,7 @@ cdef class Egress:
             if now > session._deadline:
                 if session._expecting == PHASE_IDLE:
                     session._quit()
-                elif session._expecting == PHASE_QUIT:
+                elif session._expecting == PHASE_QUIT and session._current is None:
                     session.transport.abort()
                 elif session._expecting == PHASE_FINAL and session._write_paused:
                     session._check_progress()
@@ -277,6 +286,7 @@ cdef class ClientSession(Carrier):
 
     def connection_lost(self, exception):
         if not self.closed:
+            self._ended = True
             why = "the host closed the connection" if exception is None else f"connection lost: {exception}"
             self._abandon(why)
 
@@ -506,6 +516,8 @@ cdef class ClientSession(Carrier):
             seconds = self.egress.rcpt_timeout_s
         elif phase == PHASE_DATA:
             seconds = self.egress.data_timeout_s
+        elif phase == PHASE_QUIT:
+            seconds = QUIT_TIMEOUT_S
         else:
             seconds = self.egress.mail_timeout_s
         self._asked_at = monotonic()
@@ -758,6 +770,8 @@ cdef class ClientSession(Carrier):
         cdef int phase = self._expecting
         cdef bint good = code < 300
         if phase == PHASE_QUIT:
+            if self._current is not None:
+                return self._on_reply_to_quit(code)
             self.transport.close()
             return 0
         if phase == PHASE_IDLE:
@@ -770,6 +784,9 @@ cdef class ClientSession(Carrier):
             return self._go_on()
         if self.egress.dialogues.keep != KEEP_NONE or self.egress.dialogues.watch is not None:
             self._hear(phase)
+        if self._farewell is not None:
+            self._went_on = True
+            self._good_since = self._good_since or good
         if 300 <= code < 400 and phase != PHASE_DATA:
             # what it answers with it is not what was asked, and so it is with everything behind it
             return self._abandon(f"the host said {code} to {PHASE_NAMES[phase]}")
@@ -777,9 +794,11 @@ cdef class ClientSession(Carrier):
         self._note_time(phase)
         if code == 421:
             self._quitting = True
-            if phase < PHASE_CONTENT and self._hand_on(phase, self._parser.text()[:LONGEST_TEXT]):
+            if self._content_sent:
+                self._begin_farewell(phase)
+            elif phase < PHASE_CONTENT and self._hand_on(phase, code, self._parser.text()[:LONGEST_TEXT]):
                 return self._leave()
-            if not self._awaits_more(phase):
+            else:
                 return self._settle(phase)
         if phase == PHASE_MAIL:
             return self._on_mail(good)
@@ -792,6 +811,7 @@ cdef class ClientSession(Carrier):
     cdef int _on_mail(self, bint good) except -1:
         if not good:
             self._mail_refused = True
+            self._despite = None
             self._refused = [self._result(self._current.index(i), PHASE_MAIL) for i in range(self._current.recipients)]
             if not self._pipelined():
                 return self._settle(PHASE_MAIL)
@@ -802,6 +822,11 @@ cdef class ClientSession(Carrier):
     cdef int _on_rcpt(self, bint good) except -1:
         if good:
             if not self._mail_refused:
+                self._rcpt_accepted += 1
+            elif self._chunked:              # the content has left: what the host says to it will decide
+                if self._despite is None:
+                    self._despite = []
+                self._despite.append(self._current.index(self._rcpt_answered))
                 self._rcpt_accepted += 1
         elif not self._mail_refused:
             if self._refused is None:
@@ -832,6 +857,9 @@ cdef class ClientSession(Carrier):
         cdef Delivery delivery = self._current
         if self._awaits_more(PHASE_FINAL):
             return self._on_one_of_several()
+        if self._farewell is not None:
+            self._answer_rest(PHASE_FINAL)
+            return self._await(PHASE_QUIT)
         if not good or self._refused is not None:
             return self._settle(PHASE_FINAL)
         if not delivery.dsn_passed_on and delivery.asks_for_success():
@@ -856,11 +884,46 @@ cdef class ClientSession(Carrier):
         if self._final_answered == 0:
             if self._refused is None:
                 self._refused = []
-            refused = {result[0] for result in self._refused}
-            self._accepted = [index for index in self._current.indices() if index not in refused]
-        self._refused.append(self._result(self._accepted[self._final_answered], PHASE_FINAL))
+            if self._mail_refused:
+                self._accepted = self._despite
+            else:
+                refused = {result[0] for result in self._refused}
+                self._accepted = [index for index in self._current.indices() if index not in refused]
+        if self._mail_refused:
+            self._answer_despite(self._accepted[self._final_answered])
+        else:
+            self._refused.append(self._result(self._accepted[self._final_answered], PHASE_FINAL))
         self._final_answered += 1
         return self._await(PHASE_FINAL)
+
+    cdef int _answer_despite(self, uint16_t index) except -1:
+        """The reply just read is about the content, for a recipient who was accepted though MAIL was refused.
+
+        Only that the host has taken it is news.
+        """
+        cdef Py_ssize_t i
+        if self._parser.reply.code < 300:
+            for i in range(len(self._refused)):
+                if self._refused[i][0] == index:
+                    self._refused[i] = self._result(index, PHASE_FINAL)
+        return 0
+
+    cdef int _answer_rest(self, int phase) except -1:
+        """The reply just read decides for all who have none of their own."""
+        cdef Delivery delivery = self._current
+        cdef set own
+        cdef uint16_t i, index
+        if self._refused is None:
+            self._refused = []
+        if self._mail_refused and self._despite is not None and phase == PHASE_FINAL:
+            for index in self._despite[self._final_answered:]:
+                self._answer_despite(index)
+        own = {result[0] for result in self._refused}
+        for i in range(delivery.recipients):
+            index = delivery.index(i)
+            if index not in own:
+                self._refused.append(self._result(index, phase))
+        return 0
 
     cdef int _take_ahead(self) except -1:
         """The envelope of the next delivery is on its way already."""
@@ -1027,13 +1090,9 @@ cdef class ClientSession(Carrier):
         cdef bint reset = not self._mail_refused and (
             phase == PHASE_RCPT or phase == PHASE_DATA or (self._chunked and self._parser.reply.code >= 300)
         )
-        cdef list results = self._refused if self._refused is not None else []
-        cdef set own = {result[0] for result in results}
-        cdef uint16_t i, index
-        for i in range(delivery.recipients):
-            index = delivery.index(i)
-            if index not in own:
-                results.append(self._result(index, phase))
+        cdef list results
+        self._answer_rest(phase)
+        results = self._refused
         if self.egress.dialogues.keep != KEEP_NONE:
             self._tell(delivery, all([result[1] // 100 == 2 for result in results]), None)
         delivery.results = results
@@ -1060,15 +1119,14 @@ cdef class ClientSession(Carrier):
             self.queue.push(ahead, True)
         return self._quit()
 
-    cdef bint _hand_on(self, int phase, bytes text) except -1:
+    cdef bint _hand_on(self, int phase, int code, bytes text) except -1:
         """Give those of the current delivery who have no result of their own to another connection.
 
-        The host is in trouble, and has not got the end of the content. False: there is no other connection for them,
-        and nothing was done.
+        The host is in trouble, and has not taken the content: what it said last in phase, code 0 when that was nothing.
+        False: there is no other connection for them, and nothing was done.
         """
         cdef Delivery delivery = self._current
         cdef Delivery rest
-        cdef int code = self._parser.reply.code if not self.closed else 0
         cdef list results = self._refused
         cdef list left
         cdef set own
@@ -1097,6 +1155,91 @@ cdef class ClientSession(Carrier):
             self.queue.dispatcher.settle(delivery)
         return True
 
+    # ------------------------------------------------------------------ 421, and the content has left
+
+    cdef int _begin_farewell(self, int phase) except -1:
+        """The host said 421. QUIT marks the end of what it may still say to what it has got."""
+        cdef Delivery ahead = self._ahead
+        if self._farewell is not None:
+            return 0
+        self._farewell = self._result(0, phase)[1:]
+        self._settled_before = len(self._refused) if self._refused is not None else 0
+        self._went_on = self._good_since = False
+        if ahead is not None:
+            self._ahead = None
+            self.queue.push(ahead, True)
+        self._write(b"QUIT\r\n", 6)
+        return 0
+
+    cdef int _on_reply_to_quit(self, int code) except -1:
+        """The first reply that QUIT may have, where a message waits for it."""
+        if self.egress.dialogues.keep != KEEP_NONE or self.egress.dialogues.watch is not None:
+            self._hear(PHASE_QUIT)
+        if code != 221:
+            self._went_on = True
+            self._good_since = self._good_since or code < 300
+        self._conclude(code == 221, f"the host said {code} to QUIT")
+        self.transport.close()
+        return 0
+
+    cdef int _conclude(self, bint in_step, str why) except -1:
+        """Who was taken by a host that had said 421 to one who already had the content?
+
+        in_step: each reply was in its place, the one to QUIT too. Without that a 421 may have been one reply too many,
+        and a 2yz behind it the answer to something else. why: what was seen last.
+        """
+        cdef Delivery delivery = self._current
+        cdef int phase = self._farewell[3]
+        cdef list results = self._refused if self._refused is not None else []
+        cdef list kept = []
+        cdef set own
+        cdef bint doubt
+        cdef Py_ssize_t i
+        cdef uint16_t k, index
+        if self.lmtp and self._mail_refused and self._rcpt_accepted > 1:
+            in_step = False                  # replies to the content are as many as were accepted: that proves nothing
+        if in_step or self._write_paused:
+            doubt = False
+        elif phase == PHASE_FINAL:
+            doubt = self._good_since or self.lmtp
+        else:                                # 421 and the end: that is how it should be
+            doubt = (self._went_on or not self._ended) and (
+                self._rcpt_accepted > 0 or self._good_since or self._expecting != PHASE_QUIT
+            )
+        for i in range(len(results)):
+            if in_step:
+                # who was turned away with it, before the content was answered, has nothing from this host
+                if results[i][1] != 421 or results[i][4] >= PHASE_CONTENT:
+                    kept.append(results[i])
+            elif i < self._settled_before:
+                # a refusal of MAIL that the host has not kept to is no answer
+                if not (doubt and self._mail_refused):
+                    kept.append(results[i])
+            elif phase == PHASE_FINAL and results[i][1] == 421 and not self._good_since:
+                kept.append(results[i])
+        own = {result[0] for result in kept}
+        self._refused = kept if kept else None
+        self._tell(delivery, len(own) == delivery.recipients and all([result[1] // 100 == 2 for result in kept]),
+                   why if self.closed else None)
+        if len(own) < delivery.recipients and not doubt and phase < PHASE_CONTENT and (
+            self._hand_on(phase, 421, self._farewell[2])
+        ):
+            return 0
+        text = f"{self.host.decode('ascii', 'replace')}: {why}, behind 421 to {PHASE_NAMES[phase]}"
+        for k in range(delivery.recipients):
+            index = delivery.index(k)
+            if index not in own:
+                if doubt:
+                    kept.append((index, 0, None, text.encode("utf-8", "replace"), PHASE_FINAL))
+                else:
+                    kept.append((index,) + self._farewell)
+        self._current = None
+        self._refused = None
+        self.transactions += 1
+        delivery.results = kept
+        self.queue.dispatcher.settle(delivery)
+        return 0
+
     cdef int _abandon(self, str why) except -1:
         """The connection is of no use any more.
 
@@ -1119,15 +1262,20 @@ cdef class ClientSession(Carrier):
         self._ahead = None
         if ahead is not None:
             self.queue.push(ahead, True)
-        if delivery is not None:
+        if delivery is not None and self._farewell is not None:
+            self._conclude(False, why)
+        elif delivery is not None:
             self._tell(delivery, False, why)
+            if self._mail_refused and self._despite is not None:
+                # it had changed its mind, and nobody knows what it said to the content
+                self._refused = [result for result in self._refused if result[0] not in self._despite]
             if not self._answered and not self._content_sent and (
                 self.transactions and delivery.transfers <= MOST_TRANSFERS
             ):
                 # the host closed an idle connection as we began to use it: nothing happened
                 self._current = None
                 self.queue.push(delivery, True)
-            elif (self._content_sent and phase != PHASE_CONTENT) or not self._hand_on(phase, text):
+            elif (self._content_sent and phase != PHASE_CONTENT) or not self._hand_on(phase, 0, text):
                 self._current = None
                 results = self._refused if self._refused is not None else []
                 own = {result[0] for result in results}
@@ -1174,7 +1322,6 @@ cdef class ClientSession(Carrier):
         if self._expecting == PHASE_IDLE and self in self.queue.idle:
             self.queue.idle.remove(self)
         self._end_idling()
-        self._expecting = PHASE_QUIT
-        self._deadline = monotonic() + 5
+        self._await(PHASE_QUIT)
         self._write(b"QUIT\r\n", 6)
         return 0

@@ -100,6 +100,13 @@ cdef class ClientSession(Carrier):
     cdef bint _quitting                      # no further transaction on this connection
     cdef list _refused                       # None, or [(index, code, enhanced, text, phase)] of single recipients
     cdef list _accepted                      # LMTP, behind the first of several final replies: whom they are for
+    cdef list _despite                       # None, or indices of those accepted behind a refused MAIL
+    # where it has said 421 and has the content already, until that is settled
+    cdef tuple _farewell                     # None, or what it said: (code, enhanced, text, phase)
+    cdef Py_ssize_t _settled_before          # results that were there before it
+    cdef bint _went_on                       # it has said more
+    cdef bint _good_since                    # a 2yz was among that
+    cdef bint _ended                         # the connection has ended by itself
     # the one whose envelope was sent along with the content of the current one (RFC 2920 §3.1)
     cdef Delivery _ahead
     # what the host has said in the transaction under way, when that may be kept
@@ -127,7 +134,12 @@ cdef class ClientSession(Carrier):
     cdef bint _limit(self, Delivery delivery) except -1
     cdef bint _limit_domains(self, Delivery delivery) except -1
     cdef int _leave(self) except -1
-    cdef bint _hand_on(self, int phase, bytes text) except -1
+    cdef bint _hand_on(self, int phase, int code, bytes text) except -1
+    cdef int _begin_farewell(self, int phase) except -1
+    cdef int _on_reply_to_quit(self, int code) except -1
+    cdef int _conclude(self, bint in_step, str why) except -1
+    cdef int _answer_rest(self, int phase) except -1
+    cdef int _answer_despite(self, uint16_t index) except -1
     cdef int _check_progress(self) except -1
     cdef size_t _compose(self, Delivery delivery) except 0
     cdef size_t _compose_mail(self, Delivery delivery, size_t octets, char *p) noexcept
