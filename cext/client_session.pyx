@@ -89,6 +89,8 @@ cdef enum:
     MOST_TRANSFERS = 3           # connections that may lose a delivery before it counts as an attempt
     QUIT_TIMEOUT_S = 5
 
+cdef double NO_LIMIT_S = float("inf")
+
 cdef const char *HEX = b"0123456789ABCDEF"
 
 PHASE_NAMES = ("connecting", "the greeting", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "the mail data",
@@ -177,15 +179,18 @@ cdef class Egress:
     def __dealloc__(self):
         free(self._scratch)
 
-    def sweep(self):
+    def sweep(self, double most_s=NO_LIMIT_S):
         """End what has been silent for too long, close what was idle for idle_s. Call it about once a second.
+
+        It takes most_s, and a session: `unswept` says that it is not at the end, and the next call goes on there.
         """
-        cdef ClientSession session = self._first
-        cdef ClientSession following
+        cdef ClientSession session = self._sweep_at if self.unswept else self._first
         cdef double now = monotonic()
+        cdef bint worked
         while session is not None:
-            following = session._next
-            if now > session._deadline:
+            self._sweep_at = session._next       # it moves on when that one leaves
+            worked = now > session._deadline
+            if worked:
                 if session._expecting == PHASE_IDLE:
                     session._quit()
                 elif session._expecting == PHASE_QUIT and session._current is None:
@@ -194,16 +199,23 @@ cdef class Egress:
                     session._check_progress()
                 else:
                     session._abandon(f"timed out waiting for the reply to {PHASE_NAMES[session._expecting]}")
-            session = following
+            session = self._sweep_at
+            if worked and session is not None and monotonic() >= now + most_s:
+                self.unswept = True
+                return
+        self.unswept = False
 
-    def quit_idle(self):
-        """Close every connection that carries nothing."""
+    def quit_idle(self, double most_s=NO_LIMIT_S):
+        """Close the connections that carry nothing: all of them, or as many as in most_s; then call it again."""
         cdef ClientSession session = self._first
         cdef ClientSession following
+        cdef double until = monotonic() + most_s
         while session is not None:
             following = session._next
             if session._expecting == PHASE_IDLE:
                 session._quit()
+                if monotonic() >= until:
+                    return
             session = following
 
 
@@ -1302,6 +1314,8 @@ cdef class ClientSession(Carrier):
                 egress._first = self._next
             if self._next is not None:
                 self._next._previous = self._previous
+            if egress._sweep_at is self:
+                egress._sweep_at = self._next
             self._next = self._previous = None
             egress.sessions -= 1
             self.queue.open -= 1

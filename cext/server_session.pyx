@@ -131,6 +131,8 @@ cdef enum:
     AUTH_LINE_OCTETS = 12288     # RFC 4954 §4
     MOST_CLIENTS = 65536         # addresses whose policy is remembered
 
+cdef double NO_LIMIT_S = float("inf")
+
 cdef enum:                       # what comes next on the wire
     MODE_COMMAND
     MODE_DATA
@@ -477,16 +479,21 @@ cdef class Reception:
             self._date_length = strftime(self._date, 40, "%a, %d %b %Y %H:%M:%S +0000", &parts)
         return self._date_length
 
-    def sweep(self):
-        """End what has been silent for too long, let throttled sessions go on. Call it about once a second."""
-        cdef ServerSession session = self._first
-        cdef ServerSession following
+    def sweep(self, double most_s=NO_LIMIT_S):
+        """End what has been silent for too long, let throttled sessions go on. Call it about once a second.
+
+        It takes most_s, and a session: `unswept` says that it is not at the end, and the next call goes on there.
+        """
+        cdef ServerSession session = self._sweep_at if self.unswept else self._first
         cdef double now = monotonic()
+        cdef bint worked
         while session is not None:
-            following = session._next
+            self._sweep_at = session._next       # it moves on when that one leaves
+            worked = True
             if session._mode == MODE_CLOSED:
                 # the last reply has been written, and the client does not take it
-                if now > session._deadline and session.transport is not None:
+                worked = now > session._deadline and session.transport is not None
+                if worked:
                     session.transport.abort()
             elif session._waiting_for == WAIT_RATE:
                 session._throttled = False
@@ -498,63 +505,91 @@ cdef class Reception:
             elif session._waiting_for == WAIT_NOTHING and session._in_data() and now > session._data_deadline:
                 slot_add(self.counters.slots, Slot.INGRESS_REJECTED_IDLE, 1)
                 session._abort(R_DATA_TIMEOUT)
-            session = following
+            else:
+                worked = False
+            session = self._sweep_at
+            if worked and session is not None and monotonic() >= now + most_s:
+                self.unswept = True
+                return
+        self.unswept = False
 
-    def pace(self):
+    def pace(self, double most_s=NO_LIMIT_S):
         """Let sessions go on that were made to wait for want of memory, when their time is over or there is some again.
 
-        Call it on every tick.
+        Call it on every tick. It takes most_s, and a session; the next call goes on where this one stopped.
         """
-        cdef ServerSession session = self._first
-        cdef ServerSession following
+        cdef ServerSession session
         cdef double now
         if not self._paced:
             return
-        self._paced = False
+        session = self._pace_at
+        if session is None:
+            session = self._first
+            self._paced = False
         now = monotonic()
         while session is not None:
-            following = session._next
+            self._pace_at = session._next
             if session._waiting_for == WAIT_MEMORY:
                 if self.memory.state < MEMORY_HARD or now >= session._pause_until:
                     session._end_pause(now)
+                    if self._pace_at is not None and monotonic() >= now + most_s:
+                        self._paced = True
+                        return
                 else:
                     self._paced = True
-            session = following
+            session = self._pace_at
 
-    def follow(self, dict successors):
+    def follow(self, dict successors, double most_s=NO_LIMIT_S) -> bool:
         """Other profiles hold in the place of these from now on (old -> new), because the configuration has changed.
 
         A session between two transactions goes on under its new one at once; a transaction that is under way ends under
-        the terms that it began with.
+        the terms that it began with. What each is granted is asked anew, for most_s, and one of them. True: call it
+        again in another turn of the loop, with no more successors. Who begins a transaction meanwhile follows by himself.
         """
         cdef ServerSession session = self._first
         cdef ListenerProfile profile
-        for old, new in successors.items():
-            (<ListenerProfile?>old).successor = <ListenerProfile?>new
-            (<ListenerProfile>old).forget_clients()
+        cdef double until = monotonic() + most_s
+        if successors:
+            for old, new in successors.items():
+                (<ListenerProfile?>old).successor = <ListenerProfile?>new
+                (<ListenerProfile>old).forget_clients()
+            while session is not None:
+                profile = session.profile
+                while profile.successor is not None:
+                    profile = profile.successor
+                if session.profile is not profile:
+                    session.profile.successor = profile      # nobody holds what came in between
+                session = session._next
+            self._follow_at = self._first
+        session = self._follow_at
         while session is not None:
-            profile = session.profile
-            while profile.successor is not None:
-                profile = profile.successor
-            if session.profile is not profile:
-                session.profile.successor = profile          # nobody holds what came in between
-                if session._waiting_for == WAIT_NOTHING and session._mode == MODE_COMMAND and (
-                    session._dialogue <= DIALOGUE_READY
-                ):
-                    session._renew()
-            session = session._next
+            self._follow_at = session._next
+            if session.profile.successor is not None and session._waiting_for == WAIT_NOTHING and (
+                session._mode == MODE_COMMAND and session._dialogue <= DIALOGUE_READY
+            ):
+                session._renew()
+                if self._follow_at is not None and monotonic() >= until:
+                    return True
+            session = self._follow_at
+        return False
 
-    def drain(self):
-        """No new transactions: sessions between two transactions end now with 421, the others when theirs is over."""
+    def drain(self, double most_s=NO_LIMIT_S) -> bool:
+        """No new transactions: sessions between two transactions end now with 421, the others when theirs is over.
+
+        It takes most_s, and a session. True: there may be more to end now; call it again in another turn of the loop.
+        """
         cdef ServerSession session = self._first
         cdef ServerSession following
+        cdef double until = monotonic() + most_s
         self.draining = True
         while session is not None:
             following = session._next
             if session._waiting_for == WAIT_MEMORY:
                 session._end_pause(monotonic())
-            session._leave_if_free()
+            if session._leave_if_free() and following is not None and monotonic() >= until:
+                return True
             session = following
+        return False
 
 
 cdef class ServerSession(Receiver):
@@ -727,6 +762,12 @@ cdef class ServerSession(Receiver):
                 reception._first = self._next
             if self._next is not None:
                 self._next._previous = self._previous
+            if reception._sweep_at is self:
+                reception._sweep_at = self._next
+            if reception._pace_at is self:
+                reception._pace_at = self._next
+            if reception._follow_at is self:
+                reception._follow_at = self._next
             self._next = self._previous = None
         if self._waiting_for != WAIT_COMMIT:     # else `committed` still tells the event log of the message
             self._reset()
@@ -918,11 +959,12 @@ cdef class ServerSession(Receiver):
         self._data_deadline += now - self._paused_at
         return self._go_on()
 
-    cdef int _leave_if_free(self) except -1:
-        """The node shuts down: end the session if it stands between two transactions."""
+    cdef bint _leave_if_free(self) except -1:
+        """The node shuts down: end the session if it stands between two transactions. Whether it does."""
         if self._waiting_for == WAIT_NOTHING and self._mode == MODE_COMMAND and self._dialogue <= DIALOGUE_READY:
-            return self._abort(R_DRAINING)
-        return 0
+            self._abort(R_DRAINING)
+            return True
+        return False
 
     cdef size_t _consume(self, const char *p, size_t n) except? 0:
         """Take octets from p[:n] until they are used up, incomplete, or an answer is outstanding. Returns how many."""

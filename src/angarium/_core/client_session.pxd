@@ -45,6 +45,8 @@ cdef class Egress:
     cdef char *_scratch                      # where envelopes are composed
     cdef size_t _scratch_capacity
     cdef ClientSession _first
+    cdef ClientSession _sweep_at             # where the next sweep goes on, when one has stopped before the end
+    cdef readonly bint unswept               # it has
     cdef readonly uint32_t sessions
     cdef readonly uint32_t idle              # of them wait for work
     cdef readonly uint32_t idle_once         # of these have carried one message only

@@ -82,6 +82,9 @@ cdef class Reception:
     cdef char *_receive
     cdef bint _paced                             # some session may be waiting for memory
     cdef ServerSession _first                    # doubly linked list of the open sessions
+    # where the next call of `sweep`, `pace`, `follow` goes on, when one has stopped before the end
+    cdef ServerSession _sweep_at, _pace_at, _follow_at
+    cdef readonly bint unswept                   # `sweep` has stopped before the end
     cdef readonly uint32_t sessions
     cdef int64_t _date_second
     cdef char _date[40]
@@ -222,7 +225,7 @@ cdef class ServerSession(Receiver):
     cdef int _note_error(self) except -1
     cdef int _pace(self, double seconds) except -1
     cdef int _end_pause(self, double now) except -1
-    cdef int _leave_if_free(self) except -1
+    cdef bint _leave_if_free(self) except -1
     cdef int _abort(self, const char *reply) except -1
     cdef int _finish(self) except -1
     cdef int _renew(self) except -1

@@ -177,17 +177,30 @@ class Reception:
     def sessions(self) -> int: ...
     def session(self, profile: ListenerProfile, client: str | None = None) -> ServerSession:
         """A protocol for a new connection. client: the address of its client, where a proxy has said it."""
-    def sweep(self) -> None:
-        """End what has been silent for too long, let throttled sessions go on. Call it about once a second."""
-    def pace(self) -> None:
-        """Let sessions that wait for memory go on, when their time is over or there is some. Call it on every tick."""
-    def follow(self, successors: dict[ListenerProfile, ListenerProfile]) -> None:
+    @property
+    def unswept(self) -> bool:
+        """Whether the last sweep had no time for all."""
+    def sweep(self, most_s: float = ...) -> None:
+        """End what has been silent for too long, let throttled sessions go on. Call it about once a second.
+
+        It takes most_s, and a session; while it is `unswept` then, the next call goes on where this one stopped.
+        """
+    def pace(self, most_s: float = ...) -> None:
+        """Let sessions that wait for memory go on, when their time is over or there is some. Call it on every tick.
+
+        It takes most_s, and a session; the next call goes on where this one stopped.
+        """
+    def follow(self, successors: dict[ListenerProfile, ListenerProfile], most_s: float = ...) -> bool:
         """Other profiles hold in the place of these from now on (old -> new): the configuration has changed.
 
-        A transaction that is under way ends under the terms that it began with.
+        A transaction that is under way ends under the terms that it began with. What sessions are granted is asked anew,
+        for most_s, and one session. True: call it again with no successors, in another turn of the loop.
         """
-    def drain(self) -> None:
-        """No new transactions: sessions between two transactions end now with 421, the others when theirs is over."""
+    def drain(self, most_s: float = ...) -> bool:
+        """No new transactions: sessions between two transactions end now with 421, the others when theirs is over.
+
+        It takes most_s, and a session. True: call it again, in another turn of the loop.
+        """
 
 # an asyncio protocol by its methods, which is what uvloop asks for; the base class here is for the type checker
 @disjoint_base
