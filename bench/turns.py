@@ -39,9 +39,11 @@ from angarium._core.client_session import Capability, ClientSession
 from angarium._core.counters import Slab, Slot
 from angarium._core.dispatch import Delivery, JournalIntake, ReadyQueue
 from angarium._core.event_log import EventLog
+from angarium._core.intake import CallbackIntake
 from angarium._core.journal import CallbackTaker, Journal
+from angarium._core.listener_profile import ListenerProfile
 from angarium._core.memory_budget import MemoryBudget
-from angarium._core.server_session import CallbackIntake, ListenerProfile, Reception
+from angarium._core.server_session import Reception
 from angarium._core.tls_transport import TlsTransport
 from angarium.config.address import ListenAddress
 from angarium.config.model import Config, Listener, Node
@@ -58,7 +60,7 @@ from tests.support.session import FakeTransport, Queue
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from angarium._core.server_session import Intake
+    from angarium._core.intake import Intake
 
 EHLO = b"EHLO client.example\r\n"
 AUTH = b"AUTH PLAIN AGEAeA==\r\n"
@@ -301,7 +303,11 @@ async def reload(folder: Path, given: Given) -> tuple[float, float]:
         session = sessions.reception.session(sessions.profile, f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
         session.connection_made(FakeTransport(session))  # type: ignore[arg-type]
     listener = Listener(name="relay", listen=ListenAddress("127.0.0.1", 25), role="relay")
-    successor = sessions.make(client_policy=client_terms(Config(node=Node(hostname="relay.example.org", spool=str(folder)), listener=(listener,)), listener))
+    successor = sessions.make(
+        client_policy=client_terms(
+            Config(node=Node(hostname="relay.example.org", spool=str(folder)), listener=(listener,)), listener
+        )
+    )
     loop = asyncio.get_running_loop()
     more = True
 

@@ -13,7 +13,9 @@ from jsonschema import Draft202012Validator, ValidationError
 from angarium._core.command import REPLIES
 from angarium._core.counters import Slab
 from angarium._core.event_log import EventLog
-from angarium._core.server_session import CallbackIntake, ListenerProfile, Reception
+from angarium._core.intake import CallbackIntake
+from angarium._core.listener_profile import ListenerProfile
+from angarium._core.server_session import Reception
 from angarium.cli.main import COMMANDS
 from angarium.cli.serve import serve
 from angarium.config.load import examine_text

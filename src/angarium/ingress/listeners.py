@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping
 
-    from angarium._core.server_session import ListenerProfile, Reception, ServerSession
+    from angarium._core.listener_profile import ListenerProfile
+    from angarium._core.server_session import Reception, ServerSession
     from angarium.config.model import Config, Listener
     from angarium.delivery.lookup_client import LookupClient
     from angarium.ingress.certificates import LiveContext

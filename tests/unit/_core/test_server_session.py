@@ -14,8 +14,9 @@ import pytest
 
 from angarium._core.counters import Slab, Slot, client_key
 from angarium._core.event_log import EventLog
+from angarium._core.listener_profile import ListenerProfile
 from angarium._core.record import memory_octets
-from angarium._core.server_session import ListenerProfile, repair_newlines
+from angarium._core.server_session import repair_newlines
 from tests.support.session import FakeSsl, FakeTransport, Server, connections_of
 
 if TYPE_CHECKING:

@@ -10,7 +10,9 @@ from scramp import ScramClient  # type: ignore[import-untyped]
 
 from angarium._core.counters import Slab
 from angarium._core.event_log import EventLog
-from angarium._core.server_session import AuthVerdict, CallbackIntake, ListenerProfile, Reception
+from angarium._core.intake import CallbackIntake
+from angarium._core.listener_profile import ListenerProfile
+from angarium._core.server_session import AuthVerdict, Reception
 from angarium.config.address import ListenAddress
 from angarium.config.credentials import Credentials
 from angarium.config.model import Config, Listener, Node, Tls
