@@ -6,8 +6,8 @@ the next envelope in the same write as the content before it (RFC 2920 §3.1). I
 receive buffer that all sessions of a worker share. Output: per recipient the reply that decided, given to the
 dispatcher.
 
-A host that offers DSN gets RET, ENVID, NOTIFY and ORCPT as they came (RFC 3461 §5.2.1); one that does not gets none of
-them (§5.2.2), and where a recipient's NOTIFY asks for SUCCESS, that is settled outside of this module.
+The commands are composed by envelope.pyx. Where a recipient's NOTIFY asks for SUCCESS and the host does not offer DSN
+(RFC 3461 §5.2.2), that is settled outside of this module.
 
 LMTP (RFC 2033, `lmtp=True`) is the same but for two things. The end of the mail data has one reply for each recipient
 that was accepted, in the order of the RCPT commands (§4.2; for BDAT LAST the same, §4.3). And trace fields of a final
@@ -25,13 +25,9 @@ after it leaves the accepted recipients in doubt; with LMTP those whose reply ha
 not come. A reply that is none, or that nobody asked for, ends the connection. Results carry code 0 where no reply was
 seen.
 
-A host that says 421 is to close the connection and to have taken nothing (RFC 5321 §3.8, §4.2.3), but some go on. Where
-the content has left with the envelope, or the 421 is the answer to the content, QUIT goes out at once, and the message
-stays here until the host's end or its reply to QUIT (`_conclude`). An end without a further word is what 421 promised.
-What was said in between counts when 221 stands in QUIT's place: then every reply stands in its own, and who was accepted
-before a 2yz to the content is delivered. Without the 221 nobody can know whether the 421 was an answer or a reply too
-many: unless all that followed were refusals, the content's too, everybody who was not refused before it is in doubt.
-A host that refuses MAIL with another code, and accepts recipients and content all the same, is taken at its last word.
+A host that says 421 to a message whose content it has already is waited for, until its end or its reply to QUIT, and
+farewell.pyx says what became of the message. A host that refuses MAIL with another code, and accepts recipients and a
+chunk all the same, is taken at its last word.
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
@@ -41,15 +37,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, strlen
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-from angarium._core.command cimport (
-    BODY_8BITMIME,
-    NOTIFY_DELAY,
-    NOTIFY_FAILURE,
-    NOTIFY_NEVER,
-    NOTIFY_SUCCESS,
-    RET_FULL,
-    RET_HDRS,
-)
+from angarium._core.command cimport BODY_8BITMIME
 from angarium._core.counters cimport Counters, Slot, about_now_us, observe_message, slot_add, slot_sub
 from angarium._core.dialogue cimport (
     DIALOGUE_AHEAD,
@@ -62,15 +50,15 @@ from angarium._core.dialogue cimport (
     Dialogues,
 )
 from angarium._core.dispatch cimport Carrier, Delivery, ReadyQueue
+from angarium._core.envelope cimport has_high, put_mail, put_rcpt
+from angarium._core.farewell cimport Farewell
 from angarium._core.mail_data cimport count_stuffing, stuff_mail_data
-from angarium._core.octets cimport put_decimal
+from angarium._core.octets cimport put, put_decimal
 from angarium._core.record cimport (
     MESSAGE_EIGHT_BIT,
     MESSAGE_REQUIRETLS,
     MESSAGE_SMTPUTF8,
-    TEXT_ENVID,
     TEXT_REVERSE_PATH,
-    AcceptedMeta,
     MailBuffer,
     Message,
     Recipient,
@@ -91,8 +79,6 @@ cdef enum:
 
 cdef double NO_LIMIT_S = float("inf")
 
-cdef const char *HEX = b"0123456789ABCDEF"
-
 PHASE_NAMES = ("connecting", "the greeting", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "the mail data",
                "the end of the mail data",
                "RSET", "nothing", "QUIT")
@@ -102,54 +88,6 @@ cdef inline double monotonic() noexcept nogil:
     cdef timespec t
     clock_gettime(CLOCK_MONOTONIC, &t)
     return t.tv_sec + t.tv_nsec * 1e-9
-
-
-cdef inline size_t put(char *out, const char *octets, size_t n) noexcept nogil:
-    memcpy(out, octets, n)
-    return n
-
-
-cdef bint has_high(const char *p, size_t n) noexcept nogil:
-    cdef size_t i
-    for i in range(n):
-        if <uint8_t>p[i] > 127:
-            return True
-    return False
-
-
-cdef size_t put_utf8_xtext(char *out, const char *octets, size_t n) noexcept nogil:
-    """An address of type utf-8 in its 7-bit form, at most three times as long: what is not ASCII as \\x{HEX}.
-
-    RFC 6533 §3: utf-8-addr-xtext. The octets are well-formed UTF-8, the command parser has seen to that.
-    """
-    cdef size_t i = 0
-    cdef size_t k = 0
-    cdef uint32_t character
-    cdef uint8_t octet
-    cdef int more, shift
-    while i < n:
-        octet = <uint8_t>octets[i]
-        i += 1
-        if octet < 0x80:
-            out[k] = octet
-            k += 1
-            continue
-        more = 1 if octet < 0xE0 else 2 if octet < 0xF0 else 3
-        character = octet & (0x3F >> more)
-        while more and i < n:
-            character = character << 6 | <uint8_t>octets[i] & 0x3F
-            i += 1
-            more -= 1
-        k += put(out + k, b"\\x{", 3)
-        shift = 20
-        while shift > 4 and character >> shift == 0:
-            shift -= 4
-        while shift >= 0:
-            out[k] = HEX[character >> shift & 15]
-            k += 1
-            shift -= 4
-        k += put(out + k, b"}", 1)
-    return k
 
 
 cdef class Egress:
@@ -569,72 +507,6 @@ cdef class ClientSession(Carrier):
 
     # ------------------------------------------------------------------ what is written
 
-    cdef size_t _compose_mail(self, Delivery delivery, size_t octets, char *p) noexcept:
-        cdef MailBuffer buffer = delivery.buffer
-        cdef Message message = delivery.message
-        cdef AcceptedMeta *meta = buffer.meta()
-        cdef Text text = buffer.text(TEXT_REVERSE_PATH)
-        cdef size_t n = put(p, b"MAIL FROM:<", 11)
-        n += put(p + n, text.octets, text.length)
-        n += put(p + n, b">", 1)
-        if self.capabilities & CAPABILITY_SIZE:
-            n += put(p + n, b" SIZE=", 6)
-            n += put_decimal(p + n, octets)
-        if self.capabilities & CAPABILITY_8BITMIME and (
-            message.body == BODY_8BITMIME or message.flags & MESSAGE_EIGHT_BIT
-        ):
-            n += put(p + n, b" BODY=8BITMIME", 14)
-        if self.capabilities & CAPABILITY_SMTPUTF8 and message.flags & MESSAGE_SMTPUTF8:
-            n += put(p + n, b" SMTPUTF8", 9)
-        if self.capabilities & CAPABILITY_REQUIRETLS and message.flags & MESSAGE_REQUIRETLS:
-            n += put(p + n, b" REQUIRETLS", 11)
-        if meta.priority and self.capabilities & CAPABILITY_PRIORITY:
-            n += put(p + n, b" MT-PRIORITY=", 13)
-            if meta.priority < 0:
-                n += put(p + n, b"-", 1)
-            n += put_decimal(p + n, meta.priority if meta.priority > 0 else -meta.priority)
-        if self.capabilities & CAPABILITY_DSN:
-            if meta.ret == RET_FULL:
-                n += put(p + n, b" RET=FULL", 9)
-            elif meta.ret == RET_HDRS:
-                n += put(p + n, b" RET=HDRS", 9)
-            text = buffer.text(TEXT_ENVID)
-            if text.length:
-                n += put(p + n, b" ENVID=", 7)
-                n += put(p + n, text.octets, text.length)
-        n += put(p + n, b"\r\n", 2)
-        return n
-
-    cdef size_t _compose_rcpt(self, Recipient *recipient, char *p) noexcept:
-        cdef size_t n = put(p, b"RCPT TO:<", 9)
-        cdef char *list_begin
-        n += put(p + n, recipient.forward_path.octets, recipient.forward_path.length)
-        n += put(p + n, b">", 1)
-        if self.capabilities & CAPABILITY_DSN:
-            if recipient.notify:
-                n += put(p + n, b" NOTIFY=", 8)
-                list_begin = p + n
-                if recipient.notify & NOTIFY_NEVER:
-                    n += put(p + n, b"NEVER,", 6)
-                if recipient.notify & NOTIFY_SUCCESS:
-                    n += put(p + n, b"SUCCESS,", 8)
-                if recipient.notify & NOTIFY_FAILURE:
-                    n += put(p + n, b"FAILURE,", 8)
-                if recipient.notify & NOTIFY_DELAY:
-                    n += put(p + n, b"DELAY,", 6)
-                if p + n > list_begin:
-                    n -= 1               # the last comma
-            if recipient.orcpt.length:
-                n += put(p + n, b" ORCPT=", 7)
-                if not self.capabilities & CAPABILITY_SMTPUTF8 and has_high(
-                    recipient.orcpt.octets, recipient.orcpt.length
-                ):
-                    n += put_utf8_xtext(p + n, recipient.orcpt.octets, recipient.orcpt.length)
-                else:
-                    n += put(p + n, recipient.orcpt.octets, recipient.orcpt.length)
-        n += put(p + n, b"\r\n", 2)
-        return n
-
     cdef int _make_room(self, Delivery delivery) except -1:
         """In the egress' scratch memory, for the envelope commands."""
         cdef MailBuffer buffer = delivery.buffer
@@ -657,7 +529,7 @@ cdef class ClientSession(Carrier):
         cdef size_t position, n
         cdef uint16_t i, k
         self._make_room(delivery)
-        n = self._compose_mail(delivery, self._size_of(delivery), egress._scratch)
+        n = put_mail(egress._scratch, delivery.message, buffer, self._size_of(delivery), self.capabilities)
         if not self._pipelined():
             return n
         position = buffer.first_recipient()
@@ -667,7 +539,7 @@ cdef class ClientSession(Carrier):
                 break
             position = buffer.recipient_at(position, &recipient)
             if delivery.index(k) == i:
-                n += self._compose_rcpt(&recipient, egress._scratch + n)
+                n += put_rcpt(egress._scratch + n, &recipient, self.capabilities)
                 k += 1
         if not self._chunks(delivery):
             n += put(egress._scratch + n, b"DATA\r\n", 6)
@@ -692,7 +564,7 @@ cdef class ClientSession(Carrier):
         position = buffer.first_recipient()
         for _i in range(delivery.index(self._rcpt_answered) + 1):
             position = buffer.recipient_at(position, &recipient)
-        self._write(self.egress._scratch, self._compose_rcpt(&recipient, self.egress._scratch))
+        self._write(self.egress._scratch, put_rcpt(self.egress._scratch, &recipient, self.capabilities))
         return self._await(PHASE_RCPT)
 
     cdef int _mark(self) except -1:
@@ -797,8 +669,7 @@ cdef class ClientSession(Carrier):
         if self.egress.dialogues.keep != KEEP_NONE or self.egress.dialogues.watch is not None:
             self._hear(phase)
         if self._farewell is not None:
-            self._went_on = True
-            self._good_since = self._good_since or good
+            self._farewell.note(good)
         if 300 <= code < 400 and phase != PHASE_DATA:
             # what it answers with it is not what was asked, and so it is with everything behind it
             return self._abandon(f"the host said {code} to {PHASE_NAMES[phase]}")
@@ -1067,14 +938,14 @@ cdef class ClientSession(Carrier):
         cdef uint16_t k = 0
         self._make_room(delivery)
         p = self.egress._scratch
-        n = self._compose_mail(delivery, self._size_of(delivery), p)
+        n = put_mail(p, delivery.message, buffer, self._size_of(delivery), self.capabilities)
         position = buffer.first_recipient()
         for i in range(delivery.message.recipients):
             if k == delivery.recipients:
                 break
             position = buffer.recipient_at(position, &recipient)
             if delivery.index(k) == i:
-                n += self._compose_rcpt(&recipient, p + n)
+                n += put_rcpt(p + n, &recipient, self.capabilities)
                 k += 1
         if self._chunked:
             n += put(p + n, b"BDAT ", 5)
@@ -1174,9 +1045,10 @@ cdef class ClientSession(Carrier):
         cdef Delivery ahead = self._ahead
         if self._farewell is not None:
             return 0
-        self._farewell = self._result(0, phase)[1:]
-        self._settled_before = len(self._refused) if self._refused is not None else 0
-        self._went_on = self._good_since = False
+        self._farewell = Farewell()
+        self._farewell.phase = phase
+        self._farewell.reply = self._result(0, phase)[1:]
+        self._farewell.results_before = len(self._refused) if self._refused is not None else 0
         if ahead is not None:
             self._ahead = None
             self.queue.push(ahead, True)
@@ -1188,63 +1060,43 @@ cdef class ClientSession(Carrier):
         if self.egress.dialogues.keep != KEEP_NONE or self.egress.dialogues.watch is not None:
             self._hear(PHASE_QUIT)
         if code != 221:
-            self._went_on = True
-            self._good_since = self._good_since or code < 300
+            self._farewell.note(code < 300)
         self._conclude(code == 221, f"the host said {code} to QUIT")
         self.transport.close()
         return 0
 
     cdef int _conclude(self, bint in_step, str why) except -1:
-        """Who was taken by a host that had said 421 to one who already had the content?
+        """Settle what the host had when it said 421, as the farewell has it, or give it to another connection.
 
-        in_step: each reply was in its place, the one to QUIT too. Without that a 421 may have been one reply too many,
-        and a 2yz behind it the answer to something else. why: what was seen last.
+        in_step: each reply was in its place, the one to QUIT too. why: what was seen last.
         """
         cdef Delivery delivery = self._current
-        cdef int phase = self._farewell[3]
-        cdef list results = self._refused if self._refused is not None else []
-        cdef list kept = []
+        cdef Farewell farewell = self._farewell
+        cdef list kept
         cdef set own
         cdef bint doubt
-        cdef Py_ssize_t i
         cdef uint16_t k, index
         if self.lmtp and self._mail_refused and self._rcpt_accepted > 1:
             in_step = False                  # replies to the content are as many as were accepted: that proves nothing
-        if in_step or self._write_paused:
-            doubt = False
-        elif phase == PHASE_FINAL:
-            doubt = self._good_since or self.lmtp
-        else:                                # 421 and the end: that is how it should be
-            doubt = (self._went_on or not self._ended) and (
-                self._rcpt_accepted > 0 or self._good_since or self._expecting != PHASE_QUIT
-            )
-        for i in range(len(results)):
-            if in_step:
-                # who was turned away with it, before the content was answered, has nothing from this host
-                if results[i][1] != 421 or results[i][4] >= PHASE_CONTENT:
-                    kept.append(results[i])
-            elif i < self._settled_before:
-                # a refusal of MAIL that the host has not kept to is no answer
-                if not (doubt and self._mail_refused):
-                    kept.append(results[i])
-            elif phase == PHASE_FINAL and results[i][1] == 421 and not self._good_since:
-                kept.append(results[i])
+        doubt = not in_step and not self._write_paused and farewell.leaves_doubt(
+            self._ended, self._rcpt_accepted > 0, self._expecting == PHASE_QUIT, self.lmtp)
+        kept = farewell.keep(self._refused if self._refused is not None else [], in_step, doubt and self._mail_refused)
         own = {result[0] for result in kept}
         self._refused = kept if kept else None
         self._tell(delivery, len(own) == delivery.recipients and all([result[1] // 100 == 2 for result in kept]),
                    why if self.closed else None)
-        if len(own) < delivery.recipients and not doubt and phase < PHASE_CONTENT and (
-            self._hand_on(phase, 421, self._farewell[2])
+        if len(own) < delivery.recipients and not doubt and farewell.phase < PHASE_CONTENT and (
+            self._hand_on(farewell.phase, 421, farewell.reply[2])
         ):
             return 0
-        text = f"{self.host.decode('ascii', 'replace')}: {why}, behind 421 to {PHASE_NAMES[phase]}"
+        text = f"{self.host.decode('ascii', 'replace')}: {why}, behind 421 to {PHASE_NAMES[farewell.phase]}"
         for k in range(delivery.recipients):
             index = delivery.index(k)
             if index not in own:
                 if doubt:
                     kept.append((index, 0, None, text.encode("utf-8", "replace"), PHASE_FINAL))
                 else:
-                    kept.append((index,) + self._farewell)
+                    kept.append((index,) + farewell.reply)
         self._current = None
         self._refused = None
         self.transactions += 1

@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from angarium._core.counters cimport Counters
 from angarium._core.dialogue cimport Dialogues
 from angarium._core.dispatch cimport Carrier, Delivery, ReadyQueue
-from angarium._core.record cimport MailBuffer, Message, Recipient
+from angarium._core.farewell cimport Farewell
 from angarium._core.reply cimport ReplyParser
 
 
@@ -103,11 +103,7 @@ cdef class ClientSession(Carrier):
     cdef list _refused                       # None, or [(index, code, enhanced, text, phase)] of single recipients
     cdef list _accepted                      # LMTP, behind the first of several final replies: whom they are for
     cdef list _despite                       # None, or indices of those accepted behind a refused MAIL
-    # where it has said 421 and has the content already, until that is settled
-    cdef tuple _farewell                     # None, or what it said: (code, enhanced, text, phase)
-    cdef Py_ssize_t _settled_before          # results that were there before it
-    cdef bint _went_on                       # it has said more
-    cdef bint _good_since                    # a 2yz was among that
+    cdef Farewell _farewell                  # None, or the host has said 421 and has the content already
     cdef bint _ended                         # the connection has ended by itself
     # the one whose envelope was sent along with the content of the current one (RFC 2920 §3.1)
     cdef Delivery _ahead
@@ -144,12 +140,10 @@ cdef class ClientSession(Carrier):
     cdef int _answer_despite(self, uint16_t index) except -1
     cdef int _check_progress(self) except -1
     cdef size_t _compose(self, Delivery delivery) except 0
-    cdef size_t _compose_mail(self, Delivery delivery, size_t octets, char *p) noexcept
     cdef size_t _size_of(self, Delivery delivery) except? 0
     cdef bytes _top_of(self, Delivery delivery)
     cdef bint _awaits_more(self, int phase) noexcept
     cdef int _on_one_of_several(self) except -1
-    cdef size_t _compose_rcpt(self, Recipient *recipient, char *p) noexcept
     cdef bint _pipelined(self) noexcept
     cdef bint _chunks(self, Delivery delivery) noexcept
     cdef int _write(self, const char *octets, size_t n) except -1
