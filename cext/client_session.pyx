@@ -47,7 +47,9 @@ from angarium._core.dialogue cimport (
     DIALOGUE_PIPELINED,
     KEEP_ALL,
     KEEP_NONE,
+    LONGEST_TEXT,
     Dialogues,
+    Heard,
 )
 from angarium._core.dispatch cimport Carrier, Delivery, ReadyQueue
 from angarium._core.envelope cimport has_high, put_mail, put_rcpt
@@ -70,9 +72,6 @@ from angarium._core.reply cimport REPLY_MORE, REPLY_READY, ReplyParser
 cdef enum:
     RECEIVE_OCTETS = 1 << 16
     ONE_WRITE_OCTETS = 1 << 16   # content up to this size is copied into one write with what surrounds it
-    LONGEST_TEXT = 1000          # octets of a reply's text that are kept
-    SAID_OCTETS = 1 << 16        # of the replies of one transaction that are kept
-    SAID_IDLE_OCTETS = 1024      # of memory for them that an idle connection holds
     ONCE_SHARE = 8               # one in so many idle connections may be one that has carried one message only
     MOST_TRANSFERS = 3           # connections that may lose a delivery before it counts as an attempt
     QUIT_TIMEOUT_S = 5
@@ -177,12 +176,10 @@ cdef class ClientSession(Carrier):
         if domains_limit:
             self._domains = set()
         self._parser = ReplyParser()
+        self._heard = Heard()
         self._expecting = PHASE_IDLE
         self._born = monotonic()
         self._deadline = self._born + egress.idle_s
-
-    def __dealloc__(self):
-        free(self._said)
 
     def start(self):
         """The connection is up and the transport is ours: take work."""
@@ -291,10 +288,7 @@ cdef class ClientSession(Carrier):
         ):
             return self._quit()  # a tail of hosts that get one message each must not hold a connection each
         self._expecting = PHASE_IDLE
-        if self._said_capacity > SAID_IDLE_OCTETS:
-            free(self._said)
-            self._said = NULL
-            self._said_capacity = self._said_length = 0
+        self._heard.rest()
         self._deadline = monotonic() + self.egress.idle_s
         self.queue.idle.append(self)
         self._idle = True
@@ -829,10 +823,9 @@ cdef class ClientSession(Carrier):
 
     cdef int _listen(self, bint ahead) except -1:
         """A transaction begins of which may be kept what is said."""
-        self._said_length = 0
-        self._said_cut = self._told = False
+        self._heard.begin(monotonic())
+        self._told = False
         self._said_ahead = ahead
-        self._said_began = monotonic()
         if self.egress.dialogues.watch is not None:
             self._show("C", PyBytes_FromStringAndSize(self.egress._scratch, self._compose_all(self._current)))
         return 0
@@ -841,12 +834,6 @@ cdef class ClientSession(Carrier):
         """Keep the reply that was just read until it is known what becomes of the transaction."""
         cdef ReplyParser parser = self._parser
         cdef bytes status
-        cdef size_t n = parser._text_length if parser._text_length < LONGEST_TEXT else LONGEST_TEXT
-        cdef size_t capacity
-        cdef char *p
-        cdef uint8_t short_phase = phase
-        cdef uint16_t length = n
-        cdef uint32_t at
         if self.egress.dialogues.watch is not None:
             status = b""
             if parser.reply.enhanced_class:
@@ -854,32 +841,9 @@ cdef class ClientSession(Carrier):
                     parser.reply.enhanced_class, parser.reply.enhanced_subject, parser.reply.enhanced_detail
                 )
             self._show("S", b"%d %s%s" % (parser.reply.code, status, parser.text()[:LONGEST_TEXT]))
-        if self._told or self._said_cut:
-            return 0                         # nobody listened when the transaction began, or there is no room
-        at = <uint32_t>(min(max(self._read_at - self._said_began, 0.0), 4294.0) * 1e6)
-        if self._said_length + 14 + n > SAID_OCTETS:
-            self._said_cut = True
-            return 0
-        if self._said_length + 14 + n > self._said_capacity:
-            capacity = (self._said_length + 14 + n) * 2
-            if capacity < 512:
-                capacity = 512
-            p = <char *>realloc(self._said, capacity)
-            if p == NULL:
-                raise MemoryError
-            self._said = p
-            self._said_capacity = capacity
-        p = self._said + self._said_length
-        memcpy(p, &short_phase, 1)
-        memcpy(p + 1, &parser.reply.enhanced_class, 1)
-        memcpy(p + 2, &parser.reply.code, 2)
-        memcpy(p + 4, &parser.reply.enhanced_subject, 2)
-        memcpy(p + 6, &parser.reply.enhanced_detail, 2)
-        memcpy(p + 8, &at, 4)
-        memcpy(p + 12, &length, 2)
-        memcpy(p + 14, parser._text, n)
-        self._said_length += 14 + n
-        return 0
+        if self._told:
+            return 0                         # nobody listened when the transaction began
+        return self._heard.hear(parser, phase, self._read_at)
 
     cdef int _tell(self, Delivery delivery, bint delivered, str why) except -1:
         """What was said becomes a record, if that is wanted of what came of it. Call it while delivery has its octets.
@@ -897,14 +861,14 @@ cdef class ClientSession(Carrier):
             flags |= DIALOGUE_DELIVERED
         if self._pipelined():
             flags |= DIALOGUE_PIPELINED
-        if self._said_cut:
+        if self._heard.cut:
             flags |= DIALOGUE_CUT
         if self._content_sent:
             flags |= DIALOGUE_CONTENT
         if self._said_ahead:
             flags |= DIALOGUE_AHEAD
         n = self._compose_all(delivery)
-        if not kept.begin(message.id, self._said_began, monotonic(), flags, self.transactions, message.attempts + 1,
+        if not kept.begin(message.id, self._heard.began, monotonic(), flags, self.transactions, message.attempts + 1,
                           buffer.end - buffer.data_begin):
             return 0
         text = self.queue.next_hop
@@ -920,7 +884,7 @@ cdef class ClientSession(Carrier):
         text = b"" if why is None else why.encode("utf-8", "replace")
         kept.put(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
         kept.put(self.egress._scratch, n)
-        kept.put(self._said, self._said_length)
+        kept.put(self._heard.octets, self._heard.length)
         return kept.end()
 
     cdef int _show(self, str direction, bytes octets) except -1:

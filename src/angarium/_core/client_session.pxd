@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from angarium._core.counters cimport Counters
-from angarium._core.dialogue cimport Dialogues
+from angarium._core.dialogue cimport Dialogues, Heard
 from angarium._core.dispatch cimport Carrier, Delivery, ReadyQueue
 from angarium._core.farewell cimport Farewell
 from angarium._core.reply cimport ReplyParser
@@ -108,10 +108,7 @@ cdef class ClientSession(Carrier):
     # the one whose envelope was sent along with the content of the current one (RFC 2920 §3.1)
     cdef Delivery _ahead
     # what the host has said in the transaction under way, when that may be kept
-    cdef char *_said
-    cdef size_t _said_length, _said_capacity
-    cdef double _said_began
-    cdef bint _said_cut                      # there is no room for more
+    cdef Heard _heard
     cdef bint _said_ahead                    # the envelope went along with the content of the message before
     cdef bint _told                          # it has been kept
 
