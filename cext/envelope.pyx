@@ -1,7 +1,7 @@
 """MAIL and RCPT as they are said to a host: with the parameters that it offers, and no others.
 
-Job: write the commands of an envelope. What the host does not offer is left out (RFC 5321 §4.1.1.11); whether a message
-can do without is not judged here. A host that offers DSN gets RET, ENVID, NOTIFY and ORCPT as they came (RFC 3461
+Job: write the commands of an envelope. What the host does not offer is left out; whether a message can do without is
+not judged here. A host that offers DSN gets RET, ENVID, NOTIFY and ORCPT as they came (RFC 3461
 §5.2.1); an original recipient that is not ASCII goes to one without SMTPUTF8 in its 7-bit form (RFC 6533 §3).
 
 Input: a message, its record, the capabilities of a host. Output: octets, into room that the caller has made: 3 for each

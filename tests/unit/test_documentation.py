@@ -234,7 +234,7 @@ COMPOSED = {  # with values in them
 def replies_of_the_code() -> set[str]:
     said = {reply.decode().removesuffix("\r\n") for reply in REPLIES}
     policy = ("src/angarium/policy/recipient_list.py", "src/angarium/policy/recipient_query.py")
-    core = [f"cext/{name}.pyx" for name in ("server_session", "dispatch", "xclient", "permission")]
+    core = [f"cext/{name}.pyx" for name in ("server_session", "command_order", "dispatch", "xclient", "permission")]
     for file in (*core, *policy):
         said |= set(re.findall(r'b"(\d{3} [^"]+?)\\r\\n"', text_of(file)))
     said -= {"214 2.0.0 See RFC 5321", "214 2.0.0 See RFC 2033"}  # the second line of HELP
