@@ -3,8 +3,8 @@
 How long one turn of a worker's loop takes when very many things come at once: answers of the access process to clients
 who log in, answers about one domain that mail waits for, the end of idle sessions, a drain, a reload, a commit, the
 death of a next hop. Whoever else has a session waits for so long. Each figure is CPU time of the loop's thread, so that
-others on the machine do not count: the longest of the turns that follow, and all of them (where they wait for something,
-with the empty ones in between).
+others on the machine do not count: the longest of the turns that follow, and all of them (where they wait for
+something, with the empty ones in between).
 
 The parts are those of a worker (uvloop, TLS sessions on real sockets, the compiled dispatcher and journal), without the
 rest of it; clients and hosts are in a process of their own. `--plain`: without TLS; `--unbounded`: all in one turn.

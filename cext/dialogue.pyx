@@ -11,7 +11,7 @@ Commands are lines as they were sent. A reply is: phase 1, class 1, code 2, subj
 began), octets 2, text. Nothing that is said before the mail transaction is kept but what `opening` gives, from which
 secrets have been taken; mail data never.
 
-A session keeps what its host says in a `Heard`, of HEARD_OCTETS at most, until it is known whether a record is made of it.
+A session keeps what its host says in a `Heard`, of HEARD_OCTETS at most, until it is known whether it becomes a record.
 
 The mark is random, so that nothing a host says can be taken for a record. Fails: beyond MOST_GATHERED octets what comes
 is lost, and counted in `lost`.

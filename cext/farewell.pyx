@@ -7,8 +7,8 @@ keeps the message, and hears the host to its end.
 
 - 421 and the end of the connection: as it should be. Nothing was taken; with LMTP, and a 421 to the content of one
   recipient, the others are in doubt, as they are without a 421.
-- 221 in the place of QUIT's reply: every reply stands in its place. Who was accepted, and then taken by the reply to the
-  content, is delivered; whoever was turned away with 421 has nothing from this host, and goes to the next.
+- 221 in the place of QUIT's reply: every reply stands in its place. Who was accepted, and then taken by the reply to
+  the content, is delivered; whoever was turned away with 421 has nothing from this host, and goes to the next.
 - Anything else: the 421 may have been an answer, or one reply too many that a timer has put in, and then each reply
   behind it belongs to the command before the one that it seems to answer: a 250 to the last RCPT would pass for one to
   the content. So nothing behind it counts. When the host has said refusals only, to the content too, and had accepted

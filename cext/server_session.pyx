@@ -17,7 +17,7 @@ nothing else: a message that was complete is ours already, whether or not the 25
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int8_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcpy, memmove, memset, strlen
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
@@ -339,7 +339,7 @@ cdef class Reception:
 
         A session between two transactions goes on under its new one at once; a transaction that is under way ends under
         the terms that it began with. What each is granted is asked anew, for most_s, and one of them. True: call it
-        again in another turn of the loop, with no more successors. Who begins a transaction meanwhile follows by himself.
+        again in another turn of the loop, with no more successors. Who begins a transaction meanwhile follows at once.
         """
         cdef ServerSession session = self._first
         cdef ListenerProfile profile
@@ -609,8 +609,9 @@ cdef class ServerSession(Receiver):
     cdef int _reject(self, const char *reply, int slot, const char *path, size_t path_length) except -1:
         """Refuse mail (not just a malformed command): counted by reason and logged."""
         cdef Text client, greeting, tenant, reverse_path, recipient
-        slot_add(self.reception.counters.slots, slot, 1)
-        slot_add(self.reception.counters.slots, <int>Slot.LISTENER_REFUSED + self.profile.row(self.reception.counters), 1)
+        cdef Counters counters = self.reception.counters
+        slot_add(counters.slots, slot, 1)
+        slot_add(counters.slots, <int>Slot.LISTENER_REFUSED + self.profile.row(counters), 1)
         set_text(&client, self._client)
         set_text(&greeting, self._greeting_name)
         set_text(&tenant, self._terms.tenant)

@@ -1,8 +1,8 @@
 """The trace field that stands on top of mail from the moment it is accepted (RFC 5321 §4.4).
 
 Input: what a session knows of its client and of the message. Output: the octets of one `Received` field, at most
-TRACE_FIELD_OCTETS: what is longer than that allows is cut off. What the client made up cannot forge the field's clauses.
-It fails never.
+TRACE_FIELD_OCTETS: what is longer than that allows is cut off. What the client made up cannot forge the field's
+clauses. It fails never.
 """
 
 from libc.string cimport memchr, strlen

@@ -34,10 +34,10 @@ def journal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journal]:
 class DefiantHost:
     """A model of a host that says 421 once, where RFC 5321 has it close the connection, and what it takes.
 
-    `at`: the reply that is a 421, counted from 0. `extra`: it is one reply more, in front of that one; else it stands in
-    its place, and what it answers is refused; but MAIL, if it `lies`. `more`: the replies that it says behind the 421
-    before it dies, None: it lives. One that says nothing more has stopped there; one that says more does everything that
-    it has been told to, heard or not.
+    `at`: the reply that is a 421, counted from 0. `extra`: it is one reply more, in front of that one; else it stands
+    in its place, and what it answers is refused; but MAIL, if it `lies`. `more`: the replies that it says behind the
+    421 before it dies, None: it lives. One that says nothing more has stopped there; one that says more does everything
+    that it has been told to, heard or not.
     """
 
     def __init__(

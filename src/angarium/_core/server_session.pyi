@@ -3,19 +3,16 @@
 from asyncio import BaseTransport, BufferedProtocol
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, Never, Protocol
+from typing import Any
 
 from typing_extensions import disjoint_base
 
-from angarium._core.client_terms import ClientTerms
 from angarium._core.counters import Counters
-from angarium._core.decision import Decision
 from angarium._core.event_log import EventLog
 from angarium._core.intake import Intake
 from angarium._core.journal import Receiver
 from angarium._core.listener_profile import ListenerProfile
 from angarium._core.memory_budget import MemoryBudget
-from angarium._core.record import Message
 
 class AuthVerdict(IntEnum):
     """What an AUTH exchange comes to when it is no challenge and no log-in."""
@@ -63,8 +60,8 @@ class Reception:
     def follow(self, successors: dict[ListenerProfile, ListenerProfile], most_s: float = ...) -> bool:
         """Other profiles hold in the place of these from now on (old -> new): the configuration has changed.
 
-        A transaction that is under way ends under the terms that it began with. What sessions are granted is asked anew,
-        for most_s, and one session. True: call it again with no successors, in another turn of the loop.
+        A transaction that is under way ends under the terms that it began with. What sessions are granted is asked
+        anew, for most_s, and one session. True: call it again with no successors, in another turn of the loop.
         """
     def drain(self, most_s: float = ...) -> bool:
         """No new transactions: sessions between two transactions end now with 421, the others when theirs is over.

@@ -1,11 +1,11 @@
 """The line in which calls wait for their turn of the loop.
 
-Job: make calls in the order in which they came, later, and no more of them in one turn of the loop than SLICE_S has room
-for. A thousand answers may come in one packet, and each may end a session, or send a message on its way: in one turn
-everybody else would wait for all of them. So a turn has some, and whatever else is ready.
+Job: make calls in the order in which they came, later, and no more of them in one turn of the loop than SLICE_S has
+room for. A thousand answers may come in one packet, and each may end a session, or send a message on its way: in one
+turn everybody else would wait for all of them. So a turn has some, and whatever else is ready.
 
-Input: calls, as `loop.call_soon` takes them. Output: they are made, one at least in a turn. Fails: what a call raises is
-the loop's to report, and the calls behind it are made in the next turn. Bounds: those of who puts calls in.
+Input: calls, as `loop.call_soon` takes them. Output: they are made, one at least in a turn. Fails: what a call raises
+is the loop's to report, and the calls behind it are made in the next turn. Bounds: those of who puts calls in.
 """
 
 from __future__ import annotations

@@ -162,11 +162,11 @@ def _transaction(flags: int, content: int, commands: bytes, replies: bytes, *, l
     if flags & DialogueFlag.DIALOGUE_CONTENT:
         yield Line("C", f"({content} octets of mail data)")
     yield from before
-    for phase, line in said:
+    for phase, reply in said:
         if phase == Phase.PHASE_QUIT:
             yield Line("C", "QUIT")  # it was sent behind a 421, and its reply was waited for
         if phase > Phase.PHASE_DATA:
-            yield line
+            yield reply
     if flags & DialogueFlag.DIALOGUE_CUT:
         yield Line("*", "there were more replies than are kept")
 

@@ -17,7 +17,7 @@ from angarium._core.event_log import EventLog
 from angarium._core.listener_profile import ListenerProfile
 from angarium._core.record import memory_octets
 from angarium._core.server_session import repair_newlines
-from tests.support.session import FakeSsl, FakeTransport, Server, connections_of
+from tests.support.session import FakeSsl, FakeTransport, Server, ServerDialogue, connections_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,6 @@ from scramp import ScramClient  # type: ignore[import-untyped]
 from angarium._core.counters import Slab
 from angarium._core.event_log import EventLog
 from angarium._core.intake import CallbackIntake
-from angarium._core.listener_profile import ListenerProfile
 from angarium._core.server_session import AuthVerdict, Reception
 from angarium.config.address import ListenAddress
 from angarium.config.credentials import Credentials
@@ -28,6 +27,8 @@ from tests.support.log_ins import PASSWORD as RIGHT
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from angarium._core.listener_profile import ListenerProfile
 
 WHO = ("submission", "192.0.2.1")
 
