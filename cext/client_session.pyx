@@ -6,8 +6,8 @@ the next envelope in the same write as the content before it (RFC 2920 §3.1). I
 receive buffer that all sessions of a worker share. Output: per recipient the reply that decided, given to the
 dispatcher.
 
-A host that offers DSN gets RET, ENVID, NOTIFY and ORCPT as they came (RFC 3461 §5.2.1); one that does not gets none of
-them (§5.2.2), and where a recipient's NOTIFY asks for SUCCESS, that is settled outside of this module.
+The commands are composed by envelope.pyx. Where a recipient's NOTIFY asks for SUCCESS and the host does not offer DSN
+(RFC 3461 §5.2.2), that is settled outside of this module.
 
 LMTP (RFC 2033, `lmtp=True`) is the same but for two things. The end of the mail data has one reply for each recipient
 that was accepted, in the order of the RCPT commands (§4.2; for BDAT LAST the same, §4.3). And trace fields of a final
@@ -24,24 +24,20 @@ transactions of this one, when nothing was answered; else when `ReadyQueue.troub
 after it leaves the accepted recipients in doubt; with LMTP those whose reply had
 not come. A reply that is none, or that nobody asked for, ends the connection. Results carry code 0 where no reply was
 seen.
+
+A host that says 421 to a message whose content it has already is waited for, until its end or its reply to QUIT, and
+farewell.pyx says what became of the message. A host that refuses MAIL with another code, and accepts recipients and a
+chunk all the same, is taken at its last word.
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, strlen
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-from angarium._core.command cimport (
-    BODY_8BITMIME,
-    NOTIFY_DELAY,
-    NOTIFY_FAILURE,
-    NOTIFY_NEVER,
-    NOTIFY_SUCCESS,
-    RET_FULL,
-    RET_HDRS,
-)
+from angarium._core.command cimport BODY_8BITMIME
 from angarium._core.counters cimport Counters, Slot, about_now_us, observe_message, slot_add, slot_sub
 from angarium._core.dialogue cimport (
     DIALOGUE_AHEAD,
@@ -51,18 +47,20 @@ from angarium._core.dialogue cimport (
     DIALOGUE_PIPELINED,
     KEEP_ALL,
     KEEP_NONE,
+    LONGEST_TEXT,
     Dialogues,
+    Heard,
 )
 from angarium._core.dispatch cimport Carrier, Delivery, ReadyQueue
+from angarium._core.envelope cimport has_high, put_mail, put_rcpt
+from angarium._core.farewell cimport Farewell
 from angarium._core.mail_data cimport count_stuffing, stuff_mail_data
-from angarium._core.octets cimport put_decimal
+from angarium._core.octets cimport put, put_decimal
 from angarium._core.record cimport (
     MESSAGE_EIGHT_BIT,
     MESSAGE_REQUIRETLS,
     MESSAGE_SMTPUTF8,
-    TEXT_ENVID,
     TEXT_REVERSE_PATH,
-    AcceptedMeta,
     MailBuffer,
     Message,
     Recipient,
@@ -74,13 +72,11 @@ from angarium._core.reply cimport REPLY_MORE, REPLY_READY, ReplyParser
 cdef enum:
     RECEIVE_OCTETS = 1 << 16
     ONE_WRITE_OCTETS = 1 << 16   # content up to this size is copied into one write with what surrounds it
-    LONGEST_TEXT = 1000          # octets of a reply's text that are kept
-    SAID_OCTETS = 1 << 16        # of the replies of one transaction that are kept
-    SAID_IDLE_OCTETS = 1024      # of memory for them that an idle connection holds
     ONCE_SHARE = 8               # one in so many idle connections may be one that has carried one message only
     MOST_TRANSFERS = 3           # connections that may lose a delivery before it counts as an attempt
+    QUIT_TIMEOUT_S = 5
 
-cdef const char *HEX = b"0123456789ABCDEF"
+cdef double NO_LIMIT_S = float("inf")
 
 PHASE_NAMES = ("connecting", "the greeting", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "the mail data",
                "the end of the mail data",
@@ -91,54 +87,6 @@ cdef inline double monotonic() noexcept nogil:
     cdef timespec t
     clock_gettime(CLOCK_MONOTONIC, &t)
     return t.tv_sec + t.tv_nsec * 1e-9
-
-
-cdef inline size_t put(char *out, const char *octets, size_t n) noexcept nogil:
-    memcpy(out, octets, n)
-    return n
-
-
-cdef bint has_high(const char *p, size_t n) noexcept nogil:
-    cdef size_t i
-    for i in range(n):
-        if <uint8_t>p[i] > 127:
-            return True
-    return False
-
-
-cdef size_t put_utf8_xtext(char *out, const char *octets, size_t n) noexcept nogil:
-    """An address of type utf-8 in its 7-bit form, at most three times as long: what is not ASCII as \\x{HEX}.
-
-    RFC 6533 §3: utf-8-addr-xtext. The octets are well-formed UTF-8, the command parser has seen to that.
-    """
-    cdef size_t i = 0
-    cdef size_t k = 0
-    cdef uint32_t character
-    cdef uint8_t octet
-    cdef int more, shift
-    while i < n:
-        octet = <uint8_t>octets[i]
-        i += 1
-        if octet < 0x80:
-            out[k] = octet
-            k += 1
-            continue
-        more = 1 if octet < 0xE0 else 2 if octet < 0xF0 else 3
-        character = octet & (0x3F >> more)
-        while more and i < n:
-            character = character << 6 | <uint8_t>octets[i] & 0x3F
-            i += 1
-            more -= 1
-        k += put(out + k, b"\\x{", 3)
-        shift = 20
-        while shift > 4 and character >> shift == 0:
-            shift -= 4
-        while shift >= 0:
-            out[k] = HEX[character >> shift & 15]
-            k += 1
-            shift -= 4
-        k += put(out + k, b"}", 1)
-    return k
 
 
 cdef class Egress:
@@ -168,33 +116,43 @@ cdef class Egress:
     def __dealloc__(self):
         free(self._scratch)
 
-    def sweep(self):
+    def sweep(self, double most_s=NO_LIMIT_S):
         """End what has been silent for too long, close what was idle for idle_s. Call it about once a second.
+
+        It takes most_s, and a session: `unswept` says that it is not at the end, and the next call goes on there.
         """
-        cdef ClientSession session = self._first
-        cdef ClientSession following
+        cdef ClientSession session = self._sweep_at if self.unswept else self._first
         cdef double now = monotonic()
+        cdef bint worked
         while session is not None:
-            following = session._next
-            if now > session._deadline:
+            self._sweep_at = session._next       # it moves on when that one leaves
+            worked = now > session._deadline
+            if worked:
                 if session._expecting == PHASE_IDLE:
                     session._quit()
-                elif session._expecting == PHASE_QUIT:
+                elif session._expecting == PHASE_QUIT and session._current is None:
                     session.transport.abort()
                 elif session._expecting == PHASE_FINAL and session._write_paused:
                     session._check_progress()
                 else:
                     session._abandon(f"timed out waiting for the reply to {PHASE_NAMES[session._expecting]}")
-            session = following
+            session = self._sweep_at
+            if worked and session is not None and monotonic() >= now + most_s:
+                self.unswept = True
+                return
+        self.unswept = False
 
-    def quit_idle(self):
-        """Close every connection that carries nothing."""
+    def quit_idle(self, double most_s=NO_LIMIT_S):
+        """Close the connections that carry nothing: all of them, or as many as in most_s; then call it again."""
         cdef ClientSession session = self._first
         cdef ClientSession following
+        cdef double until = monotonic() + most_s
         while session is not None:
             following = session._next
             if session._expecting == PHASE_IDLE:
                 session._quit()
+                if monotonic() >= until:
+                    return
             session = following
 
 
@@ -218,12 +176,10 @@ cdef class ClientSession(Carrier):
         if domains_limit:
             self._domains = set()
         self._parser = ReplyParser()
+        self._heard = Heard()
         self._expecting = PHASE_IDLE
         self._born = monotonic()
         self._deadline = self._born + egress.idle_s
-
-    def __dealloc__(self):
-        free(self._said)
 
     def start(self):
         """The connection is up and the transport is ours: take work."""
@@ -277,6 +233,7 @@ cdef class ClientSession(Carrier):
 
     def connection_lost(self, exception):
         if not self.closed:
+            self._ended = True
             why = "the host closed the connection" if exception is None else f"connection lost: {exception}"
             self._abandon(why)
 
@@ -331,10 +288,7 @@ cdef class ClientSession(Carrier):
         ):
             return self._quit()  # a tail of hosts that get one message each must not hold a connection each
         self._expecting = PHASE_IDLE
-        if self._said_capacity > SAID_IDLE_OCTETS:
-            free(self._said)
-            self._said = NULL
-            self._said_capacity = self._said_length = 0
+        self._heard.rest()
         self._deadline = monotonic() + self.egress.idle_s
         self.queue.idle.append(self)
         self._idle = True
@@ -506,6 +460,8 @@ cdef class ClientSession(Carrier):
             seconds = self.egress.rcpt_timeout_s
         elif phase == PHASE_DATA:
             seconds = self.egress.data_timeout_s
+        elif phase == PHASE_QUIT:
+            seconds = QUIT_TIMEOUT_S
         else:
             seconds = self.egress.mail_timeout_s
         self._asked_at = monotonic()
@@ -545,72 +501,6 @@ cdef class ClientSession(Carrier):
 
     # ------------------------------------------------------------------ what is written
 
-    cdef size_t _compose_mail(self, Delivery delivery, size_t octets, char *p) noexcept:
-        cdef MailBuffer buffer = delivery.buffer
-        cdef Message message = delivery.message
-        cdef AcceptedMeta *meta = buffer.meta()
-        cdef Text text = buffer.text(TEXT_REVERSE_PATH)
-        cdef size_t n = put(p, b"MAIL FROM:<", 11)
-        n += put(p + n, text.octets, text.length)
-        n += put(p + n, b">", 1)
-        if self.capabilities & CAPABILITY_SIZE:
-            n += put(p + n, b" SIZE=", 6)
-            n += put_decimal(p + n, octets)
-        if self.capabilities & CAPABILITY_8BITMIME and (
-            message.body == BODY_8BITMIME or message.flags & MESSAGE_EIGHT_BIT
-        ):
-            n += put(p + n, b" BODY=8BITMIME", 14)
-        if self.capabilities & CAPABILITY_SMTPUTF8 and message.flags & MESSAGE_SMTPUTF8:
-            n += put(p + n, b" SMTPUTF8", 9)
-        if self.capabilities & CAPABILITY_REQUIRETLS and message.flags & MESSAGE_REQUIRETLS:
-            n += put(p + n, b" REQUIRETLS", 11)
-        if meta.priority and self.capabilities & CAPABILITY_PRIORITY:
-            n += put(p + n, b" MT-PRIORITY=", 13)
-            if meta.priority < 0:
-                n += put(p + n, b"-", 1)
-            n += put_decimal(p + n, meta.priority if meta.priority > 0 else -meta.priority)
-        if self.capabilities & CAPABILITY_DSN:
-            if meta.ret == RET_FULL:
-                n += put(p + n, b" RET=FULL", 9)
-            elif meta.ret == RET_HDRS:
-                n += put(p + n, b" RET=HDRS", 9)
-            text = buffer.text(TEXT_ENVID)
-            if text.length:
-                n += put(p + n, b" ENVID=", 7)
-                n += put(p + n, text.octets, text.length)
-        n += put(p + n, b"\r\n", 2)
-        return n
-
-    cdef size_t _compose_rcpt(self, Recipient *recipient, char *p) noexcept:
-        cdef size_t n = put(p, b"RCPT TO:<", 9)
-        cdef char *list_begin
-        n += put(p + n, recipient.forward_path.octets, recipient.forward_path.length)
-        n += put(p + n, b">", 1)
-        if self.capabilities & CAPABILITY_DSN:
-            if recipient.notify:
-                n += put(p + n, b" NOTIFY=", 8)
-                list_begin = p + n
-                if recipient.notify & NOTIFY_NEVER:
-                    n += put(p + n, b"NEVER,", 6)
-                if recipient.notify & NOTIFY_SUCCESS:
-                    n += put(p + n, b"SUCCESS,", 8)
-                if recipient.notify & NOTIFY_FAILURE:
-                    n += put(p + n, b"FAILURE,", 8)
-                if recipient.notify & NOTIFY_DELAY:
-                    n += put(p + n, b"DELAY,", 6)
-                if p + n > list_begin:
-                    n -= 1               # the last comma
-            if recipient.orcpt.length:
-                n += put(p + n, b" ORCPT=", 7)
-                if not self.capabilities & CAPABILITY_SMTPUTF8 and has_high(
-                    recipient.orcpt.octets, recipient.orcpt.length
-                ):
-                    n += put_utf8_xtext(p + n, recipient.orcpt.octets, recipient.orcpt.length)
-                else:
-                    n += put(p + n, recipient.orcpt.octets, recipient.orcpt.length)
-        n += put(p + n, b"\r\n", 2)
-        return n
-
     cdef int _make_room(self, Delivery delivery) except -1:
         """In the egress' scratch memory, for the envelope commands."""
         cdef MailBuffer buffer = delivery.buffer
@@ -633,7 +523,7 @@ cdef class ClientSession(Carrier):
         cdef size_t position, n
         cdef uint16_t i, k
         self._make_room(delivery)
-        n = self._compose_mail(delivery, self._size_of(delivery), egress._scratch)
+        n = put_mail(egress._scratch, delivery.message, buffer, self._size_of(delivery), self.capabilities)
         if not self._pipelined():
             return n
         position = buffer.first_recipient()
@@ -643,7 +533,7 @@ cdef class ClientSession(Carrier):
                 break
             position = buffer.recipient_at(position, &recipient)
             if delivery.index(k) == i:
-                n += self._compose_rcpt(&recipient, egress._scratch + n)
+                n += put_rcpt(egress._scratch + n, &recipient, self.capabilities)
                 k += 1
         if not self._chunks(delivery):
             n += put(egress._scratch + n, b"DATA\r\n", 6)
@@ -668,7 +558,7 @@ cdef class ClientSession(Carrier):
         position = buffer.first_recipient()
         for _i in range(delivery.index(self._rcpt_answered) + 1):
             position = buffer.recipient_at(position, &recipient)
-        self._write(self.egress._scratch, self._compose_rcpt(&recipient, self.egress._scratch))
+        self._write(self.egress._scratch, put_rcpt(self.egress._scratch, &recipient, self.capabilities))
         return self._await(PHASE_RCPT)
 
     cdef int _mark(self) except -1:
@@ -758,6 +648,8 @@ cdef class ClientSession(Carrier):
         cdef int phase = self._expecting
         cdef bint good = code < 300
         if phase == PHASE_QUIT:
+            if self._current is not None:
+                return self._on_reply_to_quit(code)
             self.transport.close()
             return 0
         if phase == PHASE_IDLE:
@@ -770,6 +662,8 @@ cdef class ClientSession(Carrier):
             return self._go_on()
         if self.egress.dialogues.keep != KEEP_NONE or self.egress.dialogues.watch is not None:
             self._hear(phase)
+        if self._farewell is not None:
+            self._farewell.note(good)
         if 300 <= code < 400 and phase != PHASE_DATA:
             # what it answers with it is not what was asked, and so it is with everything behind it
             return self._abandon(f"the host said {code} to {PHASE_NAMES[phase]}")
@@ -777,9 +671,11 @@ cdef class ClientSession(Carrier):
         self._note_time(phase)
         if code == 421:
             self._quitting = True
-            if phase < PHASE_CONTENT and self._hand_on(phase, self._parser.text()[:LONGEST_TEXT]):
+            if self._content_sent:
+                self._begin_farewell(phase)
+            elif phase < PHASE_CONTENT and self._hand_on(phase, code, self._parser.text()[:LONGEST_TEXT]):
                 return self._leave()
-            if not self._awaits_more(phase):
+            else:
                 return self._settle(phase)
         if phase == PHASE_MAIL:
             return self._on_mail(good)
@@ -792,6 +688,7 @@ cdef class ClientSession(Carrier):
     cdef int _on_mail(self, bint good) except -1:
         if not good:
             self._mail_refused = True
+            self._despite = None
             self._refused = [self._result(self._current.index(i), PHASE_MAIL) for i in range(self._current.recipients)]
             if not self._pipelined():
                 return self._settle(PHASE_MAIL)
@@ -802,6 +699,11 @@ cdef class ClientSession(Carrier):
     cdef int _on_rcpt(self, bint good) except -1:
         if good:
             if not self._mail_refused:
+                self._rcpt_accepted += 1
+            elif self._chunked:              # the content has left: what the host says to it will decide
+                if self._despite is None:
+                    self._despite = []
+                self._despite.append(self._current.index(self._rcpt_answered))
                 self._rcpt_accepted += 1
         elif not self._mail_refused:
             if self._refused is None:
@@ -832,6 +734,9 @@ cdef class ClientSession(Carrier):
         cdef Delivery delivery = self._current
         if self._awaits_more(PHASE_FINAL):
             return self._on_one_of_several()
+        if self._farewell is not None:
+            self._answer_rest(PHASE_FINAL)
+            return self._await(PHASE_QUIT)
         if not good or self._refused is not None:
             return self._settle(PHASE_FINAL)
         if not delivery.dsn_passed_on and delivery.asks_for_success():
@@ -856,11 +761,46 @@ cdef class ClientSession(Carrier):
         if self._final_answered == 0:
             if self._refused is None:
                 self._refused = []
-            refused = {result[0] for result in self._refused}
-            self._accepted = [index for index in self._current.indices() if index not in refused]
-        self._refused.append(self._result(self._accepted[self._final_answered], PHASE_FINAL))
+            if self._mail_refused:
+                self._accepted = self._despite
+            else:
+                refused = {result[0] for result in self._refused}
+                self._accepted = [index for index in self._current.indices() if index not in refused]
+        if self._mail_refused:
+            self._answer_despite(self._accepted[self._final_answered])
+        else:
+            self._refused.append(self._result(self._accepted[self._final_answered], PHASE_FINAL))
         self._final_answered += 1
         return self._await(PHASE_FINAL)
+
+    cdef int _answer_despite(self, uint16_t index) except -1:
+        """The reply just read is about the content, for a recipient who was accepted though MAIL was refused.
+
+        Only that the host has taken it is news.
+        """
+        cdef Py_ssize_t i
+        if self._parser.reply.code < 300:
+            for i in range(len(self._refused)):
+                if self._refused[i][0] == index:
+                    self._refused[i] = self._result(index, PHASE_FINAL)
+        return 0
+
+    cdef int _answer_rest(self, int phase) except -1:
+        """The reply just read decides for all who have none of their own."""
+        cdef Delivery delivery = self._current
+        cdef set own
+        cdef uint16_t i, index
+        if self._refused is None:
+            self._refused = []
+        if self._mail_refused and self._despite is not None and phase == PHASE_FINAL:
+            for index in self._despite[self._final_answered:]:
+                self._answer_despite(index)
+        own = {result[0] for result in self._refused}
+        for i in range(delivery.recipients):
+            index = delivery.index(i)
+            if index not in own:
+                self._refused.append(self._result(index, phase))
+        return 0
 
     cdef int _take_ahead(self) except -1:
         """The envelope of the next delivery is on its way already."""
@@ -883,10 +823,9 @@ cdef class ClientSession(Carrier):
 
     cdef int _listen(self, bint ahead) except -1:
         """A transaction begins of which may be kept what is said."""
-        self._said_length = 0
-        self._said_cut = self._told = False
+        self._heard.begin(monotonic())
+        self._told = False
         self._said_ahead = ahead
-        self._said_began = monotonic()
         if self.egress.dialogues.watch is not None:
             self._show("C", PyBytes_FromStringAndSize(self.egress._scratch, self._compose_all(self._current)))
         return 0
@@ -895,12 +834,6 @@ cdef class ClientSession(Carrier):
         """Keep the reply that was just read until it is known what becomes of the transaction."""
         cdef ReplyParser parser = self._parser
         cdef bytes status
-        cdef size_t n = parser._text_length if parser._text_length < LONGEST_TEXT else LONGEST_TEXT
-        cdef size_t capacity
-        cdef char *p
-        cdef uint8_t short_phase = phase
-        cdef uint16_t length = n
-        cdef uint32_t at
         if self.egress.dialogues.watch is not None:
             status = b""
             if parser.reply.enhanced_class:
@@ -908,32 +841,9 @@ cdef class ClientSession(Carrier):
                     parser.reply.enhanced_class, parser.reply.enhanced_subject, parser.reply.enhanced_detail
                 )
             self._show("S", b"%d %s%s" % (parser.reply.code, status, parser.text()[:LONGEST_TEXT]))
-        if self._told or self._said_cut:
-            return 0                         # nobody listened when the transaction began, or there is no room
-        at = <uint32_t>(min(max(self._read_at - self._said_began, 0.0), 4294.0) * 1e6)
-        if self._said_length + 14 + n > SAID_OCTETS:
-            self._said_cut = True
-            return 0
-        if self._said_length + 14 + n > self._said_capacity:
-            capacity = (self._said_length + 14 + n) * 2
-            if capacity < 512:
-                capacity = 512
-            p = <char *>realloc(self._said, capacity)
-            if p == NULL:
-                raise MemoryError
-            self._said = p
-            self._said_capacity = capacity
-        p = self._said + self._said_length
-        memcpy(p, &short_phase, 1)
-        memcpy(p + 1, &parser.reply.enhanced_class, 1)
-        memcpy(p + 2, &parser.reply.code, 2)
-        memcpy(p + 4, &parser.reply.enhanced_subject, 2)
-        memcpy(p + 6, &parser.reply.enhanced_detail, 2)
-        memcpy(p + 8, &at, 4)
-        memcpy(p + 12, &length, 2)
-        memcpy(p + 14, parser._text, n)
-        self._said_length += 14 + n
-        return 0
+        if self._told:
+            return 0                         # nobody listened when the transaction began
+        return self._heard.hear(parser, phase, self._read_at)
 
     cdef int _tell(self, Delivery delivery, bint delivered, str why) except -1:
         """What was said becomes a record, if that is wanted of what came of it. Call it while delivery has its octets.
@@ -951,14 +861,14 @@ cdef class ClientSession(Carrier):
             flags |= DIALOGUE_DELIVERED
         if self._pipelined():
             flags |= DIALOGUE_PIPELINED
-        if self._said_cut:
+        if self._heard.cut:
             flags |= DIALOGUE_CUT
         if self._content_sent:
             flags |= DIALOGUE_CONTENT
         if self._said_ahead:
             flags |= DIALOGUE_AHEAD
         n = self._compose_all(delivery)
-        if not kept.begin(message.id, self._said_began, monotonic(), flags, self.transactions, message.attempts + 1,
+        if not kept.begin(message.id, self._heard.began, monotonic(), flags, self.transactions, message.attempts + 1,
                           buffer.end - buffer.data_begin):
             return 0
         text = self.queue.next_hop
@@ -974,7 +884,7 @@ cdef class ClientSession(Carrier):
         text = b"" if why is None else why.encode("utf-8", "replace")
         kept.put(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
         kept.put(self.egress._scratch, n)
-        kept.put(self._said, self._said_length)
+        kept.put(self._heard.octets, self._heard.length)
         return kept.end()
 
     cdef int _show(self, str direction, bytes octets) except -1:
@@ -992,14 +902,14 @@ cdef class ClientSession(Carrier):
         cdef uint16_t k = 0
         self._make_room(delivery)
         p = self.egress._scratch
-        n = self._compose_mail(delivery, self._size_of(delivery), p)
+        n = put_mail(p, delivery.message, buffer, self._size_of(delivery), self.capabilities)
         position = buffer.first_recipient()
         for i in range(delivery.message.recipients):
             if k == delivery.recipients:
                 break
             position = buffer.recipient_at(position, &recipient)
             if delivery.index(k) == i:
-                n += self._compose_rcpt(&recipient, p + n)
+                n += put_rcpt(p + n, &recipient, self.capabilities)
                 k += 1
         if self._chunked:
             n += put(p + n, b"BDAT ", 5)
@@ -1027,13 +937,9 @@ cdef class ClientSession(Carrier):
         cdef bint reset = not self._mail_refused and (
             phase == PHASE_RCPT or phase == PHASE_DATA or (self._chunked and self._parser.reply.code >= 300)
         )
-        cdef list results = self._refused if self._refused is not None else []
-        cdef set own = {result[0] for result in results}
-        cdef uint16_t i, index
-        for i in range(delivery.recipients):
-            index = delivery.index(i)
-            if index not in own:
-                results.append(self._result(index, phase))
+        cdef list results
+        self._answer_rest(phase)
+        results = self._refused
         if self.egress.dialogues.keep != KEEP_NONE:
             self._tell(delivery, all([result[1] // 100 == 2 for result in results]), None)
         delivery.results = results
@@ -1060,15 +966,14 @@ cdef class ClientSession(Carrier):
             self.queue.push(ahead, True)
         return self._quit()
 
-    cdef bint _hand_on(self, int phase, bytes text) except -1:
+    cdef bint _hand_on(self, int phase, int code, bytes text) except -1:
         """Give those of the current delivery who have no result of their own to another connection.
 
-        The host is in trouble, and has not got the end of the content. False: there is no other connection for them,
-        and nothing was done.
+        The host is in trouble, and has not taken the content: what it said last in phase, code 0 when that was nothing.
+        False: there is no other connection for them, and nothing was done.
         """
         cdef Delivery delivery = self._current
         cdef Delivery rest
-        cdef int code = self._parser.reply.code if not self.closed else 0
         cdef list results = self._refused
         cdef list left
         cdef set own
@@ -1097,6 +1002,72 @@ cdef class ClientSession(Carrier):
             self.queue.dispatcher.settle(delivery)
         return True
 
+    # ------------------------------------------------------------------ 421, and the content has left
+
+    cdef int _begin_farewell(self, int phase) except -1:
+        """The host said 421. QUIT marks the end of what it may still say to what it has got."""
+        cdef Delivery ahead = self._ahead
+        if self._farewell is not None:
+            return 0
+        self._farewell = Farewell()
+        self._farewell.phase = phase
+        self._farewell.reply = self._result(0, phase)[1:]
+        self._farewell.results_before = len(self._refused) if self._refused is not None else 0
+        if ahead is not None:
+            self._ahead = None
+            self.queue.push(ahead, True)
+        self._write(b"QUIT\r\n", 6)
+        return 0
+
+    cdef int _on_reply_to_quit(self, int code) except -1:
+        """The first reply that QUIT may have, where a message waits for it."""
+        if self.egress.dialogues.keep != KEEP_NONE or self.egress.dialogues.watch is not None:
+            self._hear(PHASE_QUIT)
+        if code != 221:
+            self._farewell.note(code < 300)
+        self._conclude(code == 221, f"the host said {code} to QUIT")
+        self.transport.close()
+        return 0
+
+    cdef int _conclude(self, bint in_step, str why) except -1:
+        """Settle what the host had when it said 421, as the farewell has it, or give it to another connection.
+
+        in_step: each reply was in its place, the one to QUIT too. why: what was seen last.
+        """
+        cdef Delivery delivery = self._current
+        cdef Farewell farewell = self._farewell
+        cdef list kept
+        cdef set own
+        cdef bint doubt
+        cdef uint16_t k, index
+        if self.lmtp and self._mail_refused and self._rcpt_accepted > 1:
+            in_step = False                  # replies to the content are as many as were accepted: that proves nothing
+        doubt = not in_step and not self._write_paused and farewell.leaves_doubt(
+            self._ended, self._rcpt_accepted > 0, self._expecting == PHASE_QUIT, self.lmtp)
+        kept = farewell.keep(self._refused if self._refused is not None else [], in_step, doubt and self._mail_refused)
+        own = {result[0] for result in kept}
+        self._refused = kept if kept else None
+        self._tell(delivery, len(own) == delivery.recipients and all([result[1] // 100 == 2 for result in kept]),
+                   why if self.closed else None)
+        if len(own) < delivery.recipients and not doubt and farewell.phase < PHASE_CONTENT and (
+            self._hand_on(farewell.phase, 421, farewell.reply[2])
+        ):
+            return 0
+        text = f"{self.host.decode('ascii', 'replace')}: {why}, behind 421 to {PHASE_NAMES[farewell.phase]}"
+        for k in range(delivery.recipients):
+            index = delivery.index(k)
+            if index not in own:
+                if doubt:
+                    kept.append((index, 0, None, text.encode("utf-8", "replace"), PHASE_FINAL))
+                else:
+                    kept.append((index,) + farewell.reply)
+        self._current = None
+        self._refused = None
+        self.transactions += 1
+        delivery.results = kept
+        self.queue.dispatcher.settle(delivery)
+        return 0
+
     cdef int _abandon(self, str why) except -1:
         """The connection is of no use any more.
 
@@ -1119,15 +1090,20 @@ cdef class ClientSession(Carrier):
         self._ahead = None
         if ahead is not None:
             self.queue.push(ahead, True)
-        if delivery is not None:
+        if delivery is not None and self._farewell is not None:
+            self._conclude(False, why)
+        elif delivery is not None:
             self._tell(delivery, False, why)
+            if self._mail_refused and self._despite is not None:
+                # it had changed its mind, and nobody knows what it said to the content
+                self._refused = [result for result in self._refused if result[0] not in self._despite]
             if not self._answered and not self._content_sent and (
                 self.transactions and delivery.transfers <= MOST_TRANSFERS
             ):
                 # the host closed an idle connection as we began to use it: nothing happened
                 self._current = None
                 self.queue.push(delivery, True)
-            elif (self._content_sent and phase != PHASE_CONTENT) or not self._hand_on(phase, text):
+            elif (self._content_sent and phase != PHASE_CONTENT) or not self._hand_on(phase, 0, text):
                 self._current = None
                 results = self._refused if self._refused is not None else []
                 own = {result[0] for result in results}
@@ -1154,6 +1130,8 @@ cdef class ClientSession(Carrier):
                 egress._first = self._next
             if self._next is not None:
                 self._next._previous = self._previous
+            if egress._sweep_at is self:
+                egress._sweep_at = self._next
             self._next = self._previous = None
             egress.sessions -= 1
             self.queue.open -= 1
@@ -1174,7 +1152,6 @@ cdef class ClientSession(Carrier):
         if self._expecting == PHASE_IDLE and self in self.queue.idle:
             self.queue.idle.remove(self)
         self._end_idling()
-        self._expecting = PHASE_QUIT
-        self._deadline = monotonic() + 5
+        self._await(PHASE_QUIT)
         self._write(b"QUIT\r\n", 6)
         return 0

@@ -11,6 +11,8 @@ Commands are lines as they were sent. A reply is: phase 1, class 1, code 2, subj
 began), octets 2, text. Nothing that is said before the mail transaction is kept but what `opening` gives, from which
 secrets have been taken; mail data never.
 
+A session keeps what its host says in a `Heard`, of HEARD_OCTETS at most, until it is known whether it becomes a record.
+
 The mark is random, so that nothing a host says can be taken for a record. Fails: beyond MOST_GATHERED octets what comes
 is lost, and counted in `lost`.
 """
@@ -18,15 +20,20 @@ is lost, and counted in `lost`.
 import os
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
+
+from angarium._core.reply cimport ReplyParser
 
 cdef enum:
     MOST_GATHERED = 1 << 20
     HEAD_OCTETS = 20             # mark, id, length
     FIXED_OCTETS = 24
+    REPLY_OCTETS = 14            # in front of a reply's text
+    HEARD_OCTETS = 1 << 16       # of the replies of one transaction that are kept
+    IDLE_OCTETS = 1024           # of memory for them that an idle connection holds
 
 
 cdef inline uint64_t unix_us() noexcept nogil:
@@ -122,3 +129,53 @@ cdef class Dialogues:
     cdef void _raw(self, const char *octets, size_t n) noexcept:
         memcpy(self._octets + self._length, octets, n)
         self._length += n
+
+
+cdef class Heard:
+    def __dealloc__(self):
+        free(self.octets)
+
+    cdef void begin(self, double now) noexcept:
+        """A transaction begins: what was said before it is forgotten."""
+        self.length = 0
+        self.cut = False
+        self.began = now
+
+    cdef int hear(self, ReplyParser parser, int phase, double now) except -1:
+        """Keep the reply that was just read."""
+        cdef size_t n = parser._text_length if parser._text_length < LONGEST_TEXT else LONGEST_TEXT
+        cdef size_t capacity
+        cdef char *p
+        cdef uint8_t short_phase = phase
+        cdef uint16_t length = n
+        cdef uint32_t at = <uint32_t>(min(max(now - self.began, 0.0), 4294.0) * 1e6)
+        if self.cut:
+            return 0
+        if self.length + REPLY_OCTETS + n > HEARD_OCTETS:
+            self.cut = True
+            return 0
+        if self.length + REPLY_OCTETS + n > self._capacity:
+            capacity = max((self.length + REPLY_OCTETS + n) * 2, <size_t>512)
+            p = <char *>realloc(self.octets, capacity)
+            if p == NULL:
+                raise MemoryError
+            self.octets = p
+            self._capacity = capacity
+        p = self.octets + self.length
+        memcpy(p, &short_phase, 1)
+        memcpy(p + 1, &parser.reply.enhanced_class, 1)
+        memcpy(p + 2, &parser.reply.code, 2)
+        memcpy(p + 4, &parser.reply.enhanced_subject, 2)
+        memcpy(p + 6, &parser.reply.enhanced_detail, 2)
+        memcpy(p + 8, &at, 4)
+        memcpy(p + 12, &length, 2)
+        memcpy(p + REPLY_OCTETS, parser._text, n)
+        self.length += REPLY_OCTETS + n
+        return 0
+
+    cdef void rest(self) noexcept:
+        """The connection is idle: it holds little memory."""
+        if self._capacity > IDLE_OCTETS:
+            free(self.octets)
+            self.octets = NULL
+            self._capacity = self.length = 0

@@ -34,6 +34,7 @@ from angarium._core.command cimport NOTIFY_SUCCESS
 from angarium._core.counters cimport HISTOGRAM_SLOTS, Counters, Slot, observe_message, slot_add, slot_set
 from angarium._core.domain_map cimport DomainMap
 from angarium._core.event_log cimport EventLog
+from angarium._core.intake cimport Intake
 from angarium._core.journal cimport Journal, Receiver, Taker
 from angarium._core.ledger cimport DROP_DELETED
 from angarium._core.octets cimport lower
@@ -73,7 +74,6 @@ from angarium._core.schedule cimport (
     ScheduledQueue,
     lane_of,
 )
-from angarium._core.server_session cimport Intake
 from angarium._core.source_pool cimport Outlet, SourcePool
 from angarium._core.survey cimport Survey
 

@@ -35,7 +35,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close as c_close
-from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 from angarium._core.counters cimport Counters, Slot, slot_add, slot_observe
 from angarium._core.disk cimport Disk, angarium_disk, real_disk
@@ -122,6 +122,10 @@ cdef enum:
     FIRST_READ = 1024            # octets that hold nearly every outcome record
     MOST_OUTCOME_OCTETS = 1 << 27    # 65,535 recipients with the longest texts
     MOST_RECORDS_READ = 1024     # of one message, whose attempts may each have gone to many next hops
+    TOLD_UNWATCHED = 32          # of those who wait for a commit, before the clock is looked at
+
+
+cdef double NO_LIMIT_S = float("inf")
 
 
 class JournalFull(OSError):
@@ -130,6 +134,12 @@ class JournalFull(OSError):
 
 class JournalFailed(OSError):
     """The journal takes no records: a write or a sync failed."""
+
+
+cdef inline double monotonic() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return t.tv_sec + t.tv_nsec * 1e-9
 
 
 cdef uint64_t unix_us() noexcept nogil:
@@ -287,6 +297,7 @@ cdef class Journal:
         self._folder_fd = -1
         self._event_fd = -1
         self._in_flight_fd = -1
+        self.telling_s = NO_LIMIT_S
 
     def __init__(self, str folder, int shard, uint64_t segment_octets, Counters counters, Taker taker, *,
                  segments=(), spares=(), uint64_t next_serial=1, uint64_t last_id=0, double sync_interval_s=1.0,
@@ -354,6 +365,7 @@ cdef class Journal:
         if self._committer != NULL:
             with nogil:
                 committer_stop(self._committer)
+            self.telling_s = NO_LIMIT_S
             self.on_commit()
         self._close()
 
@@ -1055,7 +1067,8 @@ cdef class Journal:
             committer_kick(self._committer, 1)
 
     def on_commit(self):
-        """Tell those who wait what became of their records. Call it when event_fd is readable."""
+        """Tell those who wait what became of their records, for telling_s at a time. Call it when event_fd is readable.
+        """
         cdef uint64_t value
         cdef uint64_t written, synced, now
         cdef int error
@@ -1091,9 +1104,15 @@ cdef class Journal:
             self._settle(written, synced, error)
         except BaseException:
             # whoever stands behind the one that failed is told in the loop's next turn
-            value = 1
-            c_write(self._event_fd, &value, 8)
+            self._more_to_tell = True
+            self._ring()
             raise
+
+    cdef int _ring(self) noexcept:
+        """Be called again in the loop's next turn."""
+        cdef uint64_t value = 1
+        c_write(self._event_fd, &value, 8)
+        return 0
 
     cdef int _settle(self, uint64_t written, uint64_t synced, int error) except -1:
         cdef Waiting first
@@ -1102,6 +1121,8 @@ cdef class Journal:
         cdef Receiver receiver
         cdef Segment segment
         cdef int outcome
+        cdef uint32_t told = 0
+        cdef double until = 0
         if error and not self.failed:
             self._fence(error)
         while self._finished_freed < self._finished_count:
@@ -1121,8 +1142,16 @@ cdef class Journal:
             self._finish_moves(synced, error != 0)
         while self._recent_order and self._recent_order[0][0] <= synced:
             self._recent.pop(self._recent_order.popleft()[1])
-        slot_add(self._counters.slots, Slot.QUEUE_COMMITS_TOTAL, 1)
+        if not self._more_to_tell:
+            slot_add(self._counters.slots, Slot.QUEUE_COMMITS_TOTAL, 1)
+        self._more_to_tell = False
         while self._waiting_count:
+            if told == TOLD_UNWATCHED:
+                until = monotonic() + self.telling_s
+            elif told > TOLD_UNWATCHED and error == 0 and monotonic() >= until:
+                self._more_to_tell = True
+                return self._ring()
+            told += 1
             first = self._waiting[self._waiting_head]
             message = <Message>first.message
             receiver = <Receiver>first.receiver

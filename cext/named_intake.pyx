@@ -12,9 +12,9 @@ Fails: OSError, as the journal does; RuntimeError for a message that nobody expe
 from libc.stdint cimport uint64_t
 
 from angarium._core.dispatch cimport JournalIntake
+from angarium._core.intake cimport Intake
 from angarium._core.journal cimport Receiver
 from angarium._core.record cimport DURABILITY_FSYNC, MARK_HOLD, Message
-from angarium._core.server_session cimport Intake
 
 
 cdef class _Held(Receiver):

@@ -6,7 +6,7 @@ receive buffer, so an idle session holds no buffer at all.
 
 What policy grants the client is asked for once a connection (ClientTerms), and looked up by no command after that.
 
-What a session may do next is looked up in VERB_TABLE (dialogue state x verb). While an answer is outstanding (a commit,
+What a session may do next is looked up in a table (command_order.pyx). While an answer is outstanding (a commit,
 a TLS handshake, a decision of somebody outside, the next second of a client that is too fast, memory that is short)
 input is kept aside, up to STASH_LIMIT octets; then reading stops.
 
@@ -17,23 +17,16 @@ nothing else: a message that was complete is ours already, whether or not the 25
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int8_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcpy, memmove, memset, strlen
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 from angarium._core.command cimport (
-    OFFER_8BITMIME,
-    OFFER_AUTH,
-    OFFER_DSN,
     OFFER_FUTURERELEASE,
     OFFER_PRIORITY,
-    OFFER_REQUIRETLS,
-    OFFER_SIZE,
-    OFFER_SMTPUTF8,
     VERB_AUTH,
     VERB_BDAT,
-    VERB_COUNT,
     VERB_DATA,
     VERB_EHLO,
     VERB_EXPN,
@@ -60,6 +53,15 @@ from angarium._core.command cimport (
     refuse_verb,
 )
 from angarium._core.client_terms cimport ClientTerms
+from angarium._core.command_order cimport (
+    DIALOGUE_BDAT,
+    DIALOGUE_MAIL,
+    DIALOGUE_NEW,
+    DIALOGUE_RCPT,
+    DIALOGUE_READY,
+    DIALOGUE_SPOILT,
+    out_of_order,
+)
 from angarium._core.counters cimport (
     Counters,
     Slot,
@@ -72,10 +74,12 @@ from angarium._core.counters cimport (
 from angarium._core.decision cimport Answered, Decision, decision_of
 from angarium._core.event_log cimport EventLog
 from angarium._core.header cimport HeaderFacts, cut_fields, walk_header
+from angarium._core.intake cimport Intake
 from angarium._core.journal cimport Receiver
+from angarium._core.listener_profile cimport ListenerProfile
 from angarium._core.mail_data cimport mail_data_ends_in_bare_cr, scan_chunk, scan_mail_data
 from angarium._core.memory_budget cimport MEMORY_HARD, MemoryBudget
-from angarium._core.octets cimport Span, is_alpha, is_digit, put_decimal
+from angarium._core.octets cimport Span, put, put_decimal
 from angarium._core.permission cimport R_NOT_YOUR_PATH, Handling, Permission
 from angarium._core.quota cimport QUOTA_LATER, QUOTA_OK, QUOTA_STEP_S
 from angarium._core.recipient_policy cimport RECIPIENT_FOREIGN, RECIPIENT_ROUTED, RecipientPolicy
@@ -105,6 +109,7 @@ from angarium._core.record cimport (
     read_entry,
     write_accepted,
 )
+from angarium._core.trace_field cimport TRACE_FIELD_OCTETS, TraceFacts, protocol_keyword, write_trace_field
 from angarium._core.xclient cimport XClient
 
 cdef extern from "<time.h>" nogil:
@@ -129,7 +134,8 @@ cdef enum:
     RECEIVE_OCTETS = 1 << 18     # of the buffer that a worker's sessions share
     STASH_LIMIT = 1 << 16        # of input kept while an answer is outstanding
     AUTH_LINE_OCTETS = 12288     # RFC 4954 §4
-    MOST_CLIENTS = 65536         # addresses whose policy is remembered
+
+cdef double NO_LIMIT_S = float("inf")
 
 cdef enum:                       # what comes next on the wire
     MODE_COMMAND
@@ -145,67 +151,6 @@ cdef enum:                       # why input is not read on
     WAIT_POLICY                  # a Decision of somebody outside
     WAIT_RATE
     WAIT_MEMORY
-
-cdef enum:                       # where the dialogue stands
-    DIALOGUE_NEW                 # no EHLO yet
-    DIALOGUE_READY               # EHLO done, no transaction
-    DIALOGUE_MAIL                # MAIL accepted, no recipient yet
-    DIALOGUE_RCPT                # at least one recipient
-    DIALOGUE_BDAT                # at least one chunk
-    DIALOGUE_SPOILT              # a chunk was refused: only RSET, a new greeting or QUIT help
-    DIALOGUE_COUNT
-
-cdef enum:                       # what VERB_TABLE says
-    ALLOW
-    NEED_GREETING
-    NEED_MAIL
-    NEED_RCPT
-    NESTED_MAIL
-    IN_CHUNKS
-    SPOILT
-    NOT_NOW
-
-cdef const char *SEQUENCE_REPLIES[8]
-SEQUENCE_REPLIES[ALLOW] = NULL
-SEQUENCE_REPLIES[NEED_GREETING] = b"503 5.5.1 Send EHLO first\r\n"
-SEQUENCE_REPLIES[NEED_MAIL] = b"503 5.5.1 Send MAIL first\r\n"
-SEQUENCE_REPLIES[NEED_RCPT] = b"503 5.5.1 No valid recipient\r\n"
-SEQUENCE_REPLIES[NESTED_MAIL] = b"503 5.5.1 A mail transaction is under way; send RSET to begin another\r\n"
-SEQUENCE_REPLIES[IN_CHUNKS] = b"503 5.5.1 Mail data has begun with BDAT; go on with BDAT or send RSET\r\n"
-SEQUENCE_REPLIES[SPOILT] = b"503 5.5.1 This transaction was refused; send RSET\r\n"
-SEQUENCE_REPLIES[NOT_NOW] = b"503 5.5.1 Not within a mail transaction\r\n"
-
-cdef const char *PROTOCOLS[16]   # of LMTP 8, SMTPUTF8 4, TLS 2, a log-in 1
-PROTOCOLS[:] = [b"ESMTP", b"ESMTPA", b"ESMTPS", b"ESMTPSA", b"UTF8SMTP", b"UTF8SMTPA", b"UTF8SMTPS", b"UTF8SMTPSA",
-                b"LMTP", b"LMTPA", b"LMTPS", b"LMTPSA", b"UTF8LMTP", b"UTF8LMTPA", b"UTF8LMTPS", b"UTF8LMTPSA"]
-
-# VERB_TABLE[dialogue][verb]
-cdef uint8_t VERB_TABLE[6][17]
-
-
-cdef void fill_verb_table() noexcept:
-    cdef int dialogue, verb
-    for dialogue in range(DIALOGUE_COUNT):
-        for verb in range(VERB_COUNT):
-            VERB_TABLE[dialogue][verb] = ALLOW
-    for verb in (<int>VERB_MAIL, <int>VERB_RCPT, <int>VERB_DATA, <int>VERB_BDAT, <int>VERB_AUTH, <int>VERB_STARTTLS):
-        VERB_TABLE[DIALOGUE_NEW][verb] = NEED_GREETING
-    for verb in (<int>VERB_RCPT, <int>VERB_DATA, <int>VERB_BDAT):
-        VERB_TABLE[DIALOGUE_READY][verb] = NEED_MAIL
-    for verb in (<int>VERB_DATA, <int>VERB_BDAT):
-        VERB_TABLE[DIALOGUE_MAIL][verb] = NEED_RCPT
-    for dialogue in (<int>DIALOGUE_MAIL, <int>DIALOGUE_RCPT, <int>DIALOGUE_BDAT, <int>DIALOGUE_SPOILT):
-        VERB_TABLE[dialogue][<int>VERB_MAIL] = NESTED_MAIL
-        VERB_TABLE[dialogue][<int>VERB_AUTH] = NOT_NOW
-        VERB_TABLE[dialogue][<int>VERB_STARTTLS] = NOT_NOW
-        VERB_TABLE[dialogue][<int>VERB_XCLIENT] = NOT_NOW
-    for verb in (<int>VERB_MAIL, <int>VERB_RCPT, <int>VERB_DATA):
-        VERB_TABLE[DIALOGUE_BDAT][verb] = IN_CHUNKS
-        VERB_TABLE[DIALOGUE_SPOILT][verb] = SPOILT
-    VERB_TABLE[DIALOGUE_SPOILT][<int>VERB_BDAT] = SPOILT
-
-
-fill_verb_table()
 
 cdef const char *R_OK = b"250 2.0.0 OK\r\n"
 cdef const char *R_SENDER_OK = b"250 2.1.0 Sender OK\r\n"
@@ -223,7 +168,6 @@ cdef const char *R_HELP_LMTP = (
     b"214 2.0.0 See RFC 2033\r\n")
 cdef const char *R_LHLO = b"500 5.5.1 LHLO is for LMTP; send EHLO\r\n"
 cdef const char *R_LMTP = b"500 5.5.1 This is LMTP; send LHLO\r\n"
-cdef const char *R_LHLO_FIRST = b"503 5.5.1 Send LHLO first\r\n"
 cdef const char *R_LINE_TOO_LONG = b"500 5.5.2 Command line too long\r\n"
 cdef const char *R_NO_RELAY = b"550 5.7.1 Relaying denied\r\n"
 cdef const char *R_ROUTED = b"550 5.7.1 Relaying denied: the local part names another destination\r\n"
@@ -302,153 +246,6 @@ cdef inline uint64_t unix_us() noexcept nogil:
     return <uint64_t>t.tv_sec * 1000000 + <uint64_t>t.tv_nsec // 1000
 
 
-cdef class Intake:
-    cdef uint64_t next_id(self) except 0:
-        raise NotImplementedError
-
-    cdef int accept(self, Message message, Receiver receiver) except -1:
-        raise NotImplementedError
-
-    cdef const char *refusal(self) noexcept:
-        return NULL
-
-
-cdef class CallbackIntake(Intake):
-    """An intake that calls Python: deliver(message, done) must call done(errno) once, now or later."""
-    cdef object _deliver
-    cdef uint64_t _last_id
-
-    def __init__(self, deliver):
-        self._deliver = deliver
-
-    cdef uint64_t next_id(self) except 0:
-        cdef uint64_t id = (unix_us() // 1000 - <uint64_t>1577836800000) << 22
-        if id <= self._last_id:
-            id = self._last_id + 1
-        self._last_id = id
-        return id
-
-    cdef int accept(self, Message message, Receiver receiver) except -1:
-        self._deliver(message, Committed(receiver, message))
-        return 0
-
-
-cdef class Committed:
-    """Tells a receiver once what became of its message."""
-    cdef Receiver _receiver
-    cdef Message _message
-
-    def __cinit__(self, Receiver receiver, Message message):
-        self._receiver = receiver
-        self._message = message
-
-    def __call__(self, int error=0):
-        cdef Receiver receiver = self._receiver
-        if receiver is not None:
-            self._receiver = None
-            receiver.committed(self._message, error)
-
-
-cdef class ListenerProfile:
-    def __init__(self, *, bytes hostname, bytes name, client_policy, int durability=DURABILITY_FSYNC,
-                 uint64_t message_octets=50 << 20, uint64_t header_octets=256000, uint32_t recipients=1000,
-                 uint32_t command_octets=2048, uint32_t errors=20, uint32_t commands_per_second=1000,
-                 uint32_t hops=100, uint32_t transactions=0, uint64_t connections=10000,
-                 uint32_t connections_per_client=1000,
-                 double idle_timeout_s=300, double data_timeout_s=3600, bint authentication_required=False,
-                 authentication=None, tuple mechanisms=(), start_tls=None, uint64_t future_release_s=0,
-                 bytes priorities=None, identity_policy=None, client_certificate=None, xclient=None,
-                 RecipientPolicy recipient_policy=None, bint lmtp=False):
-        self.hostname = hostname
-        self.name = name
-        self.client_policy = client_policy
-        self.durability = durability
-        self.message_octets = message_octets
-        self.header_octets = header_octets
-        self.recipients = min(recipients, 65535)
-        self.command_octets = command_octets
-        self.errors = errors
-        self.commands_per_second = commands_per_second
-        self.hops = hops
-        self.transactions = transactions
-        self.connections = connections
-        self.connections_per_client = connections_per_client
-        self.idle_timeout_s = idle_timeout_s
-        self.data_timeout_s = data_timeout_s
-        self.authentication_required = authentication_required
-        self.authentication = authentication
-        self.mechanisms = mechanisms
-        self.start_tls = start_tls
-        self.future_release_s = future_release_s
-        self.priorities = priorities
-        self.identity_policy = identity_policy
-        self.client_certificate = client_certificate
-        self.xclient = xclient
-        self.recipient_policy = recipient_policy
-        self.lmtp = lmtp
-        self._clients = {}
-        self._identities = {}
-        self._greeting = b"220 " + hostname + (b" LMTP Angarium\r\n" if lmtp else b" ESMTP Angarium\r\n")
-        limits = b"RCPTMAX=%d" % self.recipients
-        if transactions:
-            limits += b" MAILMAX=%d" % transactions
-        lines = [b"PIPELINING", b"SIZE %d" % message_octets, b"8BITMIME", b"SMTPUTF8", b"CHUNKING", b"DSN",
-                 b"ENHANCEDSTATUSCODES"]
-        offers = OFFER_SIZE | OFFER_8BITMIME | OFFER_SMTPUTF8 | OFFER_DSN
-        if priorities is not None:
-            lines.append((b"MT-PRIORITY " + priorities).rstrip())
-            offers |= OFFER_PRIORITY
-        if future_release_s:
-            offers |= OFFER_FUTURERELEASE        # its line has a time in it: _do_greeting writes it
-        lines.append(b"LIMITS " + limits)
-        # EXTERNAL is for those alone who have shown a certificate (RFC 4422 appendix A)
-        offered = [one for one in mechanisms if one != b"EXTERNAL"]
-        auth = [b"AUTH " + b" ".join(offered)] if offered else []
-        # credentials never travel in plaintext: AUTH is offered under TLS only (RFC 4954 §4, RFC 8314)
-        self._ehlo_plain = self._ehlo_lines(lines + ([b"STARTTLS"] if start_tls is not None else []))
-        self._ehlo_tls = self._ehlo_lines(lines + [b"REQUIRETLS"] + auth)    # under TLS only (RFC 8689 §3)
-        self._ehlo_certified = None
-        if b"EXTERNAL" in mechanisms:
-            self._ehlo_certified = self._ehlo_lines(lines + [b"REQUIRETLS", b"AUTH " + b" ".join(mechanisms)])
-        self._offers_plain = offers
-        self._offers_tls = offers | OFFER_REQUIRETLS | (OFFER_AUTH if mechanisms else 0)
-
-    @staticmethod
-    def _ehlo_lines(list lines):
-        last = lines.pop()
-        return b"".join([b"250-" + line + b"\r\n" for line in lines]) + b"250 " + last + b"\r\n"
-
-    def forget_clients(self):
-        """Ask client_policy and identity_policy again for everybody."""
-        self._clients.clear()
-        self._identities.clear()
-
-    def policy_of(self, address: str) -> ClientTerms:
-        """What client_policy says of an address; remembered."""
-        known = self._clients.get(address)
-        if known is None:
-            known = self.client_policy(address)
-            if isinstance(known, tuple):
-                known = ClientTerms(may_relay=known[0], bare_newlines=known[1], durability=self.durability)
-            if len(self._clients) >= MOST_CLIENTS:
-                self._clients.clear()
-            self._clients[address] = known
-        return known
-
-    def terms_of(self, str address, str log_in, certificate) -> ClientTerms:
-        """What the policies say of a client who has proved who it is; remembered. Without a proof: policy_of."""
-        if self.identity_policy is None or (not log_in and certificate is None):
-            return self.policy_of(address)
-        key = (address, log_in, certificate)
-        known = self._identities.get(key)
-        if known is None:
-            known = self.identity_policy(address, log_in, certificate)
-            if len(self._identities) >= MOST_CLIENTS:
-                self._identities.clear()
-            self._identities[key] = known
-        return known
-
-
 cdef class Reception:
     def __init__(self, Counters counters, EventLog events, Intake intake, MemoryBudget memory=None):
         self.counters = counters
@@ -477,16 +274,21 @@ cdef class Reception:
             self._date_length = strftime(self._date, 40, "%a, %d %b %Y %H:%M:%S +0000", &parts)
         return self._date_length
 
-    def sweep(self):
-        """End what has been silent for too long, let throttled sessions go on. Call it about once a second."""
-        cdef ServerSession session = self._first
-        cdef ServerSession following
+    def sweep(self, double most_s=NO_LIMIT_S):
+        """End what has been silent for too long, let throttled sessions go on. Call it about once a second.
+
+        It takes most_s, and a session: `unswept` says that it is not at the end, and the next call goes on there.
+        """
+        cdef ServerSession session = self._sweep_at if self.unswept else self._first
         cdef double now = monotonic()
+        cdef bint worked
         while session is not None:
-            following = session._next
+            self._sweep_at = session._next       # it moves on when that one leaves
+            worked = True
             if session._mode == MODE_CLOSED:
                 # the last reply has been written, and the client does not take it
-                if now > session._deadline and session.transport is not None:
+                worked = now > session._deadline and session.transport is not None
+                if worked:
                     session.transport.abort()
             elif session._waiting_for == WAIT_RATE:
                 session._throttled = False
@@ -498,63 +300,91 @@ cdef class Reception:
             elif session._waiting_for == WAIT_NOTHING and session._in_data() and now > session._data_deadline:
                 slot_add(self.counters.slots, Slot.INGRESS_REJECTED_IDLE, 1)
                 session._abort(R_DATA_TIMEOUT)
-            session = following
+            else:
+                worked = False
+            session = self._sweep_at
+            if worked and session is not None and monotonic() >= now + most_s:
+                self.unswept = True
+                return
+        self.unswept = False
 
-    def pace(self):
+    def pace(self, double most_s=NO_LIMIT_S):
         """Let sessions go on that were made to wait for want of memory, when their time is over or there is some again.
 
-        Call it on every tick.
+        Call it on every tick. It takes most_s, and a session; the next call goes on where this one stopped.
         """
-        cdef ServerSession session = self._first
-        cdef ServerSession following
+        cdef ServerSession session
         cdef double now
         if not self._paced:
             return
-        self._paced = False
+        session = self._pace_at
+        if session is None:
+            session = self._first
+            self._paced = False
         now = monotonic()
         while session is not None:
-            following = session._next
+            self._pace_at = session._next
             if session._waiting_for == WAIT_MEMORY:
                 if self.memory.state < MEMORY_HARD or now >= session._pause_until:
                     session._end_pause(now)
+                    if self._pace_at is not None and monotonic() >= now + most_s:
+                        self._paced = True
+                        return
                 else:
                     self._paced = True
-            session = following
+            session = self._pace_at
 
-    def follow(self, dict successors):
+    def follow(self, dict successors, double most_s=NO_LIMIT_S) -> bool:
         """Other profiles hold in the place of these from now on (old -> new), because the configuration has changed.
 
         A session between two transactions goes on under its new one at once; a transaction that is under way ends under
-        the terms that it began with.
+        the terms that it began with. What each is granted is asked anew, for most_s, and one of them. True: call it
+        again in another turn of the loop, with no more successors. Who begins a transaction meanwhile follows at once.
         """
         cdef ServerSession session = self._first
         cdef ListenerProfile profile
-        for old, new in successors.items():
-            (<ListenerProfile?>old).successor = <ListenerProfile?>new
-            (<ListenerProfile>old).forget_clients()
+        cdef double until = monotonic() + most_s
+        if successors:
+            for old, new in successors.items():
+                (<ListenerProfile?>old).successor = <ListenerProfile?>new
+                (<ListenerProfile>old).forget_clients()
+            while session is not None:
+                profile = session.profile
+                while profile.successor is not None:
+                    profile = profile.successor
+                if session.profile is not profile:
+                    session.profile.successor = profile      # nobody holds what came in between
+                session = session._next
+            self._follow_at = self._first
+        session = self._follow_at
         while session is not None:
-            profile = session.profile
-            while profile.successor is not None:
-                profile = profile.successor
-            if session.profile is not profile:
-                session.profile.successor = profile          # nobody holds what came in between
-                if session._waiting_for == WAIT_NOTHING and session._mode == MODE_COMMAND and (
-                    session._dialogue <= DIALOGUE_READY
-                ):
-                    session._renew()
-            session = session._next
+            self._follow_at = session._next
+            if session.profile.successor is not None and session._waiting_for == WAIT_NOTHING and (
+                session._mode == MODE_COMMAND and session._dialogue <= DIALOGUE_READY
+            ):
+                session._renew()
+                if self._follow_at is not None and monotonic() >= until:
+                    return True
+            session = self._follow_at
+        return False
 
-    def drain(self):
-        """No new transactions: sessions between two transactions end now with 421, the others when theirs is over."""
+    def drain(self, double most_s=NO_LIMIT_S) -> bool:
+        """No new transactions: sessions between two transactions end now with 421, the others when theirs is over.
+
+        It takes most_s, and a session. True: there may be more to end now; call it again in another turn of the loop.
+        """
         cdef ServerSession session = self._first
         cdef ServerSession following
+        cdef double until = monotonic() + most_s
         self.draining = True
         while session is not None:
             following = session._next
             if session._waiting_for == WAIT_MEMORY:
                 session._end_pause(monotonic())
-            session._leave_if_free()
+            if session._leave_if_free() and following is not None and monotonic() >= until:
+                return True
             session = following
+        return False
 
 
 cdef class ServerSession(Receiver):
@@ -621,15 +451,15 @@ cdef class ServerSession(Receiver):
         if reception.watch is not None:
             self._show("+", self.tls_version if self.tls else b"")
         slot_add(slots, Slot.INGRESS_CONNECTIONS_TOTAL, 1)
-        slot_add(slots, <int>Slot.LISTENER_CONNECTIONS + self._listener_row(), 1)
+        slot_add(slots, <int>Slot.LISTENER_CONNECTIONS + self.profile.row(reception.counters), 1)
         slot_add(slots, Slot.INGRESS_CONNECTIONS, 1)
         if reception.counters.client_opened(self._client_key) > self.profile.connections_per_client:
             slot_add(slots, Slot.INGRESS_REFUSED_CLIENT, 1)
-            slot_add(slots, <int>Slot.LISTENER_TURNED_AWAY + self._listener_row(), 1)
+            slot_add(slots, <int>Slot.LISTENER_TURNED_AWAY + self.profile.row(reception.counters), 1)
             self._abort(R_CLIENT_FULL)
         elif reception.counters.node_total(Slot.INGRESS_CONNECTIONS) > self.profile.connections:
             slot_add(slots, Slot.INGRESS_REFUSED_NODE, 1)
-            slot_add(slots, <int>Slot.LISTENER_TURNED_AWAY + self._listener_row(), 1)
+            slot_add(slots, <int>Slot.LISTENER_TURNED_AWAY + self.profile.row(reception.counters), 1)
             self._abort(R_NODE_FULL)
         elif reception.draining:
             self._abort(R_DRAINING)
@@ -640,11 +470,6 @@ cdef class ServerSession(Receiver):
             transport.write(self.profile._greeting)
             if reception.watch is not None:
                 self._show("S", self.profile._greeting)
-
-    cdef uint16_t _listener_row(self) noexcept:
-        """The row of the listener's metrics."""
-        cdef bytes name = self.profile.name
-        return self.reception.counters.listener_row(PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
 
     cdef int _settle_terms(self) except -1:
         """Ask what the client is granted: at the start, and again whenever it has proved who it is."""
@@ -727,6 +552,12 @@ cdef class ServerSession(Receiver):
                 reception._first = self._next
             if self._next is not None:
                 self._next._previous = self._previous
+            if reception._sweep_at is self:
+                reception._sweep_at = self._next
+            if reception._pace_at is self:
+                reception._pace_at = self._next
+            if reception._follow_at is self:
+                reception._follow_at = self._next
             self._next = self._previous = None
         if self._waiting_for != WAIT_COMMIT:     # else `committed` still tells the event log of the message
             self._reset()
@@ -778,8 +609,9 @@ cdef class ServerSession(Receiver):
     cdef int _reject(self, const char *reply, int slot, const char *path, size_t path_length) except -1:
         """Refuse mail (not just a malformed command): counted by reason and logged."""
         cdef Text client, greeting, tenant, reverse_path, recipient
-        slot_add(self.reception.counters.slots, slot, 1)
-        slot_add(self.reception.counters.slots, <int>Slot.LISTENER_REFUSED + self._listener_row(), 1)
+        cdef Counters counters = self.reception.counters
+        slot_add(counters.slots, slot, 1)
+        slot_add(counters.slots, <int>Slot.LISTENER_REFUSED + self.profile.row(counters), 1)
         set_text(&client, self._client)
         set_text(&greeting, self._greeting_name)
         set_text(&tenant, self._terms.tenant)
@@ -918,11 +750,12 @@ cdef class ServerSession(Receiver):
         self._data_deadline += now - self._paused_at
         return self._go_on()
 
-    cdef int _leave_if_free(self) except -1:
-        """The node shuts down: end the session if it stands between two transactions."""
+    cdef bint _leave_if_free(self) except -1:
+        """The node shuts down: end the session if it stands between two transactions. Whether it does."""
         if self._waiting_for == WAIT_NOTHING and self._mode == MODE_COMMAND and self._dialogue <= DIALOGUE_READY:
-            return self._abort(R_DRAINING)
-        return 0
+            self._abort(R_DRAINING)
+            return True
+        return False
 
     cdef size_t _consume(self, const char *p, size_t n) except? 0:
         """Take octets from p[:n] until they are used up, incomplete, or an answer is outstanding. Returns how many."""
@@ -991,7 +824,7 @@ cdef class ServerSession(Receiver):
         verb = parse_verb(line, n, &arguments)
         if self.reception.watch is not None:
             self._show("C", PyBytes_FromStringAndSize(line, n))
-        refusal = self._out_of_order(verb)
+        refusal = out_of_order(self._dialogue, verb, self.profile.lmtp)
         if refusal != NULL and not (verb == VERB_BDAT):
             return self._reply(refusal)
         if verb == VERB_MAIL:
@@ -1037,12 +870,6 @@ cdef class ServerSession(Receiver):
         if verb == VERB_XCLIENT and self._may_xclient:
             return self._do_xclient(line, n, arguments)
         return self._misspelt(refuse_verb(line, n))
-
-    cdef const char *_out_of_order(self, int verb) noexcept:
-        """NULL when the verb may come now, else the reply that refuses it."""
-        if self._dialogue == DIALOGUE_NEW and self.profile.lmtp and VERB_TABLE[DIALOGUE_NEW][verb] != ALLOW:
-            return R_LHLO_FIRST
-        return SEQUENCE_REPLIES[VERB_TABLE[self._dialogue][verb]]
 
     cdef int _misspelt(self, const char *reply) except -1:
         """Refuse a command that is none, or is not written as it should be."""
@@ -1130,7 +957,7 @@ cdef class ServerSession(Receiver):
         cdef char line[80]
         cdef tm parts
         cdef time_t latest = unix_us() // 1000000 + self.profile.future_release_s
-        cdef size_t n = put(line, 0, b"250-FUTURERELEASE ", 18)
+        cdef size_t n = put(line, b"250-FUTURERELEASE ", 18)
         n += put_decimal(line + n, self.profile.future_release_s)
         gmtime_r(&latest, &parts)
         n += strftime(line + n, 30, " %Y-%m-%dT%H:%M:%SZ\r\n", &parts)
@@ -1155,11 +982,11 @@ cdef class ServerSession(Receiver):
         self._priority = granted
         if granted == self._mail.priority or self._offered & OFFER_PRIORITY == 0:
             return self._reply(R_SENDER_OK)
-        n = put(reply, 0, b"250 2.3.6 ", 10)
+        n = put(reply, b"250 2.3.6 ", 10)
         if granted < 0:
-            n += put(reply, n, b"-", 1)
+            n += put(reply + n, b"-", 1)
         n += put_decimal(reply + n, granted if granted > 0 else -granted)
-        n += put(reply, n, b" is the highest priority here, and this message has it\r\n", 56)
+        n += put(reply + n, b" is the highest priority here, and this message has it\r\n", 56)
         reply[n] = 0
         return self._reply(reply)
 
@@ -1368,7 +1195,7 @@ cdef class ServerSession(Receiver):
             # without a size the end of the chunk cannot be known (RFC 3030 §2)
             self._misspelt(refusal)
             return self._abort(R_CHUNK_LOST)
-        refusal = self._out_of_order(VERB_BDAT)
+        refusal = out_of_order(self._dialogue, VERB_BDAT, self.profile.lmtp)
         self._chunk_ignored = refusal != NULL
         self._chunk_reply = refusal
         if self._chunk_ignored:
@@ -1613,7 +1440,7 @@ cdef class ServerSession(Receiver):
             slot = Slot.INGRESS_MESSAGES_MEMORY
         slot_add(slots, slot, 1)
         slot_add(slots, Slot.INGRESS_OCTETS, message.buffer.end - message.buffer.data_begin)
-        slot_add(slots, <int>Slot.LISTENER_ACCEPTED + self._listener_row(), 1)
+        slot_add(slots, <int>Slot.LISTENER_ACCEPTED + self.profile.row(reception.counters), 1)
         now_us = about_now_us()
         observe_message(reception.counters.own, Slot.INGRESS_ACCEPT_ENVELOPE,
                         <uint64_t>((self._data_at - self._mail_at) * 1e6), message.id, now_us)
@@ -1647,81 +1474,39 @@ cdef class ServerSession(Receiver):
         memset(&self._mail, 0, sizeof(self._mail))
 
     cdef const char *_protocol(self) noexcept:
-        """The keyword of RFC 3848 and RFC 6531 §4.3. A local user is known without AUTH."""
-        cdef int index
-        if not self._extended:
-            return b"SMTP"
-        index = 8 if self.profile.lmtp else 0
-        if self._mail.smtputf8:
-            index += 4
-        if self.tls:
-            index += 2
-        return PROTOCOLS[index + (1 if PyBytes_GET_SIZE(self._login) and not PyBytes_GET_SIZE(self._origin) else 0)]
+        """A local user is known without AUTH."""
+        return protocol_keyword(self._extended, self.profile.lmtp, self._mail.smtputf8, self.tls,
+                                PyBytes_GET_SIZE(self._login) > 0 and PyBytes_GET_SIZE(self._origin) == 0)
 
     cdef int _write_trace(self, uint64_t id, uint64_t received_us, bint headless) except -1:
-        """Put the trace field in front of the mail data (RFC 5321 §4.4); `headless`: no header section follows it."""
-        cdef char field[1700]
-        cdef size_t n = 0
-        cdef size_t length
+        """Put the trace field in front of the mail data; headless: no header section follows it."""
+        cdef char field[TRACE_FIELD_OCTETS]
+        cdef TraceFacts facts
         cdef uint16_t path_length
-        cdef const char *protocol = self._protocol()
-        cdef bint v6 = memchr(PyBytes_AS_STRING(self._client), c':', PyBytes_GET_SIZE(self._client)) != NULL
-        n += put(field, n, b"Received: from ", 15)
-        if self._terms.permission is not None and self._terms.permission.hide_client:
-            # the grammar wants a name (RFC 5321 §4.4), and nobody is to learn the client's: it is ours
-            n += put_name(field, n, PyBytes_AS_STRING(self.profile.hostname),
-                          min(PyBytes_GET_SIZE(self.profile.hostname), 255))
-        else:
-            n += put_name(field, n, PyBytes_AS_STRING(self._greeting_name),
-                          min(PyBytes_GET_SIZE(self._greeting_name), 255))
-            if v6 or memchr(PyBytes_AS_STRING(self._client), c'.', PyBytes_GET_SIZE(self._client)) != NULL:
-                n += put(field, n, b" (", 2)
-                if PyBytes_GET_SIZE(self._client_name):
-                    n += put_name(field, n, PyBytes_AS_STRING(self._client_name), PyBytes_GET_SIZE(self._client_name))
-                    n += put(field, n, b" ", 1)
-                n += put(field, n, b"[IPv6:" if v6 else b"[", 6 if v6 else 1)
-                n += put(field, n, PyBytes_AS_STRING(self._client), min(PyBytes_GET_SIZE(self._client), 64))
-                n += put(field, n, b"])", 2)
-            elif PyBytes_GET_SIZE(self._origin):
-                n += put(field, n, b" (", 2)
-                n += put(field, n, PyBytes_AS_STRING(self._origin), PyBytes_GET_SIZE(self._origin))
-                n += put(field, n, b")", 1)
-            elif PyBytes_GET_SIZE(self._client):
-                n += put(field, n, b" (unknown)", 10)
-            else:
-                n += put(field, n, b" (Unix socket)", 14)
-        n += put(field, n, b"\r\n\tby ", 6)
-        n += put(field, n, PyBytes_AS_STRING(self.profile.hostname), min(PyBytes_GET_SIZE(self.profile.hostname), 255))
-        n += put(field, n, b" with ", 6)
-        n += put(field, n, protocol, strlen(protocol))
-        n += put(field, n, b" id ", 4)
-        id_text(id, field + n)
-        n += 13
+        memset(&facts, 0, sizeof(facts))
+        facts.hide_client = self._terms.permission is not None and self._terms.permission.hide_client
+        set_text(&facts.hostname, self.profile.hostname)
+        set_text(&facts.greeting, self._greeting_name)
+        set_text(&facts.client, self._client)
+        set_text(&facts.client_name, self._client_name)
+        set_text(&facts.origin, self._origin)
+        facts.protocol = self._protocol()
+        facts.id = id
+        facts.tls = self.tls
         if self.tls:
-            n += put(field, n, b"\r\n\t(version=", 12)
-            n += put(field, n, PyBytes_AS_STRING(self.tls_version), min(PyBytes_GET_SIZE(self.tls_version), 32))
-            n += put(field, n, b" cipher=", 8)
-            n += put(field, n, PyBytes_AS_STRING(self.tls_cipher), min(PyBytes_GET_SIZE(self.tls_cipher), 64))
-            n += put(field, n, b")", 1)
+            set_text(&facts.tls_version, self.tls_version)
+            set_text(&facts.tls_cipher, self.tls_cipher)
         if self._recipient_count == 1:
             # only when there is one: others must not learn of each other (RFC 5321 §7.2)
             memcpy(&path_length, self._recipients, 2)
-            if path_length <= 320:
-                n += put(field, n, b"\r\n\tfor <", 8)
-                n += put(field, n, self._recipients + 2, path_length)
-                n += put(field, n, b">", 1)
-        if self._mail.has_priority:
-            # RFC 6710: what it was given, not what was asked for
-            n += put(field, n, b"\r\n\tPRIORITY ", 12)
-            if self._priority < 0:
-                n += put(field, n, b"-", 1)
-            n += put_decimal(field + n, self._priority if self._priority > 0 else -self._priority)
-        length = self.reception.date(received_us)
-        n += put(field, n, b"; ", 2)
-        n += put(field, n, self.reception._date, length)
-        # mail data that begins with its body needs the empty line, or its first line might continue this field
-        n += put(field, n, b"\r\n\r\n", 4 if headless else 2)
-        return self._buffer.prepend(field, n)
+            facts.recipient.octets = self._recipients + 2
+            facts.recipient.length = path_length
+        facts.has_priority = self._mail.has_priority
+        facts.priority = self._priority
+        facts.date.length = <uint16_t>self.reception.date(received_us)
+        facts.date.octets = self.reception._date
+        facts.headless = headless
+        return self._buffer.prepend(field, write_trace_field(field, &facts))
 
     # ------------------------------------------------------------------ TLS
 
@@ -1934,27 +1719,6 @@ cdef ClientTerms NOBODY = ClientTerms()      # until policy has been asked
 cdef inline void set_text(Text *text, bytes octets) noexcept:
     text.octets = PyBytes_AS_STRING(octets)
     text.length = <uint16_t>PyBytes_GET_SIZE(octets)
-
-
-cdef inline size_t put(char *out, size_t at, const char *octets, size_t n) noexcept nogil:
-    memcpy(out + at, octets, n)
-    return n
-
-
-cdef inline size_t put_name(char *out, size_t at, const char *octets, size_t n) noexcept nogil:
-    """A name that the client made up.
-
-    What is no part of a domain or an address literal could forge the field's clauses.
-    """
-    cdef size_t i
-    cdef char c
-    for i in range(n):
-        c = octets[i]
-        if is_alpha(c) or is_digit(c) or c == c'.' or c == c'-' or c == c':' or c == c'_' or c == c'[' or c == c']':
-            out[at + i] = c
-        else:
-            out[at + i] = c'?'
-    return n
 
 
 def repair_newlines(bytes mail_data) -> bytes:

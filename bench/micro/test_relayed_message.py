@@ -14,8 +14,9 @@ from angarium._core.counters import Slab, Slot
 from angarium._core.dispatch import Dispatcher, JournalIntake, ReadyQueue
 from angarium._core.event_log import EventLog
 from angarium._core.journal import Journal
+from angarium._core.listener_profile import ListenerProfile
 from angarium._core.memory_budget import MemoryBudget
-from angarium._core.server_session import ListenerProfile, Reception, ServerSession
+from angarium._core.server_session import Reception, ServerSession
 
 if TYPE_CHECKING:
     from pathlib import Path

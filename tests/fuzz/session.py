@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING, Any
 from angarium._core.client_terms import ClientTerms
 from angarium._core.counters import Slab, Slot
 from angarium._core.event_log import EventLog
-from angarium._core.server_session import CallbackIntake, ListenerProfile, Reception
+from angarium._core.intake import CallbackIntake
+from angarium._core.listener_profile import ListenerProfile
+from angarium._core.server_session import Reception
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -155,3 +155,40 @@ def test_a_limit_of_mails_a_connection_costs_no_attempt(tmp_path: Path) -> None:
             relay.wait_event("delivery", id=queue_id)
         assert relay.events("deferral") == []
         assert sink.connections >= 5
+
+
+def test_a_host_that_says_421_to_what_it_has_already_and_goes_on(tmp_path: Path) -> None:
+    """The content left with the envelope: whom it takes is delivered, who may be taken is in doubt, nobody gets two."""
+    takes = SinkServer(answer=does("MAIL", "421 4.3.2 going down"), host="127.0.0.2", defiant=True)
+
+    def one_of_three(step: Step) -> str | None:
+        return "421 4.7.0 enough" if step.verb == "RCPT" and "b@" in step.argument else None
+
+    def dies(step: Step) -> str | None:
+        return CLOSE if step.verb == "." else one_of_three(step)
+
+    some = SinkServer(answer=one_of_three, host="127.0.0.3", defiant=True)
+    dead = SinkServer(answer=dies, host="127.0.0.4", defiant=True)
+    with takes, some, dead, SinkServer() as good:
+        routes: list[dict[str, Any]] = [
+            {"recipients": ["origin.test"], "next_hop": "discard:"},
+            {"recipients": ["takes.test"], "next_hop": hops(takes, good)},
+            {"recipients": ["some.test"], "next_hop": hops(some, good)},
+            {"recipients": ["dead.test"], "next_hop": hops(dead, good)},
+        ]
+        config = {"queue": {"retry": {"first": "10m", "longest": "10m"}}, "route": routes}
+        with Relay(tmp_path, config) as relay:
+            for domain in ("takes", "some"):
+                recipients = [f"{name}@{domain}.test" for name in "abc"]
+                relay.wait_event("delivery", id=relay.send(recipients, MESSAGE), count=3)
+                for recipient in recipients:
+                    host = good if recipient == "b@some.test" else takes if domain == "takes" else some
+                    assert [len(sink.to(recipient)) for sink in (takes, some, good) if sink is not host] == [0, 0]
+                    assert len(host.to(recipient)) == 1
+            assert relay.events("in_doubt") == []
+            recipients = [f"{name}@dead.test" for name in "abc"]
+            events = relay.wait_event("in_doubt", id=(queue_id := relay.send(recipients, MESSAGE)), count=3)
+            assert "behind 421 to RCPT" in events["reply"]["text"]
+            assert relay.metrics()["angarium_delivery_possible_duplicates_total"] == 3
+            assert [event for event in relay.events("delivery") if event["id"] == queue_id] == []
+            assert [good.to(recipient) for recipient in recipients] == [[], [], []]

@@ -25,6 +25,7 @@ SUBJECTS = {
     "tls": "TLS",
     "accepted": "Accepted",
     "dsn": "Notifications",
+    "farewell": "421 to a host that has the content",
     "limits": "Limits and time",
     "lost": "Lost connections",
     "nonsense": "Nonsense",

@@ -92,8 +92,11 @@ class SinkServer:
         host: str = "127.0.0.1",
         port: int | None = None,
         esmtp: bool = True,
+        defiant: bool = False,
     ) -> None:
+        """defiant: behind a 421 it goes on as if it had said nothing."""
         self.host = host
+        self.defiant = defiant
         self.port = port or free_port(host)
         self.extensions = list(extensions)
         self.answer = answer
@@ -293,7 +296,7 @@ class _Connection:
         if reply == CLOSE:
             raise ConnectionResetError
         self._writer.write(reply.encode() + b"\r\n")
-        if reply.startswith("421"):
+        if reply.startswith("421") and not self._server.defiant:
             await self._writer.drain()
             raise ConnectionResetError
         return reply[:3]
@@ -355,7 +358,8 @@ class _Connection:
         path, _, parameters = argument.partition(">")
         self._mail.reverse_path = path.partition("<")[2]
         self._mail.parameters = parameters.strip()
-        self._mail.ready = (await self._say("MAIL", argument))[0] == "2"
+        code = await self._say("MAIL", argument)
+        self._mail.ready = code[0] == "2" or (self._server.defiant and code == "421")
 
     async def _data(self) -> None:
         if not self._mail.recipients:

@@ -12,16 +12,12 @@ from angarium._core.counters import Counters, Slab, Slot, client_key
 from angarium._core.dialogue import Dialogues, Keep
 from angarium._core.dispatch import Delivery, Dispatcher, ReadyQueue
 from angarium._core.event_log import EventLog
+from angarium._core.intake import CallbackIntake, Committed
+from angarium._core.listener_profile import ListenerProfile
 from angarium._core.memory_budget import MemoryBudget
 from angarium._core.recipient_policy import RecipientPolicy
 from angarium._core.record import Message, RecipientState, make_accepted, new_message
-from angarium._core.server_session import (
-    CallbackIntake,
-    Committed,
-    ListenerProfile,
-    Reception,
-    ServerSession,
-)
+from angarium._core.server_session import Reception, ServerSession
 from angarium.mail.pattern import folded_domain
 from angarium.policy.certificate import ClientCertificate
 from tests.support.log_ins import Knows, authentication_of

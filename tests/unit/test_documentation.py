@@ -13,7 +13,9 @@ from jsonschema import Draft202012Validator, ValidationError
 from angarium._core.command import REPLIES
 from angarium._core.counters import Slab
 from angarium._core.event_log import EventLog
-from angarium._core.server_session import CallbackIntake, ListenerProfile, Reception
+from angarium._core.intake import CallbackIntake
+from angarium._core.listener_profile import ListenerProfile
+from angarium._core.server_session import Reception
 from angarium.cli.main import COMMANDS
 from angarium.cli.serve import serve
 from angarium.config.load import examine_text
@@ -232,7 +234,7 @@ COMPOSED = {  # with values in them
 def replies_of_the_code() -> set[str]:
     said = {reply.decode().removesuffix("\r\n") for reply in REPLIES}
     policy = ("src/angarium/policy/recipient_list.py", "src/angarium/policy/recipient_query.py")
-    core = [f"cext/{name}.pyx" for name in ("server_session", "dispatch", "xclient", "permission")]
+    core = [f"cext/{name}.pyx" for name in ("server_session", "command_order", "dispatch", "xclient", "permission")]
     for file in (*core, *policy):
         said |= set(re.findall(r'b"(\d{3} [^"]+?)\\r\\n"', text_of(file)))
     said -= {"214 2.0.0 See RFC 5321", "214 2.0.0 See RFC 2033"}  # the second line of HELP

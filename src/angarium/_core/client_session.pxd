@@ -3,9 +3,9 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from angarium._core.counters cimport Counters
-from angarium._core.dialogue cimport Dialogues
+from angarium._core.dialogue cimport Dialogues, Heard
 from angarium._core.dispatch cimport Carrier, Delivery, ReadyQueue
-from angarium._core.record cimport MailBuffer, Message, Recipient
+from angarium._core.farewell cimport Farewell
 from angarium._core.reply cimport ReplyParser
 
 
@@ -45,6 +45,8 @@ cdef class Egress:
     cdef char *_scratch                      # where envelopes are composed
     cdef size_t _scratch_capacity
     cdef ClientSession _first
+    cdef ClientSession _sweep_at             # where the next sweep goes on, when one has stopped before the end
+    cdef readonly bint unswept               # it has
     cdef readonly uint32_t sessions
     cdef readonly uint32_t idle              # of them wait for work
     cdef readonly uint32_t idle_once         # of these have carried one message only
@@ -100,13 +102,13 @@ cdef class ClientSession(Carrier):
     cdef bint _quitting                      # no further transaction on this connection
     cdef list _refused                       # None, or [(index, code, enhanced, text, phase)] of single recipients
     cdef list _accepted                      # LMTP, behind the first of several final replies: whom they are for
+    cdef list _despite                       # None, or indices of those accepted behind a refused MAIL
+    cdef Farewell _farewell                  # None, or the host has said 421 and has the content already
+    cdef bint _ended                         # the connection has ended by itself
     # the one whose envelope was sent along with the content of the current one (RFC 2920 §3.1)
     cdef Delivery _ahead
     # what the host has said in the transaction under way, when that may be kept
-    cdef char *_said
-    cdef size_t _said_length, _said_capacity
-    cdef double _said_began
-    cdef bint _said_cut                      # there is no room for more
+    cdef Heard _heard
     cdef bint _said_ahead                    # the envelope went along with the content of the message before
     cdef bint _told                          # it has been kept
 
@@ -127,15 +129,18 @@ cdef class ClientSession(Carrier):
     cdef bint _limit(self, Delivery delivery) except -1
     cdef bint _limit_domains(self, Delivery delivery) except -1
     cdef int _leave(self) except -1
-    cdef bint _hand_on(self, int phase, bytes text) except -1
+    cdef bint _hand_on(self, int phase, int code, bytes text) except -1
+    cdef int _begin_farewell(self, int phase) except -1
+    cdef int _on_reply_to_quit(self, int code) except -1
+    cdef int _conclude(self, bint in_step, str why) except -1
+    cdef int _answer_rest(self, int phase) except -1
+    cdef int _answer_despite(self, uint16_t index) except -1
     cdef int _check_progress(self) except -1
     cdef size_t _compose(self, Delivery delivery) except 0
-    cdef size_t _compose_mail(self, Delivery delivery, size_t octets, char *p) noexcept
     cdef size_t _size_of(self, Delivery delivery) except? 0
     cdef bytes _top_of(self, Delivery delivery)
     cdef bint _awaits_more(self, int phase) noexcept
     cdef int _on_one_of_several(self) except -1
-    cdef size_t _compose_rcpt(self, Recipient *recipient, char *p) noexcept
     cdef bint _pipelined(self) noexcept
     cdef bint _chunks(self, Delivery delivery) noexcept
     cdef int _write(self, const char *octets, size_t n) except -1

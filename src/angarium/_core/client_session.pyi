@@ -83,10 +83,16 @@ class Egress:
     @property
     def idle_once(self) -> int:
         """Those of them that have carried one message only."""
-    def sweep(self) -> None:
-        """End what has been silent for too long; close what was idle for idle_s. Call it about once a second."""
-    def quit_idle(self) -> None:
-        """Close every connection that carries nothing."""
+    @property
+    def unswept(self) -> bool:
+        """Whether the last sweep had no time for all."""
+    def sweep(self, most_s: float = ...) -> None:
+        """End what has been silent for too long; close what was idle for idle_s. Call it about once a second.
+
+        It takes most_s, and a session; while it is `unswept` then, the next call goes on where this one stopped.
+        """
+    def quit_idle(self, most_s: float = ...) -> None:
+        """Close the connections that carry nothing: all of them, or as many as in most_s; then call it again."""
 
 # an asyncio protocol by its methods, which is what uvloop asks for; the base class here is for the type checker
 @disjoint_base

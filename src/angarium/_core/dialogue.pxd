@@ -2,6 +2,11 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from angarium._core.reply cimport ReplyParser
+
+cdef enum:
+    LONGEST_TEXT = 1000          # octets of a reply's text that are kept
+
 
 cpdef enum Keep:                 # of which attempts
     KEEP_NONE = 0
@@ -34,3 +39,16 @@ cdef class Dialogues:
     cdef int end(self) except -1
     cdef int _room(self, size_t n) except -1
     cdef void _raw(self, const char *octets, size_t n) noexcept
+
+
+cdef class Heard:
+    """What a host has said in the transaction under way, until it is known whether that is kept."""
+    cdef char *octets                        # replies, as a record has them
+    cdef size_t length
+    cdef size_t _capacity
+    cdef double began                        # monotonic: the transaction
+    cdef bint cut                            # there was no room for more
+
+    cdef void begin(self, double now) noexcept
+    cdef int hear(self, ReplyParser parser, int phase, double now) except -1
+    cdef void rest(self) noexcept

@@ -46,4 +46,8 @@ class Dialogues:
     ) -> None:
         """An attempt that ended before there was a mail transaction, after so many seconds."""
 
+@disjoint_base
+class Heard:
+    """What a host has said in the transaction under way. Nothing of it is for Python."""
+
 __test__: dict[str, str]

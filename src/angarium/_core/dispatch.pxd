@@ -5,11 +5,11 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from angarium._core.counters cimport Counters
 from angarium._core.domain_map cimport DomainMap
 from angarium._core.event_log cimport EventLog
+from angarium._core.intake cimport Intake
 from angarium._core.journal cimport Journal, Receiver, Taker
 from angarium._core.record cimport MailBuffer, Message
 from angarium._core.reply cimport Reply
 from angarium._core.schedule cimport LANES, MessageTable, Schedule, ScheduledQueue
-from angarium._core.server_session cimport Intake
 from angarium._core.survey cimport Survey
 
 

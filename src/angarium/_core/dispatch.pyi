@@ -8,10 +8,10 @@ from typing_extensions import disjoint_base
 from angarium._core.counters import Counters
 from angarium._core.domain_map import DomainMap
 from angarium._core.event_log import EventLog
+from angarium._core.intake import Intake
 from angarium._core.journal import Journal, Receiver, Taker
 from angarium._core.record import MailBuffer, Message
 from angarium._core.schedule import MessageTable, Schedule
-from angarium._core.server_session import Intake
 from angarium._core.source_pool import SourcePool
 from angarium._core.survey import Survey
 

@@ -89,6 +89,8 @@ cdef class Journal:
     cdef readonly int failed                 # errno; 0 while the journal takes records
     cdef public object full                  # True after a segment could not be made for want of room
     cdef public object let_go                # takes [Segment] of a file that went, to drop it where that may take long
+    cdef public double telling_s             # of one turn of the loop, to those who wait for a commit
+    cdef bint _more_to_tell                  # others have the next turn
     cdef public object kick_later            # called once when a commit has been asked for: arranges for kick() soon
     cdef readonly Ledger ledger
     cdef list _doomed                        # ids of messages whose commit failed, until the journal says so
@@ -152,3 +154,4 @@ cdef class Journal:
     cdef int _remove_file(self, Segment segment) except -1
     cdef int _ask_kick(self, bint flush) except -1
     cdef int _settle(self, uint64_t written, uint64_t synced, int error) except -1
+    cdef int _ring(self) noexcept

@@ -91,6 +91,7 @@ class Journal:
     full: bool
     let_go: Callable[[list[Segment]], object] | None
     kick_later: Callable[[Callable[[], None]], object] | None
+    telling_s: float
     def __init__(
         self,
         folder: str,

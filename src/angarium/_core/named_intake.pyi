@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing_extensions import disjoint_base
 
 from angarium._core.dispatch import JournalIntake
+from angarium._core.intake import Intake
 from angarium._core.record import Message
-from angarium._core.server_session import Intake
 
 @disjoint_base
 class NamedIntake(Intake):

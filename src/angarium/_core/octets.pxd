@@ -4,7 +4,7 @@ Pointers are indexed only here and in the scanners, always beside an explicit le
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memchr
+from libc.string cimport memchr, memcpy
 
 
 cdef struct Span:
@@ -32,6 +32,12 @@ cdef inline bint equal_fold(const char *a, const char *b, size_t n) noexcept nog
         if lower(a[i]) != b[i]:
             return False
     return True
+
+
+cdef inline size_t put(char *out, const char *octets, size_t n) noexcept nogil:
+    """Copy n octets to out; returns n."""
+    memcpy(out, octets, n)
+    return n
 
 
 cdef inline size_t put_decimal(char *out, uint64_t value) noexcept nogil:

@@ -8,11 +8,12 @@ from angarium._core.counters cimport Counters
 from angarium._core.decision cimport Answered, Decision
 from angarium._core.event_log cimport EventLog
 from angarium._core.header cimport HeaderFacts
+from angarium._core.intake cimport Intake
 from angarium._core.journal cimport Receiver
+from angarium._core.listener_profile cimport ListenerProfile
 from angarium._core.mail_data cimport MailDataScan
 from angarium._core.memory_budget cimport MemoryBudget
 from angarium._core.permission cimport Permission
-from angarium._core.recipient_policy cimport RecipientPolicy
 from angarium._core.record cimport AcceptedMeta, MailBuffer, Message, Text
 
 
@@ -21,53 +22,6 @@ cpdef enum AuthVerdict:          # what an AUTH exchange comes to when it is no 
     AUTH_SYNTAX                  # the response cannot be decoded: 501
     AUTH_UNAVAILABLE             # nobody could say: 454
     AUTH_BANNED                  # too many have failed from there, and nobody was asked: 454
-
-
-cdef class Intake:
-    """Where accepted mail goes: takes responsibility for a message and tells the session when it is safe."""
-    cdef uint64_t next_id(self) except 0
-    cdef int accept(self, Message message, Receiver receiver) except -1
-    cdef const char *refusal(self) noexcept      # NULL, or the whole 4xx reply while no mail can be taken
-
-
-cdef class ListenerProfile:
-    """What all sessions of one listener have in common: decided by the configuration, read by the session."""
-    cdef readonly bytes hostname
-    cdef readonly bytes name
-    cdef readonly int durability
-    cdef readonly uint64_t message_octets
-    cdef readonly uint64_t header_octets
-    cdef readonly uint32_t recipients
-    cdef readonly uint32_t command_octets
-    cdef readonly uint32_t errors
-    cdef readonly uint32_t commands_per_second
-    cdef readonly uint32_t hops
-    cdef readonly uint32_t transactions          # of one session, 0: no limit
-    cdef readonly uint64_t connections           # of the node
-    cdef readonly uint32_t connections_per_client
-    cdef readonly double idle_timeout_s
-    cdef readonly double data_timeout_s          # from the start of one message's data to its end
-    cdef readonly bint authentication_required
-    cdef readonly object client_policy           # address text -> ClientTerms
-    cdef readonly object authentication          # mechanism, session -> exchange; None: AUTH is not offered
-    cdef readonly tuple mechanisms
-    cdef readonly object start_tls               # session -> None; None: STARTTLS is not offered
-    cdef readonly uint64_t future_release_s      # RFC 4865, the longest one may ask for; 0: not offered
-    cdef readonly bytes priorities               # RFC 6710, name of the priority profile or b""; None: not offered
-    cdef readonly object identity_policy         # address, log-in, certificate -> ClientTerms; None: as client_policy
-    cdef readonly object client_certificate      # address, ssl object -> certificate or None; None: none is asked for
-    cdef readonly object xclient                 # address text -> bint: XCLIENT is offered to it; None: to nobody
-    cdef readonly RecipientPolicy recipient_policy  # of mail to domains of ours; None: there are none
-    cdef readonly bint lmtp                      # RFC 2033
-    cdef readonly ListenerProfile successor      # what holds from the next transaction on; None: this one
-    cdef dict _clients                           # what client_policy said, bounded
-    cdef dict _identities                        # what identity_policy said, bounded
-    cdef bytes _greeting
-    cdef bytes _ehlo_plain                       # rest of the EHLO reply behind its first line
-    cdef bytes _ehlo_tls
-    cdef bytes _ehlo_certified                   # to clients with a certificate; None: nobody is offered EXTERNAL
-    cdef uint32_t _offers_plain
-    cdef uint32_t _offers_tls
 
 
 cdef class Reception:
@@ -82,6 +36,9 @@ cdef class Reception:
     cdef char *_receive
     cdef bint _paced                             # some session may be waiting for memory
     cdef ServerSession _first                    # doubly linked list of the open sessions
+    # where the next call of `sweep`, `pace`, `follow` goes on, when one has stopped before the end
+    cdef ServerSession _sweep_at, _pace_at, _follow_at
+    cdef readonly bint unswept                   # `sweep` has stopped before the end
     cdef readonly uint32_t sessions
     cdef int64_t _date_second
     cdef char _date[40]
@@ -178,7 +135,6 @@ cdef class ServerSession(Receiver):
     cdef int _auth_step(self, const char *line, size_t n) except -1
     cdef int _auth_answer(self, bytes response) except -1
     cdef int _settle_terms(self) except -1
-    cdef uint16_t _listener_row(self) noexcept
     cdef int _do_xclient(self, const char *line, size_t n, size_t arguments) except -1
     cdef int _take_address(self, str address) except -1
     cdef int _believe_nobody(self) except -1
@@ -188,7 +144,6 @@ cdef class ServerSession(Receiver):
     cdef int _say_future_release(self) except -1
     cdef const char *_settle_hold(self) noexcept
     cdef int _grant_priority(self) except -1
-    cdef const char *_out_of_order(self, int verb) noexcept
     cdef int _misspelt(self, const char *reply) except -1
     cdef int _start_data(self) except -1
     cdef size_t _take_data(self, const char *p, size_t n) except? 0
@@ -222,7 +177,7 @@ cdef class ServerSession(Receiver):
     cdef int _note_error(self) except -1
     cdef int _pace(self, double seconds) except -1
     cdef int _end_pause(self, double now) except -1
-    cdef int _leave_if_free(self) except -1
+    cdef bint _leave_if_free(self) except -1
     cdef int _abort(self, const char *reply) except -1
     cdef int _finish(self) except -1
     cdef int _renew(self) except -1

@@ -3,21 +3,16 @@
 from asyncio import BaseTransport, BufferedProtocol
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, Never, Protocol
+from typing import Any
 
 from typing_extensions import disjoint_base
 
-from angarium._core.client_terms import ClientTerms
 from angarium._core.counters import Counters
-from angarium._core.decision import Decision
 from angarium._core.event_log import EventLog
+from angarium._core.intake import Intake
 from angarium._core.journal import Receiver
+from angarium._core.listener_profile import ListenerProfile
 from angarium._core.memory_budget import MemoryBudget
-from angarium._core.recipient_policy import RecipientPolicy
-from angarium._core.record import Message
-
-class _Exchange(Protocol):
-    def step(self, response: bytes | None, decide: Decision, /) -> None: ...
 
 class AuthVerdict(IntEnum):
     """What an AUTH exchange comes to when it is no challenge and no log-in."""
@@ -26,134 +21,6 @@ class AuthVerdict(IntEnum):
     AUTH_SYNTAX = 2
     AUTH_UNAVAILABLE = 3
     AUTH_BANNED = 4
-
-@disjoint_base
-class Intake:
-    """Where accepted mail goes. Its methods are C: see JournalIntake and CallbackIntake."""
-
-@disjoint_base
-class CallbackIntake(Intake):
-    """An intake that calls Python: deliver(message, done) must call done(errno) once, now or later; 0: it is safe."""
-
-    def __init__(self, deliver: Callable[[Message, Committed], None]) -> None: ...
-
-@disjoint_base
-class Committed:
-    """Tells a session once what became of its message; a second call does nothing."""
-
-    def __call__(self, error: int = 0) -> None: ...
-
-@disjoint_base
-class ListenerProfile:
-    """What all sessions of one listener have in common."""
-
-    def __init__(
-        self,
-        *args: Never,
-        hostname: bytes,
-        name: bytes,
-        client_policy: Callable[[str], ClientTerms | tuple[bool, bool]],
-        durability: int = ...,
-        message_octets: int = ...,
-        header_octets: int = 256000,
-        recipients: int = 1000,
-        command_octets: int = 2048,
-        errors: int = 20,
-        commands_per_second: int = 1000,
-        hops: int = 100,
-        transactions: int = 0,
-        connections: int = 10000,
-        connections_per_client: int = 1000,
-        idle_timeout_s: float = 300,
-        data_timeout_s: float = 3600,
-        authentication_required: bool = False,
-        authentication: Callable[[bytes, ServerSession], _Exchange | None] | None = None,
-        mechanisms: tuple[bytes, ...] = (),
-        start_tls: Callable[[ServerSession], None] | None = None,
-        future_release_s: int = 0,
-        priorities: bytes | None = None,
-        identity_policy: Callable[[str, str, Any], ClientTerms] | None = None,
-        client_certificate: Callable[[str, Any], Any] | None = None,
-        xclient: Callable[[str], bool] | None = None,
-        recipient_policy: RecipientPolicy | None = None,
-        lmtp: bool = False,
-    ) -> None:
-        """client_policy: address -> ClientTerms, or (may relay, may send bare newlines) where nothing else is granted.
-
-        authentication: mechanism, session -> exchange or None; each response is given to its `step`, which has the
-        Decision answered with the next challenge (base64 octets), the log-in that was proved (str) or an AuthVerdict.
-        message_octets, errors and transactions: 0 means no limit. future_release_s: the longest that FUTURERELEASE
-        allows, 0: it is not offered. priorities: the name of the profile that MT-PRIORITY is offered with, b"" for
-        none, None: it is not offered.
-
-        identity_policy: address, log-in ("": none), certificate (None: none) -> ClientTerms, asked when there is one of
-        the two. client_certificate: address, ssl object -> what the client's certificate is known as (hashable), or
-        None. xclient: address -> whether XCLIENT is offered to it. recipient_policy: which recipients are taken from
-        clients that may not relay; None: none. lmtp: RFC 2033.
-        """
-    @property
-    def hostname(self) -> bytes: ...
-    @property
-    def name(self) -> bytes: ...
-    @property
-    def durability(self) -> int: ...
-    @property
-    def message_octets(self) -> int: ...
-    @property
-    def header_octets(self) -> int: ...
-    @property
-    def recipients(self) -> int: ...
-    @property
-    def command_octets(self) -> int: ...
-    @property
-    def errors(self) -> int: ...
-    @property
-    def commands_per_second(self) -> int: ...
-    @property
-    def hops(self) -> int: ...
-    @property
-    def transactions(self) -> int: ...
-    @property
-    def connections(self) -> int: ...
-    @property
-    def connections_per_client(self) -> int: ...
-    @property
-    def idle_timeout_s(self) -> float: ...
-    @property
-    def data_timeout_s(self) -> float: ...
-    @property
-    def authentication_required(self) -> bool: ...
-    @property
-    def client_policy(self) -> Callable[[str], ClientTerms | tuple[bool, bool]]: ...
-    @property
-    def authentication(self) -> Callable[[bytes, ServerSession], _Exchange | None] | None: ...
-    @property
-    def mechanisms(self) -> tuple[bytes, ...]: ...
-    @property
-    def start_tls(self) -> Callable[[ServerSession], None] | None: ...
-    @property
-    def future_release_s(self) -> int: ...
-    @property
-    def priorities(self) -> bytes | None: ...
-    @property
-    def identity_policy(self) -> Callable[[str, str, Any], ClientTerms] | None: ...
-    @property
-    def client_certificate(self) -> Callable[[str, Any], Any] | None: ...
-    @property
-    def xclient(self) -> Callable[[str], bool] | None: ...
-    @property
-    def recipient_policy(self) -> RecipientPolicy | None: ...
-    @property
-    def lmtp(self) -> bool: ...
-    def forget_clients(self) -> None:
-        """Ask client_policy and identity_policy again for everybody."""
-    @property
-    def successor(self) -> ListenerProfile | None:
-        """What holds from the next transaction on; None: this one."""
-    def policy_of(self, address: str) -> ClientTerms:
-        """What client_policy says of an address; remembered."""
-    def terms_of(self, address: str, log_in: str, certificate: Any) -> ClientTerms:
-        """What the policies say of a client who has proved who it is; remembered. Without a proof: policy_of."""
 
 @disjoint_base
 class Reception:
@@ -177,17 +44,30 @@ class Reception:
     def sessions(self) -> int: ...
     def session(self, profile: ListenerProfile, client: str | None = None) -> ServerSession:
         """A protocol for a new connection. client: the address of its client, where a proxy has said it."""
-    def sweep(self) -> None:
-        """End what has been silent for too long, let throttled sessions go on. Call it about once a second."""
-    def pace(self) -> None:
-        """Let sessions that wait for memory go on, when their time is over or there is some. Call it on every tick."""
-    def follow(self, successors: dict[ListenerProfile, ListenerProfile]) -> None:
+    @property
+    def unswept(self) -> bool:
+        """Whether the last sweep had no time for all."""
+    def sweep(self, most_s: float = ...) -> None:
+        """End what has been silent for too long, let throttled sessions go on. Call it about once a second.
+
+        It takes most_s, and a session; while it is `unswept` then, the next call goes on where this one stopped.
+        """
+    def pace(self, most_s: float = ...) -> None:
+        """Let sessions that wait for memory go on, when their time is over or there is some. Call it on every tick.
+
+        It takes most_s, and a session; the next call goes on where this one stopped.
+        """
+    def follow(self, successors: dict[ListenerProfile, ListenerProfile], most_s: float = ...) -> bool:
         """Other profiles hold in the place of these from now on (old -> new): the configuration has changed.
 
-        A transaction that is under way ends under the terms that it began with.
+        A transaction that is under way ends under the terms that it began with. What sessions are granted is asked
+        anew, for most_s, and one session. True: call it again with no successors, in another turn of the loop.
         """
-    def drain(self) -> None:
-        """No new transactions: sessions between two transactions end now with 421, the others when theirs is over."""
+    def drain(self, most_s: float = ...) -> bool:
+        """No new transactions: sessions between two transactions end now with 421, the others when theirs is over.
+
+        It takes most_s, and a session. True: call it again, in another turn of the loop.
+        """
 
 # an asyncio protocol by its methods, which is what uvloop asks for; the base class here is for the type checker
 @disjoint_base

@@ -21,8 +21,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from angarium._core.event_log import EventLog
+from angarium._core.intake import CallbackIntake
+from angarium._core.listener_profile import ListenerProfile
 from angarium._core.recipient_policy import RecipientPolicy
-from angarium._core.server_session import CallbackIntake, ListenerProfile, Reception
+from angarium._core.server_session import Reception
 from angarium.delivery.maildir import deliver
 
 if TYPE_CHECKING:

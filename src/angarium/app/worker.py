@@ -41,6 +41,7 @@ from angarium.app.submission import Submission
 from angarium.app.wiring import Ground, Ways
 from angarium.clock import SystemClock
 from angarium.config.resolve import memory_budget_octets
+from angarium.delivery.call_line import SLICE_S
 from angarium.delivery.lookup_client import LookupClient
 from angarium.delivery.lookup_protocol import socket_path
 from angarium.delivery.route import RouteTable
@@ -202,6 +203,7 @@ class Worker:
                 aside=self.spool / "damaged",
             )
             journal.kick_later = loop.call_soon
+            journal.telling_s = SLICE_S
             journal.let_go = self._let_go
             loop.add_reader(journal.event_fd, journal.on_commit)
             self.dispatcher.journals[shard] = journal
@@ -275,10 +277,14 @@ class Worker:
         """Take no mail, as `angarium drain` says, or take it again. Deliveries go on."""
         self._refusing = refuse
         if refuse:
-            self.reception.drain()
+            self._end_sessions()
         elif not self.draining:
             self.reception.draining = False
         self._heart.say(self.state)
+
+    def _end_sessions(self) -> None:
+        if self._refusing and self.reception.drain(SLICE_S):
+            asyncio.get_running_loop().call_soon(self._end_sessions)  # others have their turn meanwhile
 
     def _retry_of(self, message: Message) -> Retry:
         return self.retries.of(message)
@@ -478,7 +484,11 @@ class Worker:
         self._heart.say(self.state, events_failing=self.events.failing)
         self._share_memory()
         dispatcher.tick()
-        self.reception.pace()
+        self.reception.pace(SLICE_S)
+        if self.reception.unswept:
+            self.reception.sweep(SLICE_S)
+        for ways in (self.ways, *self._former):
+            ways.egress.go_on()
         for journal in self.journals:
             journal.flush()
         if count % self._flush_ticks == 0:
@@ -503,7 +513,7 @@ class Worker:
                 self.counters.set(Slot.SHARD_LIVING + shard, journal.living_octets)
                 self.counters.set(Slot.SHARD_CLOSED + shard, bool(journal.failed or journal.full))
             self.indexer.step(self._clock.monotonic())
-            self.reception.sweep()
+            self.reception.sweep(SLICE_S)
             self.listeners.inbound.refresh()
             if self.local_mail is not None:
                 self.local_mail.tick()
@@ -568,7 +578,7 @@ class Worker:
         self.listeners.close()
         if self.local_mail is not None:
             await self.local_mail.close()
-        self.reception.drain()
+        more = self.reception.drain(SLICE_S)
         self.dispatcher.stopped = True
         all_ways = (self.ways, *self._former)
         for ways in all_ways:
@@ -580,9 +590,9 @@ class Worker:
             or any(ways.egress.sessions or ways.router.hand_offs.under_way for ways in all_ways)
             or self.bouncer.committing
         ):
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(0 if more else TICK_S)
             self._heart.beat()
-            self.reception.drain()
+            more = self.reception.drain(SLICE_S)
             for ways in all_ways:
                 ways.tend()
                 ways.egress.sweep()  # or a host that does not answer QUIT holds the end up

@@ -35,6 +35,7 @@ from angarium._core.counters import Counters, Slot
 from angarium._core.dialogue import Dialogues
 from angarium._core.dispatch import Delivery, ReadyQueue
 from angarium.clock import Clock
+from angarium.delivery.call_line import CallLine
 from angarium.delivery.dial import FAMILIES, Dialler, by_name, family_of, is_address, where_of
 from angarium.delivery.egress import Egresses
 from angarium.delivery.failure import ConnectFailure
@@ -102,6 +103,7 @@ class Connector:
         self._settle = settle
         self._tasks: set[asyncio.Task[None]] = set()
         self._greeted = asyncio.Semaphore(MOST_GREETED)
+        self._failing = CallLine(clock.monotonic)  # each may have a notification composed
 
     def connect(self, queue: ReadyQueue) -> None:
         """Begin to open one connection for queue (its `connecting` has been counted)."""
@@ -119,11 +121,12 @@ class Connector:
 
     @property
     def under_way(self) -> int:
-        """Connections that are being opened."""
-        return len(self._tasks)
+        """Connections that are being opened, and deliveries that are about to fail for want of one."""
+        return len(self._tasks) + len(self._failing)
 
     async def close(self) -> None:
-        """Give up what is being opened."""
+        """Give up what is being opened. What has not failed yet stays queued."""
+        self._failing.clear()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -249,7 +252,10 @@ class Connector:
                     _said_to(tried),
                     text,
                 )
-            self._settle(delivery)
+            if for_all:
+                self._failing.call_soon(self._settle, delivery)
+            else:
+                self._settle(delivery)
         rest_s = min(PROBE_FIRST_S * 2.0 ** max(0, queue.failures - 1), PROBE_LONGEST_S)
         queue.dispatcher.events.event(
             "unreachable",

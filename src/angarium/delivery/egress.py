@@ -10,6 +10,7 @@ import resource
 from typing import TYPE_CHECKING
 
 from angarium._core.client_session import Egress
+from angarium.delivery.call_line import SLICE_S
 
 if TYPE_CHECKING:
     from angarium._core.counters import Counters
@@ -61,14 +62,28 @@ class Egresses:
         return sum(egress.sessions for egress in self._egresses.values())
 
     def sweep(self) -> None:
-        """End what has been silent for too long, close what was idle for too long. Call it about once a second."""
+        """End what has been silent for too long, close what was idle for too long. Call it about once a second.
+
+        For each set of timeouts it takes SLICE_S; when one was `unswept` then, `go_on` is to be called in a later turn.
+        """
         for egress in self._egresses.values():
-            egress.sweep()
+            egress.sweep(SLICE_S)
+
+    @property
+    def unswept(self) -> bool:
+        """Whether the last sweep had no time for all."""
+        return any(egress.unswept for egress in self._egresses.values())
+
+    def go_on(self) -> None:
+        """Sweep what the last sweep had no time for."""
+        for egress in self._egresses.values():
+            if egress.unswept:
+                egress.sweep(SLICE_S)
 
     def quit_idle(self) -> None:
-        """Close every connection that carries nothing."""
+        """Close the connections that carry nothing, as many as in SLICE_S; call it again for the others."""
         for egress in self._egresses.values():
-            egress.quit_idle()
+            egress.quit_idle(SLICE_S)
 
 
 def _most_idle() -> int:

@@ -4,6 +4,8 @@ Job: `mail_hosts`, `host_addresses`, `tlsa`, `txt` ask the process, which has on
 anything else that it knows. Answers are kept until they expire, equal questions share one request. Hosts of equal
 preference come in another order each time. `ask_once` asks what no cache may see: the access process is asked so.
 
+Thousands of answers may come at once; they are told in their order, some in each turn of the loop (`CallLine`).
+
 Fails with ResolutionFailure, as the process does. The process is away: it is connected to again and again, what waits
 is asked anew; after AWAY_S answers that were right once are used for STALE_S beyond their time, and what there is
 none for is deferred with 451 4.4.3, at once as long as the process stays away. The same answers are used when the
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import msgspec
 
 from angarium.delivery.cache import Cache
+from angarium.delivery.call_line import CallLine
 from angarium.delivery.lookup_protocol import (
     GREETING,
     HOST_ADDRESSES,
@@ -124,6 +127,7 @@ class LookupClient:
         self._is_away = False
         self._closed = False
         self._look: asyncio.TimerHandle | None = None
+        self._line = CallLine(monotonic)
 
     # ------------------------------------------------------------------ questions
 
@@ -179,17 +183,16 @@ class LookupClient:
 
         After `close` it is not called any more.
         """
-        loop = asyncio.get_running_loop()
         key = (kind.name, argument)
         cached = self._fresh(key)
         if cached is not None:
-            loop.call_soon(tell, cached)
+            self._line.call_soon(tell, cached)
             return
         question = self._under_way.get(key)
         if question is None:
             _, cached = self._cache.peek(key) or (0, None)
             if len(self._under_way) >= QUESTIONS and cached is None:
-                loop.call_soon(tell, ResolutionFailure(False, 451, (4, 4, 3), "too many look-ups under way"))
+                self._line.call_soon(tell, ResolutionFailure(False, 451, (4, 4, 3), "too many look-ups under way"))
                 return
             question = _Question(key, kind.result, cached)
             self._send(kind.name, argument, partial(self._answered, question))
@@ -204,18 +207,22 @@ class LookupClient:
 
     def ask_once_then(self, kind: Kind[A, R], argument: A, tell: Callable[[R | ResolutionFailure], None]) -> None:
         """`ask_once` without a task: `tell` is called once, later; after `close` not any more."""
-        loop = asyncio.get_running_loop()
         if len(self._waiting) >= QUESTIONS:
-            loop.call_soon(tell, ResolutionFailure(False, 451, (4, 4, 3), "too many look-ups under way"))
+            self._line.call_soon(tell, ResolutionFailure(False, 451, (4, 4, 3), "too many look-ups under way"))
             return
 
         def ended(reply: Reply | ResolutionFailure) -> None:
             if isinstance(reply, ResolutionFailure):
-                loop.call_soon(tell, reply)
+                tell(reply)
             elif reply.failure is not None:
-                loop.call_soon(tell, reply.failure.raised())
+                tell(reply.failure.raised())
             else:
-                loop.call_soon(tell, msgspec.msgpack.decode(reply.result, type=kind.result))
+                try:
+                    answer = msgspec.msgpack.decode(reply.result, type=kind.result)
+                except msgspec.MsgspecError as unreadable:
+                    tell(_unreadable(unreadable))
+                    return
+                tell(answer)
 
         self._send(kind.name, argument, ended)
 
@@ -240,6 +247,7 @@ class LookupClient:
             waiter.cancel()
         self._under_way.clear()
         self._waiting.clear()
+        self._line.clear()
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.gather(self._connecting, return_exceptions=True)
@@ -252,9 +260,8 @@ class LookupClient:
         """Tell everybody the answer, or why there is none."""
         self._under_way.pop(question.key, None)
         answer = self._answer_of(question, reply)
-        loop = asyncio.get_running_loop()
         for tell in question.waiters:
-            loop.call_soon(tell, answer)
+            self._line.call_soon(tell, answer)
 
     def _answer_of(self, question: _Question, reply: Reply | ResolutionFailure) -> Any:
         if isinstance(reply, ResolutionFailure):
@@ -265,7 +272,7 @@ class LookupClient:
             try:
                 result = msgspec.msgpack.decode(reply.result, type=question.result)
             except msgspec.MsgspecError as unreadable:
-                return ResolutionFailure(False, 451, (4, 3, 0), f"the lookup process says {unreadable}")
+                return _unreadable(unreadable)
             if result.expires > self._monotonic():
                 self._cache.put(question.key, (self._generation, result))
             return result
@@ -285,7 +292,7 @@ class LookupClient:
         loop = asyncio.get_running_loop()
         if self._connection is None:
             if self._is_away:
-                loop.call_soon(ended, self._failure())
+                self._line.call_soon(ended, self._failure())
                 return
             if self._connecting is None:
                 self._connecting = loop.create_task(self._connect())
@@ -347,7 +354,7 @@ class LookupClient:
 
     def _fail(self, numbers: Iterable[int]) -> None:
         for number in numbers:
-            self._waiting.pop(number).ended(self._failure())
+            self._line.call_soon(self._waiting.pop(number).ended, self._failure())
 
     def _failure(self) -> ResolutionFailure:
         return ResolutionFailure(False, 451, (4, 4, 3), self._away)
@@ -356,7 +363,7 @@ class LookupClient:
         """A reply has come in."""
         waiting = self._waiting.pop(reply.number, None)
         if waiting is not None:
-            waiting.ended(reply)
+            self._line.call_soon(waiting.ended, reply)
 
     def on_lost(self, connection: _Connection) -> None:
         """A connection has ended: another one, if something waits for it."""
@@ -416,6 +423,10 @@ def _settle(waiter: asyncio.Future[Any], answer: Any) -> None:
         waiter.set_exception(answer)
     else:
         waiter.set_result(answer)
+
+
+def _unreadable(why: msgspec.MsgspecError) -> ResolutionFailure:
+    return ResolutionFailure(False, 451, (4, 3, 0), f"the lookup process says {why}")
 
 
 def _until(answer: Any, expires: float) -> Any:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from angarium._core.counters import Slot
-from angarium._core.server_session import ListenerProfile
+from angarium._core.listener_profile import ListenerProfile
 from angarium._core.tls_transport import TlsTransport
 from angarium.config.model import DURABILITIES
 from angarium.ingress.authentication import ListenerAuthentication, Verifier, any_login, mechanisms_of

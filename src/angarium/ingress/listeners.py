@@ -13,21 +13,23 @@ when something cannot be built; nothing has changed then, and `Prepared.discard`
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from angarium.config.resolve import needs_access
+from angarium.delivery.call_line import SLICE_S
 from angarium.ingress.authentication import Verifier
 from angarium.ingress.certificates import Certificates
 from angarium.ingress.door import Door
 from angarium.ingress.listener import make_profile, serve
 
 if TYPE_CHECKING:
-    import asyncio
     import socket
     from collections.abc import Mapping
 
-    from angarium._core.server_session import ListenerProfile, Reception, ServerSession
+    from angarium._core.listener_profile import ListenerProfile
+    from angarium._core.server_session import Reception, ServerSession
     from angarium.config.model import Config, Listener
     from angarium.delivery.lookup_client import LookupClient
     from angarium.ingress.certificates import LiveContext
@@ -166,7 +168,7 @@ class Listeners:
                 successors.setdefault(moved, setting.profile)  # the same listener at another address
         for removed in before.values():
             removed.close()
-        self._reception.follow(successors)
+        more = self._reception.follow(successors, SLICE_S)
         if self._certificates is not None:
             self._certificates.close()
         self._certificates = prepared.certificates
@@ -174,6 +176,9 @@ class Listeners:
             self._certificates.watch()
         for found in self._open.values():
             await found.serve()
+        while more:
+            await asyncio.sleep(0)  # thousands of sessions, and others have their turn
+            more = self._reception.follow({}, SLICE_S)
 
     def close(self) -> None:
         """Accept no more."""

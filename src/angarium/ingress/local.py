@@ -26,7 +26,8 @@ from angarium._core.server_session import ServerSession
 from angarium.delivery.short_path import short_path
 
 if TYPE_CHECKING:
-    from angarium._core.server_session import ListenerProfile, Reception
+    from angarium._core.listener_profile import ListenerProfile
+    from angarium._core.server_session import Reception
 
 __all__ = ["LocalFailure", "introduce", "listen_locally", "remove_socket", "user_name"]
 

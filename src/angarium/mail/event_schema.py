@@ -209,7 +209,8 @@ _EVENTS: tuple[Event, ...] = (
     Event(
         "in_doubt",
         "id",
-        "the connection died between the last octet and the reply; or, at a start, the node did: then with `why` alone",
+        "the connection died between the last octet and the reply, or the host went on behind a 421; or, at a start, "
+        "the node died: then with `why` alone",
         optional="reverse_path recipient next_hop site source tenant reply class durability attempts age_s attempt_s "
         "tls why",
         classes="in_doubt",

@@ -144,7 +144,6 @@ def _transaction(flags: int, content: int, commands: bytes, replies: bytes, *, l
     """Commands, each with the reply to it, whether or not they were sent at once. `lost`: the connection ended it."""
     said = list(_replies(replies))
     before = [line for phase, line in said if phase <= Phase.PHASE_DATA]
-    behind = [line for phase, line in said if phase > Phase.PHASE_DATA]
     pipelined = flags & DialogueFlag.DIALOGUE_PIPELINED
     chunked = False
     if flags & DialogueFlag.DIALOGUE_AHEAD:
@@ -163,7 +162,11 @@ def _transaction(flags: int, content: int, commands: bytes, replies: bytes, *, l
     if flags & DialogueFlag.DIALOGUE_CONTENT:
         yield Line("C", f"({content} octets of mail data)")
     yield from before
-    yield from behind
+    for phase, reply in said:
+        if phase == Phase.PHASE_QUIT:
+            yield Line("C", "QUIT")  # it was sent behind a 421, and its reply was waited for
+        if phase > Phase.PHASE_DATA:
+            yield reply
     if flags & DialogueFlag.DIALOGUE_CUT:
         yield Line("*", "there were more replies than are kept")
 

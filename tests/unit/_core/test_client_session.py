@@ -422,3 +422,43 @@ def test_the_timeouts_are_those_of_the_rfc() -> None:
     egress = Egress(Slab.create(1).region(0))
     assert (egress.mail_timeout_s, egress.rcpt_timeout_s, egress.data_timeout_s) == (300, 300, 120)
     assert (egress.block_timeout_s, egress.final_timeout_s) == (180, 600)
+
+
+# ---------------------------------------------------------------- thousands at once: some in each turn of the loop
+
+
+def test_a_sweep_goes_on_where_it_stopped(journal: Journal) -> None:
+    queue = Queue(journal, mail_timeout_s=-1)
+    for name in "abc":
+        queue.mail(name, [b"x@example.net"])
+    hosts = [queue.connect() for _ in range(3)]
+    left = []
+    while True:
+        queue.egress.sweep(0.0)
+        left.append([host.session.closed for host in hosts])
+        if not queue.egress.unswept:
+            break
+    assert left == [[False, False, True], [False, True, True], [True, True, True]]
+    assert [bool(queue.outcome(name)) for name in "abc"] == [True] * 3
+
+
+def test_who_leaves_and_who_comes_while_a_sweep_waits_changes_nothing_for_the_others(journal: Journal) -> None:
+    queue = Queue(journal, idle_s=-1)
+    hosts = [queue.connect() for _ in range(5)]
+    queue.egress.sweep(0.0)  # of 4
+    hosts.append(queue.connect())
+    hosts[3].transport.lose()  # it would have been next
+    queue.egress.sweep(0.0)
+    assert [host.heard() for host in hosts] == [b"", b"", b"QUIT\r\n", b"", b"QUIT\r\n", b""]
+    queue.egress.sweep()
+    assert [host.heard() for host in hosts] == [b"QUIT\r\n", b"QUIT\r\n", b"", b"", b"", b""]
+    assert not queue.egress.unswept
+
+
+def test_idle_connections_are_closed_some_at_a_time(queue: Queue) -> None:
+    hosts = [queue.connect() for _ in range(3)]
+    closed = []
+    for _ in range(3):
+        queue.egress.quit_idle(0.0)
+        closed.append([host.heard() for host in hosts])
+    assert closed == [[b"", b"", b"QUIT\r\n"], [b"", b"QUIT\r\n", b""], [b"QUIT\r\n", b"", b""]]

@@ -16,6 +16,7 @@ from angarium._core.counters import Slab, Slot
 from angarium._core.dispatch import Delivery, Dispatcher, JournalIntake, ReadyQueue
 from angarium._core.event_log import EventLog
 from angarium._core.journal import CallbackReceiver, Journal
+from angarium._core.listener_profile import ListenerProfile
 from angarium._core.memory_budget import MemoryBudget, MemoryState
 from angarium._core.record import (
     MailBuffer,
@@ -30,7 +31,7 @@ from angarium._core.record import (
     shard_of,
 )
 from angarium._core.recovery import read_in_flight
-from angarium._core.server_session import ListenerProfile, Reception
+from angarium._core.server_session import Reception
 from tests.support.session import DATA, FakeTransport, Host, Queue
 
 if TYPE_CHECKING:

@@ -626,3 +626,29 @@ def test_only_segments_and_the_table_lie_in_the_folder(shard: Shard) -> None:
     assert len(found["in-flight"]) == 4096 * 8
     for path in shard.folder.iterdir():
         assert path.stat().st_mode & 0o077 == 0
+
+
+def test_those_who_wait_for_one_commit_are_told_in_their_order_some_in_each_turn(shard: Shard) -> None:
+    kicks: list[object] = []
+    shard.journal.kick_later = kicks.append
+    shard.journal.telling_s = 0.0
+    commits = shard.count(Slot.QUEUE_COMMITS_TOTAL)
+    messages = [shard.append(b"%d\r\n" % number) for number in range(100)]
+    shard.journal.kick()
+    told = []
+    while shard.journal.waiting:
+        shard.one_commit()  # it is called again as long as somebody waits
+        told.append(len(shard.told))
+    assert told == [33, 66, 99, 100], "the clock is looked at behind the first of them"
+    assert [message.id for message, _ in shard.told] == [message.id for message in messages]
+    assert {error for _, error in shard.told} == {0}
+    assert shard.count(Slot.QUEUE_COMMITS_TOTAL) == commits + 1
+
+
+def test_a_journal_that_is_closed_tells_everybody(shard: Shard) -> None:
+    shard.journal.kick_later = lambda kick: None
+    shard.journal.telling_s = 0.0
+    for number in range(100):
+        shard.append(b"%d\r\n" % number)
+    shard.journal.close()
+    assert len(shard.told) == 100

@@ -9,7 +9,7 @@ import pytest
 
 from angarium._core.client_terms import ClientTerms
 from angarium._core.counters import Slot
-from angarium._core.server_session import ListenerProfile
+from angarium._core.listener_profile import ListenerProfile
 from tests.support.session import FakeSsl, Server, connections_of
 
 GREETING = b"220 relay.example.org ESMTP Angarium\r\n"

@@ -14,9 +14,10 @@ import pytest
 
 from angarium._core.counters import Slab, Slot, client_key
 from angarium._core.event_log import EventLog
+from angarium._core.listener_profile import ListenerProfile
 from angarium._core.record import memory_octets
-from angarium._core.server_session import ListenerProfile, repair_newlines
-from tests.support.session import FakeSsl, FakeTransport, Server, connections_of
+from angarium._core.server_session import repair_newlines
+from tests.support.session import FakeSsl, FakeTransport, Server, ServerDialogue, connections_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -691,3 +692,83 @@ def test_a_session_that_starts_tls_meanwhile_has_the_new_terms_behind_it() -> No
     client.handshake()
     assert client.say(b"EHLO client.example\r\n").startswith(b"250-other.example.org\r\n")
     assert codes(client.say(ENVELOPE)) == [250, 550]
+
+
+# ---------------------------------------------------------------- thousands at once: some in each turn of the loop
+
+
+def ended(clients: list[ServerDialogue]) -> list[int]:
+    """Which of them have been told 421, by number."""
+    return [number for number, client in enumerate(clients) if b"421" in bytes(client.transport.written)]
+
+
+def test_a_sweep_goes_on_where_it_stopped() -> None:
+    server = Server(idle_timeout_s=-1)
+    clients = [server.connect() for _ in range(4)]
+    newest_first = [3, 2, 1, 0]
+    for count in range(1, 5):
+        server.reception.sweep(0.0)
+        assert ended(clients) == sorted(newest_first[:count]), "one, when there is no time for any"
+        assert server.reception.unswept == (count < 4)
+
+
+def test_who_leaves_and_who_comes_while_a_sweep_waits_changes_nothing_for_the_others() -> None:
+    server = Server(idle_timeout_s=-1)
+    clients = [server.connect() for _ in range(5)]
+    server.reception.sweep(0.0)  # of 4
+    clients.append(server.connect())
+    clients[3].transport.lose()  # it would have been next
+    clients[2].transport.lose()
+    server.reception.sweep(0.0)
+    assert ended(clients) == [1, 4]
+    clients[0].transport.lose()  # it would have been the last
+    assert server.reception.unswept
+    server.reception.sweep(0.0)
+    assert not server.reception.unswept, "who came later belongs to the next sweep"
+    assert ended(clients) == [1, 4]
+    server.reception.sweep(0.0)
+    assert ended(clients) == [1, 4, 5]
+
+
+def test_throttled_sessions_all_have_their_turn_however_short_it_is() -> None:
+    server = Server(commit="sync", commands_per_second=2, idle_timeout_s=1e18)
+    clients = [server.connect() for _ in range(3)]
+    for client in clients:
+        client.transport.take()
+        client.transport.deliver(b"NOOP\r\n" * 6)
+        client.transport.take()
+    said = []
+    for _ in range(6):  # whoever has gone on is throttled again at once, and is not in front of the others
+        server.reception.sweep(0.0)
+        said.append([len(codes(client.transport.take())) for client in clients])
+    assert said == [[0, 0, 2], [0, 2, 0], [2, 0, 0]] * 2
+
+
+def test_a_drain_ends_sessions_some_at_a_time() -> None:
+    server = Server()
+    clients = [server.connect() for _ in range(4)]
+    clients[2].say(HELLO + ENVELOPE)  # it stays until its transaction is over
+    again = [server.reception.drain(0.0) for _ in range(4)]
+    assert ended(clients) == [0, 1, 3]
+    assert again == [True, True, False, False]
+    assert server.connect().transport.take() == b"421 4.3.2 Shutting down; try again later\r\n"
+
+
+def test_sessions_follow_another_configuration_some_at_a_time_and_who_begins_at_once() -> None:
+    server = Server(commit="sync")
+    clients = [server.connect() for _ in range(4)]
+    for client in clients:
+        client.say(HELLO)
+    old, new = server.profile, profile(may_relay=False)
+    assert server.reception.follow({old: new}, 0.0)
+    assert [client.session.profile is new for client in clients] == [False, False, False, True]
+    clients[2].transport.lose()  # it would have been next
+    assert codes(clients[0].say(b"MAIL FROM:<a@client.example>\r\nRCPT TO:<b@example.net>\r\n")) == [250, 550]
+    assert clients[0].session.profile is new, "who begins a transaction does not wait for his turn"
+    newest = profile(may_relay=True)
+    assert server.reception.follow({new: newest}, 0.0), "another change begins anew"
+    while server.reception.follow({}, 0.0):
+        pass
+    clients[0].say(b"RSET\r\n")
+    assert [clients[n].session.profile is newest for n in (0, 1, 3)] == [False, True, True]
+    assert codes(clients[0].say(b"MAIL FROM:<a@client.example>\r\nRCPT TO:<b@example.net>\r\n")) == [250, 250]

@@ -270,3 +270,18 @@ def test_a_client_that_does_not_read_its_replies_at_the_hard_mark(server: Presse
     client.session.resume_writing()
     client.run()
     assert codes(client.transport.take()) == [250, 250, 354, 250]
+
+
+def test_sessions_that_waited_for_memory_go_on_some_at_a_time(server: Pressed) -> None:
+    clients = [server.ready() for _ in range(3)]
+    assert server.elsewhere(86) == MemoryState.MEMORY_HARD
+    for client in clients:
+        client.transport.deliver(MESSAGE)
+    assert [client.transport.reading for client in clients] == [False] * 3
+    server.other.set(Slot.QUEUE_MEMORY_OCTETS, 10 * MIB)
+    server.memory.refresh()
+    going_on = []
+    for _ in range(3):
+        server.reception.pace(0.0)
+        going_on.append([client.transport.reading for client in clients])
+    assert going_on == [[False, False, True], [False, True, True], [True, True, True]]

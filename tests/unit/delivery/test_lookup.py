@@ -7,6 +7,7 @@ import asyncio
 import random
 import socket
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -399,3 +400,49 @@ async def test_an_argument_of_another_type_is_answered(node: Node, talk: Talk) -
     talk.writer.write(frame(Request(5, "mail_hosts", msgspec.Raw(msgspec.msgpack.encode([1, 2])))))
     _, reply = await talk.replies(2)
     assert (reply.number, reply.failure and reply.failure.permanent) == (5, False)
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["one question", "many questions"])
+async def test_answers_that_come_at_once_have_turns_of_the_loop(node: Node, same: bool) -> None:
+    client, count = node.client(), 50
+    told: list[tuple[int, int]] = []
+    turn = 0
+
+    def tell(number: int, answer: object) -> None:
+        assert isinstance(answer, MailHosts)
+        told.append((number, turn))
+        node.clock.turn(0.01)  # longer than one turn has for them
+
+    node.gate.clear()
+    for number in range(count):
+        client.ask_then(MAIL_HOSTS, "one.example" if same else f"{number}.example", partial(tell, number))
+    await node.until_asked(1 if same else count)
+    node.gate.set()
+    while len(told) < count:
+        await asyncio.sleep(0)
+        turn += 1
+    assert [number for number, _ in told] == list(range(count)), "in the order of the questions"
+    assert len({turn for _, turn in told}) == count, "others have their turn behind each"
+
+
+async def test_an_answer_of_now_that_cannot_be_read_is_told_as_a_failure(node: Node) -> None:
+    strange: Kind[None, TextRecords] = Kind("strange", type(None), TextRecords)
+
+    async def answer(_: None) -> MailHosts:
+        return await node.mail_hosts("one.example")
+
+    assert node.server is not None
+    node.server.answer(Kind("strange", type(None), MailHosts), answer)
+    failure = await failure_of(node.client().ask_once(strange, None))
+    assert "the lookup process says" in failure.text
+
+
+async def test_nobody_is_told_behind_close(node: Node) -> None:
+    client = node.client()
+    told: list[object] = []
+    await client.mail_hosts("one.example")
+    client.ask_then(MAIL_HOSTS, "one.example", told.append)  # known, and told in the next turn
+    await client.close()
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+    assert told == []

@@ -10,7 +10,8 @@ from scramp import ScramClient  # type: ignore[import-untyped]
 
 from angarium._core.counters import Slab
 from angarium._core.event_log import EventLog
-from angarium._core.server_session import AuthVerdict, CallbackIntake, ListenerProfile, Reception
+from angarium._core.intake import CallbackIntake
+from angarium._core.server_session import AuthVerdict, Reception
 from angarium.config.address import ListenAddress
 from angarium.config.credentials import Credentials
 from angarium.config.model import Config, Listener, Node, Tls
@@ -26,6 +27,8 @@ from tests.support.log_ins import PASSWORD as RIGHT
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from angarium._core.listener_profile import ListenerProfile
 
 WHO = ("submission", "192.0.2.1")
 
