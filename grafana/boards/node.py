@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from angarium.outcome.metrics import Kind
 
-from .overview import INSTANCE, NONE_IS_GOOD
+from .overview import INSTANCE, NONE_IS_GOOD, limits
 from .panel import Board, Panel, Row
 from .query import SPECS, Scope
 
@@ -195,11 +195,101 @@ MEMORY = Row(
                 NODE.rate("delivery_next_host_total").named("went on to another host"),
             ),
         ),
+    ),
+)
+
+EVENTS = Row(
+    "Events and streams",
+    (
+        Panel(
+            "Streams that fail",
+            (NODE.level("stream_failing"),),
+            "stat",
+            4,
+            4,
+            limits=NONE_IS_GOOD,
+            decimals=0,
+            text="Streams whose receiver does not take the batch that is under way. After 15 minutes "
+            "AngariumStreamFailing tells.",
+        ),
+        Panel(
+            "Furthest behind",
+            (NODE.level("stream_lag_seconds", how="max"),),
+            "stat",
+            4,
+            4,
+            limits=limits(300, 900),
+            text="Age of the oldest event that a stream has not sent, of the stream that is furthest behind.",
+        ),
+        Panel(
+            "Dead letters",
+            (NODE.level("stream_dead_letters"),),
+            "stat",
+            4,
+            4,
+            limits=NONE_IS_GOOD,
+            decimals=0,
+            text="Events that are set aside, of all streams: `angarium stream resend NAME` sends them once more.",
+        ),
+        Panel(
+            "Lost by streams",
+            (NODE.within("24h").increase("stream_lost_events_total"),),
+            "stat",
+            4,
+            4,
+            limits=NONE_IS_GOOD,
+            decimals=0,
+            text="Events of the last 24 hours that no receiver will get.",
+        ),
+        Panel(
+            "Events not written",
+            (NODE.within("24h").increase("outcome_dropped_events_total"),),
+            "stat",
+            4,
+            4,
+            limits=NONE_IS_GOOD,
+            decimals=0,
+            text="Events of the last 24 hours that the event log could not take.",
+        ),
+        Panel("Event log on disk", (NODE.level("outcome_event_log_bytes"),), "stat", 4, 4),
+        Panel("Sent by stream", (NODE.rate("stream_sent_events_total", "stream"),), width=6, stacked=True),
+        Panel("Behind: events", (NODE.level("stream_lag_events", "stream"),), width=6),
+        Panel(
+            "Behind: age",
+            (NODE.level("stream_lag_seconds", "stream", how="max"),),
+            width=6,
+            limits=((None, "transparent"), (900, "red")),
+        ),
+        Panel(
+            "Tries that failed",
+            (
+                NODE.rate("stream_failures_total", "stream").named("{{stream}}"),
+                NODE.rate("stream_sent_batches_total").named("batches taken, of all"),
+            ),
+            width=6,
+            text="Tries to hand over a batch that failed, by stream; beside them the batches that were taken.",
+        ),
+        Panel(
+            "Set aside and lost",
+            (
+                NODE.level("stream_dead_letters", "stream").named("dead letters: {{stream}}"),
+                NODE.increase("stream_lost_events_total", "stream").named("lost: {{stream}}"),
+            ),
+        ),
         Panel(
             "Event log",
             (
                 NODE.rate("outcome_events_total").named("written"),
                 NODE.rate("outcome_dropped_events_total").named("dropped"),
+                NODE.rate("outcome_dropped_dialogues_total").named("dialogues not kept"),
+            ),
+        ),
+        Panel(
+            "Event log files",
+            (
+                NODE.increase("outcome_event_log_rotations_total").named("rotated"),
+                NODE.increase("outcome_event_log_compressions_total", "result").named("compressed: {{result}}"),
+                NODE.increase("outcome_event_log_deleted_files_total").named("deleted"),
             ),
         ),
     ),
@@ -306,7 +396,7 @@ BOARD = Board(
     "node",
     "Angarium: node",
     "One node in every detail: processes, disk, memory, clients, configuration.",
-    (STATE, PROCESSES, JOURNAL, MEMORY, CLIENTS, OUTCOME),
+    (STATE, PROCESSES, EVENTS, JOURNAL, MEMORY, CLIENTS, OUTCOME),
     (replace(INSTANCE, several=False),),
     links=(("Console", "http://${instance}/"), ("Readiness", "http://${instance}/readyz")),
 )

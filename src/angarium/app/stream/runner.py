@@ -11,7 +11,8 @@ written down before the process died is sent again, under the same keys.
 **Dead letters.** A batch that is refused for what is in it is halved after `give_up` until what is refused is found: it
 alone is set aside. Everything else that fails (no connection, no answer, 429, 5xx) is set aside as a whole batch, one
 for each `give_up` that the other side is away. They are appended to `dead-letters.jsonl` in the stream's folder, up to
-`dead_letter_size`, beyond which they are lost, counted, and said to be. `resend` sends them once more.
+`dead_letter_size`, beyond which they are lost, counted, and said to be. `resend` sends them once more; who takes the
+file away gives them up.
 
 **Falling behind.** The log's own retention spares what is not sent yet, up to `events.keep_unsent`; then `lose` gives
 up a file, and counts what was in it.
@@ -282,10 +283,10 @@ class StreamRunner:
         self._note("dead_letter", fields)
 
     def _lost(self, count: int | None, why: str) -> None:
-        """Events will not be sent; None: nobody knows how many."""
+        """Events will not be sent; None: nobody knows how many, so one is counted."""
         fields: dict[str, Any] = {"stream": self.name, "why": why}
+        self.state.lost += 1 if count is None else count
         if count is not None:
-            self.state.lost += count
             fields["events"] = count
         log.error("stream %s: %s events are lost: %s", self.name, "some" if count is None else count, why)
         self._note("stream_lost", fields)
@@ -324,6 +325,12 @@ class StreamRunner:
         return passed, count
 
     # -------------------------------------------------------------- dead letters, once more
+
+    def _dead_letters(self) -> int:
+        """How many there are; none when somebody has taken the file away."""
+        if self.state.dead and not any((self._folder / name).exists() for name in (DEAD_LETTERS, RESENDING)):
+            self.state.dead = 0
+        return self.state.dead
 
     def resend(self) -> int:
         """Send the dead letters again; how many there are, about to be sent."""
@@ -396,7 +403,7 @@ class StreamRunner:
             sent=state.sent,
             batches=state.batches,
             failures=state.failures,
-            dead_letters=state.dead,
+            dead_letters=self._dead_letters(),
             lost=state.lost,
             error=self._error,
         )

@@ -53,7 +53,7 @@ STREAM_FAILURES = told(Kind.COUNTER, "stream_failures_total", "Tries to hand ove
 STREAM_LOST = told(
     Kind.COUNTER,
     "stream_lost_events_total",
-    "Events that were given up unsent, by events.keep_unsent or for want of room.",
+    "Events that were given up unsent, by events.keep_unsent or for want of room; a file that vanished counts as one.",
     STREAM,
 )
 STREAM_METRICS = (

@@ -265,6 +265,7 @@ async def test_a_file_that_is_gone_is_said(rig: Rig) -> None:
     async with rig.running():
         await rig.until(lambda: rig.sink.taken)
         await rig.until(lambda: rig.runner.status().sent == 8)
+        assert rig.runner.status().lost == 1  # nobody knows how many, and none would be seen by nobody
     assert rig.events == [("stream_lost", {"stream": "crm", "why": "the file that was being read is gone"})]
 
 
