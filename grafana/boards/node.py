@@ -398,7 +398,12 @@ BOARD = Board(
     "One node in every detail: processes, disk, memory, clients, configuration.",
     (STATE, PROCESSES, EVENTS, JOURNAL, MEMORY, CLIENTS, OUTCOME),
     (replace(INSTANCE, several=False),),
-    links=(("Console", "http://${instance}/"), ("Readiness", "http://${instance}/readyz")),
+    links=(
+        ("Console", "http://${instance}/"),
+        ("Message in the console", "http://${instance}/#message=${message}"),
+        ("Readiness", "http://${instance}/readyz"),
+    ),
+    asked=(("message", "Message id"),),
 )
 
 

@@ -98,6 +98,7 @@ class Board:
     rows: tuple[Row, ...]
     variables: tuple[Variable, ...] = ()
     links: tuple[tuple[str, str], ...] = field(default=())
+    asked: tuple[tuple[str, str], ...] = ()  # name, label: what a reader types in
 
     @property
     def metrics(self) -> set[str]:
@@ -127,6 +128,8 @@ def build(board: Board) -> dict[str, Any]:
     )
     for variable in board.variables:
         made.with_variable(_variable(variable))
+    for name, label in board.asked:
+        made.with_variable(dashboard.TextBoxVariable(name).label(label).default_value(""))
     made.link(
         dashboard.DashboardLink("Boards")
         .type(models.DashboardLinkType.DASHBOARDS)
