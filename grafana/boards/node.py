@@ -96,6 +96,7 @@ PROCESSES = Row(
             "Event loop lag",
             NODE.quantiles("worker_loop_lag_seconds"),
             width=12,
+            height=6,
             limits=((None, "transparent"), (0.2, "red")),
         ),
         Panel(
@@ -105,6 +106,7 @@ PROCESSES = Row(
                 NODE.increase("node_reloads_total", "result").named("reloads {{result}}"),
             ),
             width=12,
+            height=6,
         ),
     ),
 )
@@ -148,8 +150,13 @@ JOURNAL = Row(
         Panel("Segments taken into use", (NODE.rate("queue_segments_total", "origin"),)),
         Panel("Journal by shard", (NODE.level("shard_journal_bytes", "shard").named("{{shard}}"),), stacked=True),
         Panel("Needed by shard", (NODE.level("shard_living_bytes", "shard").named("{{shard}}"),), stacked=True),
-        Panel("Shards that take no mail", (NODE.level("shard_closed", "shard", how="max").named("{{shard}}"),)),
-        Panel("Shards that changed", (NODE.increase("queue_shard_changes_total", "state"),)),
+        Panel(
+            "Shards that take no mail",
+            (NODE.level("shard_closed", "shard", how="max").named("{{shard}}"),),
+            height=5,
+            decimals=0,
+        ),
+        Panel("Shards that changed", (NODE.increase("queue_shard_changes_total", "state"),), height=5),
         Panel(
             "Found at start, and damage",
             (
@@ -157,6 +164,7 @@ JOURNAL = Row(
                 NODE.increase("queue_torn_records_total").named("unfinished records"),
                 NODE.increase("queue_damaged_records_total", "found").named("damaged, found at {{found}}"),
             ),
+            height=5,
         ),
     ),
 )
@@ -261,13 +269,13 @@ EVENTS = Row(
             limits=((None, "transparent"), (900, "red")),
         ),
         Panel(
-            "Tries that failed",
+            "Batches",
             (
-                NODE.rate("stream_failures_total", "stream").named("{{stream}}"),
-                NODE.rate("stream_sent_batches_total").named("batches taken, of all"),
+                NODE.rate("stream_sent_batches_total", "stream").named("taken: {{stream}}"),
+                NODE.rate("stream_failures_total", "stream").named("not taken: {{stream}}"),
             ),
             width=6,
-            text="Tries to hand over a batch that failed, by stream; beside them the batches that were taken.",
+            text="Batches that the other side has taken, and tries that failed, by stream.",
         ),
         Panel(
             "Set aside and lost",
@@ -275,6 +283,7 @@ EVENTS = Row(
                 NODE.level("stream_dead_letters", "stream").named("dead letters: {{stream}}"),
                 NODE.increase("stream_lost_events_total", "stream").named("lost: {{stream}}"),
             ),
+            height=6,
         ),
         Panel(
             "Event log",
@@ -283,6 +292,7 @@ EVENTS = Row(
                 NODE.rate("outcome_dropped_events_total").named("dropped"),
                 NODE.rate("outcome_dropped_dialogues_total").named("dialogues not kept"),
             ),
+            height=6,
         ),
         Panel(
             "Event log files",
@@ -291,6 +301,7 @@ EVENTS = Row(
                 NODE.increase("outcome_event_log_compressions_total", "result").named("compressed: {{result}}"),
                 NODE.increase("outcome_event_log_deleted_files_total").named("deleted"),
             ),
+            height=6,
         ),
     ),
 )

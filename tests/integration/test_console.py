@@ -28,8 +28,7 @@ def link_of_the_board(relay: Relay, queue_id: str) -> str:
     board = json.loads((GRAFANA / "dashboards" / "node.json").read_text())
     (template,) = [link["url"] for link in board["links"] if "message" in link.get("url", "")]
     values = {"instance": f"127.0.0.1:{relay.admin_port}", "message": queue_id}
-    assert values["message"] in (url := re.sub(r"\$\{(\w+)\}", lambda found: values[found[1]], template))
-    return url
+    return re.sub(r"\$\{(\w+)\}", lambda found: values[found[1]], template)
 
 
 def link_of_an_exemplar(relay: Relay, queue_id: str) -> str:
@@ -67,9 +66,7 @@ def picture(name: str) -> str:
 
 
 @pytest.mark.parametrize("link", [link_of_the_board, link_of_an_exemplar])
-def test_a_link_leads_to_the_story_of_a_message(
-    node: tuple[Relay, str, str], tmp_path: Path, link: object
-) -> None:
+def test_a_link_leads_to_the_story_of_a_message(node: tuple[Relay, str, str], tmp_path: Path, link: object) -> None:
     relay, waits, went = node
     assert callable(link)
     (first, opened, second), complaints = visit(
@@ -101,7 +98,12 @@ def test_what_is_not_there_is_said_in_plain_words(node: tuple[Relay, str, str], 
     relay, waits, _ = node
     (unknown, wrong, nothing, listed), complaints = visit(
         [
-            Visit(link_of_the_board(relay, "0000000000001"), "#linked-note", "Nothing is known", picture=picture("unknown")),
+            Visit(
+                link_of_the_board(relay, "0000000000001"),
+                "#linked-note",
+                "Nothing is known",
+                picture=picture("unknown"),
+            ),
             Visit(link_of_the_board(relay, "no<b>id%20"), "#linked-note", "is no queue id"),
             Visit(f"http://127.0.0.1:{relay.admin_port}/#message=", "#queued a"),
             Visit("", "#linked-steps .attempt", click="#queued a"),
@@ -120,7 +122,9 @@ def test_what_is_not_there_is_said_in_plain_words(node: tuple[Relay, str, str], 
 def test_on_a_small_screen_nothing_is_wider_than_the_window(node: tuple[Relay, str, str], tmp_path: Path) -> None:
     relay, waits, _ = node
     (seen,), complaints = visit(
-        [Visit(link_of_the_board(relay, waits), "#linked-steps .attempt", picture=picture("small"))], tmp_path, width=390
+        [Visit(link_of_the_board(relay, waits), "#linked-steps .attempt", picture=picture("small"))],
+        tmp_path,
+        width=390,
     )
     assert complaints == []
     assert seen.overflow == 0

@@ -52,7 +52,7 @@ class WatchFilter(msgspec.Struct, frozen=True):
 async def trace(
     services: ServicesDependency,
     message_id: Annotated[str, PathParameter(description="queue id", max_length=64)],
-    or_null: Annotated[bool, QueryParameter(description="null, not 404, when nothing is known of it")] = False,  # noqa: FBT002
+    or_null: Annotated[bool, QueryParameter(description="null, not 404, when nothing is known of it")] = False,
 ) -> Story | None:
     """The whole story of one message: reception, policy, waits by cause, attempts with their SMTP dialogues, result.
 

@@ -12,6 +12,7 @@ this worker's files and a part more; PARTS files and some.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -125,7 +126,12 @@ class DialogueFiles:
         self.tidy(now)
 
     def tidy(self, now: float) -> None:
-        """Delete what is too much or too old, also of workers that there are no more. Call it now and then."""
+        """Delete what is too much or too old, also of workers that there are no more. Call it now and then: what cannot
+        be deleted waits for the next time."""
+        with contextlib.suppress(OSError):
+            self._tidy(now)
+
+    def _tidy(self, now: float) -> None:
         files = list_dialogues(self._folder)
         own = [file for file in files if file.worker == self._worker]
         going = [file for file in own if 0 < self._keep_s < now - file.written]

@@ -96,7 +96,9 @@ def states(root: str, instance: str) -> dict[str, str]:
     with urllib.request.urlopen(f"{root}/api/v2/alerts", timeout=10) as answer:
         found = json.load(answer)
     return {
-        alert["labels"]["alertname"] + alert["labels"].get("provider", alert["labels"].get("stream", "")): alert["status"]["state"]
+        alert["labels"]["alertname"] + alert["labels"].get("provider", alert["labels"].get("stream", "")): alert[
+            "status"
+        ]["state"]
         for alert in found
         if alert["labels"]["instance"] == instance
     }
@@ -171,7 +173,12 @@ TROUBLE: dict[str, tuple[list[tuple[str, dict[str, str]]], set[str]]] = {
             ("AngariumStreamLost", CRM),
             ("AngariumStreamLags", CRM),
         ],
-        {"AngariumStreamFailingcrm", "AngariumStreamLagsaudit", "AngariumStreamDeadLetterscrm", "AngariumStreamLostcrm"},
+        {
+            "AngariumStreamFailingcrm",
+            "AngariumStreamLagsaudit",
+            "AngariumStreamDeadLetterscrm",
+            "AngariumStreamLostcrm",
+        },
     ),
 }
 

@@ -1,9 +1,9 @@
 """`angarium demo`: a sandbox with a few thousand messages, providers that defer and refuse, and Prometheus beside it.
 
 Starts a relay in sandbox mode (`angarium serve --sandbox`) and, when it is installed, Prometheus on a configuration of
-its own; plays the mail hosts, and who receives events; sends; and says what it did. Everything is on loopback and in one folder, which is made
-anew at each start. `--once` ends it when the queue is empty or at SETTLE_LIMIT_S; without it, it stays until Ctrl-C or
-`--minutes`.
+its own; plays the mail hosts, and who receives events; sends; and says what it did. Everything is on loopback and in
+one folder, which is made anew at each start. `--once` ends it when the queue is empty or at SETTLE_LIMIT_S; without it,
+it stays until Ctrl-C or `--minutes`.
 
 Fails with status 1 and a line when the relay or Prometheus does not start, or the folder holds something else.
 """

@@ -209,9 +209,7 @@ INGRESS: tuple[MetricSpec, ...] = (
         Slot.INGRESS_UNUSUAL_SENDERS,
         "Times a sender was found to send unusually much.",
     ),
-    gauge(
-        "ingress_drop_waiting_files", Slot.INGRESS_DROP_WAITING, "Files in the drop folder when it was looked into."
-    ),
+    gauge("ingress_drop_waiting_files", Slot.INGRESS_DROP_WAITING, "Files in the drop folder when it was looked into."),
     counter(
         "ingress_drop_files_total",
         {

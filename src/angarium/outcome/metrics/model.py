@@ -109,6 +109,7 @@ class MetricSpec:
         """Whether its buckets say, in OpenMetrics, the id of a message that fell into them."""
         return any(has_exemplars(slot) for slot in self.slots)
 
+
 def _metric(
     kind: Kind,
     name: str,
@@ -168,6 +169,7 @@ def histogram(
 ) -> MetricSpec:
     """How long something took, or how large it was."""
     return _metric(Kind.HISTOGRAM, name, slots, text, label, scale=scale, largest_bound=largest_bound)
+
 
 def gauge_histogram(name: str, slot: Slot, text: str, *, scale: float = MICROSECONDS) -> MetricSpec:
     """How what is there now is spread."""
