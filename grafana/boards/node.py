@@ -121,12 +121,16 @@ JOURNAL = Row(
         ),
         Panel(
             "Syncs and commits",
-            (NODE.rate("queue_syncs_total").named("syncs"), NODE.rate("queue_commits_total").named("commits")),
+            (
+                NODE.rate("queue_syncs_total").named("syncs"),
+                NODE.rate("queue_commits_total").named("commits"),
+                NODE.rate("queue_commit_records_total").named("messages kept"),
+            ),
         ),
         Panel(
             "Records a commit",
             (
-                NODE.rate("queue_commit_records_total").over(NODE.rate("queue_commits_total"), "mean", "short"),
+                NODE.mean("queue_commit_batch_records").named("mean"),
                 NODE.quantile(0.99, "queue_commit_batch_records"),
             ),
             unit="short",
@@ -191,9 +195,10 @@ MEMORY = Row(
         Panel(
             "Recipients queued",
             (
-                NODE.level("queue_recipients").named("by the queue"),
-                NODE.level("queue_ledger_queued_recipients").named("by the ledger"),
+                NODE.level("queue_recipients").named("of messages queued"),
+                NODE.level("queue_ledger_queued_recipients").named("not final yet, by the ledger"),
             ),
+            width=12,
         ),
         Panel(
             "Attempts",
@@ -202,6 +207,7 @@ MEMORY = Row(
                 NODE.rate("delivery_delivered_messages_total").named("messages delivered to all"),
                 NODE.rate("delivery_next_host_total").named("went on to another host"),
             ),
+            width=12,
         ),
     ),
 )

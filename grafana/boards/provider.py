@@ -123,7 +123,7 @@ WAITING = Row(
         Panel(
             "Connections",
             (
-                HERE.rate("provider_connections_total", "provider", result="opened").named("opened: {{provider}}"),
+                HERE.rate("provider_connections_total", result="opened").named("opened, to all"),
                 HERE.rate("provider_connections_total", "provider", result="failed").named("failed: {{provider}}"),
             ),
             width=6,

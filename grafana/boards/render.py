@@ -79,11 +79,11 @@ class Picture:
                 squeezed += bottom - place["y"] - 1
             lowest = max(lowest, int(places[-1][1] + place["h"] * UNIT))
         self._text(GAP * 2, 34, board["title"], 20, TEXT, weight=600)
-        chosen = "   ".join(
+        chosen = " · ".join(
             f"{name}: {'all' if value == '.*' else value}" for name, value in self._values.items() if name[0] != "_"
         )
         self._text(
-            WIDTH - GAP * 2, 34, f"{chosen}   last {(self._end - self._start) / 60:.0f} minutes", 13, FAINT, "end"
+            WIDTH - GAP * 2, 34, f"{chosen} · last {(self._end - self._start) / 60:.0f} minutes", 13, FAINT, "end"
         )
         for panel, y in places:
             self._panel(panel, y)

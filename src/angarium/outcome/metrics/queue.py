@@ -120,7 +120,11 @@ QUEUE: tuple[MetricSpec, ...] = (
         "Messages queued, by the time since they were accepted; looked at once a minute at least.",
     ),
     counter("queue_commits_total", Slot.QUEUE_COMMITS_TOTAL, "Groups of records written to a journal."),
-    counter("queue_commit_records_total", Slot.QUEUE_COMMIT_RECORDS, "Records in the groups written."),
+    counter(
+        "queue_commit_records_total",
+        Slot.QUEUE_COMMIT_RECORDS,
+        "Records of messages that are written, or on disk, as their durability class asks.",
+    ),
     counter("queue_journal_written_bytes_total", Slot.QUEUE_JOURNAL_WRITTEN_OCTETS, "Octets written to journals."),
     counter("queue_syncs_total", Slot.QUEUE_SYNCS_TOTAL, "Calls of fdatasync on a journal."),
     histogram(
