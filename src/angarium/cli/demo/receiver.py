@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["STREAM", "Receiver"]
 
 STREAM = "crm"
-REFUSED_EVERY = 20
+REFUSED_EVERY = 8
 LARGEST_OCTETS = 16 << 20  # a batch is about 1 MB
 
 
