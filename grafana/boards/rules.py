@@ -206,6 +206,24 @@ ALERTS = (
         board="overview",
     ),
     Alert(
+        # what is ready may go: mail of a host that is suspended or cannot be reached is not among it
+        "AngariumDeliveryStalls",
+        f"{_level('delivery_ready_messages')} > 100\n"
+        f"  and {_increase(M15, 'delivery_attempts_total')} == 0\n"
+        f"  and {_increase(M15, 'delivery_connections_total', result='failed')} == 0",
+        "page",
+        "{{ $value }} messages of {{ $labels.instance }} may go, and no attempt has been made for 15 minutes",
+        "5m",
+        board="overview",
+    ),
+    Alert(
+        "AngariumDropWaits",
+        f"{_level('ingress_drop_waiting_files')} > 0",
+        "ticket",
+        "{{ $value }} messages of programs on {{ $labels.instance }} lie in the drop folder",
+        "15m",
+    ),
+    Alert(
         "AngariumMailIsOld",
         f"{ANY.quantile(0.5, 'queue_age_seconds', NODE).expr} > 4 * 3600\n  and {_level('queue_messages')} > 100",
         "ticket",

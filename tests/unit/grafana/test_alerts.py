@@ -110,6 +110,7 @@ def healthy() -> dict[str, str]:
     series |= of("ingress_certificate_expiry_seconds", gauge(60 * 86400))
     series |= of("delivery_connections_total", counter(60), result="opened")
     series |= of("delivery_connections_total", counter(600), result="reused")
+    series |= of("delivery_attempts_total", counter(600))
     series |= of("delivery_dns_queries_total", counter(100))
     series |= of("queue_messages", gauge(1500))
     series |= of("queue_memory_state", gauge(2), state="below")
@@ -190,6 +191,16 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "AngariumBacklogGrows": Scenario(
         of("queue_messages", gauge(1500, 1500, 100)), quiet=of("queue_messages", gauge(100, 100, 5))
+    ),
+    "AngariumDeliveryStalls": Scenario(
+        of("delivery_ready_messages", gauge(0, 5000)) | of("delivery_attempts_total", counter(600, 0)),
+        quiet=of("delivery_ready_messages", gauge(0, 5000))
+        | of("delivery_attempts_total", counter(600, 0))
+        | of("delivery_connections_total", counter(0, 1), result="failed"),  # it tries, and nobody lets it in
+    ),
+    "AngariumDropWaits": Scenario(
+        of("ingress_drop_waiting_files", gauge(0, 3)),
+        quiet=of("ingress_drop_waiting_files", "3+0x5 0+0x5 " * 25),  # they come and go
     ),
     "AngariumMailIsOld": Scenario(
         old((200, 300, 1500)), quiet=old((20, 30, 90)) | of("queue_messages", gauge(1500, 90))

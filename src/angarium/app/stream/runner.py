@@ -11,8 +11,7 @@ written down before the process died is sent again, under the same keys.
 **Dead letters.** A batch that is refused for what is in it is halved after `give_up` until what is refused is found: it
 alone is set aside. Everything else that fails (no connection, no answer, 429, 5xx) is set aside as a whole batch, one
 for each `give_up` that the other side is away. They are appended to `dead-letters.jsonl` in the stream's folder, up to
-`dead_letter_size`, beyond which they are lost, counted, and said to be. `resend` sends them once more; who takes the
-file away gives them up.
+`dead_letter_size`, beyond which they are lost, counted, and said to be. `resend` sends them once more.
 
 **Falling behind.** The log's own retention spares what is not sent yet, up to `events.keep_unsent`; then `lose` gives
 up a file, and counts what was in it.
