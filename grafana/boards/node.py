@@ -105,7 +105,16 @@ PROCESSES = Row(
                 NODE.increase("worker_starts_total").named("worker starts"),
                 NODE.increase("node_reloads_total", "result").named("reloads {{result}}"),
             ),
-            width=12,
+            width=6,
+            height=6,
+        ),
+        Panel(
+            "Deaths and hangs",
+            (
+                NODE.increase("node_process_deaths_total", "kind").named("died: {{kind}}"),
+                NODE.increase("node_process_hangs_total", "kind").named("hung: {{kind}}"),
+            ),
+            width=6,
             height=6,
         ),
     ),

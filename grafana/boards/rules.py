@@ -118,6 +118,14 @@ ALERTS = (
         "2m",
     ),
     Alert(
+        # one death is mended by itself, and its cause is in the log; a hang is a fault of the relay or of the machine
+        "AngariumProcessesDie",
+        f"{_increase(H1, 'node_process_deaths_total', ('instance', 'kind'))} > 2\n"
+        f"  or {_increase(H1, 'node_process_hangs_total', ('instance', 'kind'))} > 0",
+        "ticket",
+        "{{ $labels.kind }} processes of {{ $labels.instance }} die or hang, and are started again",
+    ),
+    Alert(
         # a reload starts each worker once at most, so twice their number is more than that
         "AngariumWorkerRestarts",
         f"{_increase(M15, 'worker_starts_total')}\n  > 2 * {WORKERS}",

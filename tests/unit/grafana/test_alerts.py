@@ -157,6 +157,11 @@ SCENARIOS: dict[str, Scenario] = {
         {"process": "lookup"},
         quiet=of("process_up", gauge(1, 0), process="supervisor"),
     ),
+    "AngariumProcessesDie": Scenario(
+        of("node_process_hangs_total", counter(0, 0.1), kind="lookup"),
+        {"kind": "lookup"},
+        quiet=of("node_process_deaths_total", counter(0, 0.01), kind="lookup"),
+    ),
     "AngariumWorkerRestarts": Scenario(
         of("worker_starts_total", f"2+0x{FAULT - 1} 2+1x{LENGTH - FAULT}"),
         quiet=of("worker_starts_total", gauge(2, 4)),  # a reload, which starts both once
