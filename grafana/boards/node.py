@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from angarium.outcome.metrics import Kind
 
-from .overview import INSTANCE, NONE_IS_GOOD
+from .overview import INSTANCE, NONE_IS_GOOD, limits
 from .panel import Board, Panel, Row
 from .query import SPECS, Scope
 
@@ -96,6 +96,7 @@ PROCESSES = Row(
             "Event loop lag",
             NODE.quantiles("worker_loop_lag_seconds"),
             width=12,
+            height=6,
             limits=((None, "transparent"), (0.2, "red")),
         ),
         Panel(
@@ -104,7 +105,17 @@ PROCESSES = Row(
                 NODE.increase("worker_starts_total").named("worker starts"),
                 NODE.increase("node_reloads_total", "result").named("reloads {{result}}"),
             ),
-            width=12,
+            width=6,
+            height=6,
+        ),
+        Panel(
+            "Deaths and hangs",
+            (
+                NODE.increase("node_process_deaths_total", "kind").named("died: {{kind}}"),
+                NODE.increase("node_process_hangs_total", "kind").named("hung: {{kind}}"),
+            ),
+            width=6,
+            height=6,
         ),
     ),
 )
@@ -119,12 +130,16 @@ JOURNAL = Row(
         ),
         Panel(
             "Syncs and commits",
-            (NODE.rate("queue_syncs_total").named("syncs"), NODE.rate("queue_commits_total").named("commits")),
+            (
+                NODE.rate("queue_syncs_total").named("syncs"),
+                NODE.rate("queue_commits_total").named("commits"),
+                NODE.rate("queue_commit_records_total").named("messages kept"),
+            ),
         ),
         Panel(
             "Records a commit",
             (
-                NODE.rate("queue_commit_records_total").over(NODE.rate("queue_commits_total"), "mean", "short"),
+                NODE.mean("queue_commit_batch_records").named("mean"),
                 NODE.quantile(0.99, "queue_commit_batch_records"),
             ),
             unit="short",
@@ -148,8 +163,13 @@ JOURNAL = Row(
         Panel("Segments taken into use", (NODE.rate("queue_segments_total", "origin"),)),
         Panel("Journal by shard", (NODE.level("shard_journal_bytes", "shard").named("{{shard}}"),), stacked=True),
         Panel("Needed by shard", (NODE.level("shard_living_bytes", "shard").named("{{shard}}"),), stacked=True),
-        Panel("Shards that take no mail", (NODE.level("shard_closed", "shard", how="max").named("{{shard}}"),)),
-        Panel("Shards that changed", (NODE.increase("queue_shard_changes_total", "state"),)),
+        Panel(
+            "Shards that take no mail",
+            (NODE.level("shard_closed", "shard", how="max").named("{{shard}}"),),
+            height=5,
+            decimals=0,
+        ),
+        Panel("Shards that changed", (NODE.increase("queue_shard_changes_total", "state"),), height=5),
         Panel(
             "Found at start, and damage",
             (
@@ -157,6 +177,7 @@ JOURNAL = Row(
                 NODE.increase("queue_torn_records_total").named("unfinished records"),
                 NODE.increase("queue_damaged_records_total", "found").named("damaged, found at {{found}}"),
             ),
+            height=5,
         ),
     ),
 )
@@ -183,9 +204,10 @@ MEMORY = Row(
         Panel(
             "Recipients queued",
             (
-                NODE.level("queue_recipients").named("by the queue"),
-                NODE.level("queue_ledger_queued_recipients").named("by the ledger"),
+                NODE.level("queue_recipients").named("of messages queued"),
+                NODE.level("queue_ledger_queued_recipients").named("not final yet, by the ledger"),
             ),
+            width=12,
         ),
         Panel(
             "Attempts",
@@ -194,13 +216,107 @@ MEMORY = Row(
                 NODE.rate("delivery_delivered_messages_total").named("messages delivered to all"),
                 NODE.rate("delivery_next_host_total").named("went on to another host"),
             ),
+            width=12,
+        ),
+    ),
+)
+
+EVENTS = Row(
+    "Events and streams",
+    (
+        Panel(
+            "Streams that fail",
+            (NODE.level("stream_failing"),),
+            "stat",
+            4,
+            4,
+            limits=NONE_IS_GOOD,
+            decimals=0,
+            text="Streams whose receiver does not take the batch that is under way. After 15 minutes "
+            "AngariumStreamFailing tells.",
+        ),
+        Panel(
+            "Furthest behind",
+            (NODE.level("stream_lag_seconds", how="max"),),
+            "stat",
+            4,
+            4,
+            limits=limits(300, 900),
+            text="Age of the oldest event that a stream has not sent, of the stream that is furthest behind.",
+        ),
+        Panel(
+            "Dead letters",
+            (NODE.level("stream_dead_letters"),),
+            "stat",
+            4,
+            4,
+            limits=NONE_IS_GOOD,
+            decimals=0,
+            text="Events that are set aside, of all streams: `angarium stream resend NAME` sends them once more.",
+        ),
+        Panel(
+            "Lost by streams",
+            (NODE.within("24h").increase("stream_lost_events_total"),),
+            "stat",
+            4,
+            4,
+            limits=NONE_IS_GOOD,
+            decimals=0,
+            text="Events of the last 24 hours that no receiver will get.",
+        ),
+        Panel(
+            "Events not written",
+            (NODE.within("24h").increase("outcome_dropped_events_total"),),
+            "stat",
+            4,
+            4,
+            limits=NONE_IS_GOOD,
+            decimals=0,
+            text="Events of the last 24 hours that the event log could not take.",
+        ),
+        Panel("Event log on disk", (NODE.level("outcome_event_log_bytes"),), "stat", 4, 4),
+        Panel("Sent by stream", (NODE.rate("stream_sent_events_total", "stream"),), width=6, stacked=True),
+        Panel("Behind: events", (NODE.level("stream_lag_events", "stream"),), width=6),
+        Panel(
+            "Behind: age",
+            (NODE.level("stream_lag_seconds", "stream", how="max"),),
+            width=6,
+            limits=((None, "transparent"), (900, "red")),
+        ),
+        Panel(
+            "Batches",
+            (
+                NODE.rate("stream_sent_batches_total", "stream").named("taken: {{stream}}"),
+                NODE.rate("stream_failures_total", "stream").named("not taken: {{stream}}"),
+            ),
+            width=6,
+            text="Batches that the other side has taken, and tries that failed, by stream.",
+        ),
+        Panel(
+            "Set aside and lost",
+            (
+                NODE.level("stream_dead_letters", "stream").named("dead letters: {{stream}}"),
+                NODE.increase("stream_lost_events_total", "stream").named("lost: {{stream}}"),
+            ),
+            height=6,
         ),
         Panel(
             "Event log",
             (
                 NODE.rate("outcome_events_total").named("written"),
                 NODE.rate("outcome_dropped_events_total").named("dropped"),
+                NODE.rate("outcome_dropped_dialogues_total").named("dialogues not kept"),
             ),
+            height=6,
+        ),
+        Panel(
+            "Event log files",
+            (
+                NODE.increase("outcome_event_log_rotations_total").named("rotated"),
+                NODE.increase("outcome_event_log_compressions_total", "result").named("compressed: {{result}}"),
+                NODE.increase("outcome_event_log_deleted_files_total").named("deleted"),
+            ),
+            height=6,
         ),
     ),
 )
@@ -306,9 +422,14 @@ BOARD = Board(
     "node",
     "Angarium: node",
     "One node in every detail: processes, disk, memory, clients, configuration.",
-    (STATE, PROCESSES, JOURNAL, MEMORY, CLIENTS, OUTCOME),
+    (STATE, PROCESSES, EVENTS, JOURNAL, MEMORY, CLIENTS, OUTCOME),
     (replace(INSTANCE, several=False),),
-    links=(("Console", "http://${instance}/"), ("Readiness", "http://${instance}/readyz")),
+    links=(
+        ("Console", "http://${instance}/"),
+        ("Message in the console", "http://${instance}/#message=${message}"),
+        ("Readiness", "http://${instance}/readyz"),
+    ),
+    asked=(("message", "Message id"),),
 )
 
 

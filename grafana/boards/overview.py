@@ -22,6 +22,16 @@ delivered = ALL.rate("delivery_recipients_total", result="delivered")
 attempted = ALL.rate("delivery_recipients_total")
 deferred = ALL.rate("delivery_recipients_total", result="deferred")
 failed = ALL.rate("delivery_recipients_total", result=("failed", "expired"))
+FEW = "too few"  # results to make a share of
+LEAST = 20
+
+
+def share_within(window: str, *wanted: str) -> Query:
+    """Share of the results of a window, as the alerts look at it."""
+    within = ALL.within(window)
+    part = within.rate("delivery_recipients_total", result=wanted)
+    return part.over(within.rate("delivery_recipients_total")).when(within.increase("delivery_recipients_total"), LEAST)
+
 
 GOLDEN = Row(
     "Golden signals",
@@ -40,24 +50,27 @@ GOLDEN = Row(
         Panel("Delivered", (delivered,), "stat", 4, 4, text="Recipients delivered, a second."),
         Panel(
             "Deferred",
-            (deferred.over(attempted),),
+            (share_within("15m", "deferred"),),
             "stat",
             4,
             4,
             limits=limits(0.1, 0.3),
             decimals=1,
-            text='Share of results that say "later". From 30 % on AngariumDeferrals tells.',
+            no_value=FEW,
+            text='Share of the results of 15 minutes, of 20 or more, that say "later". From 30 % on '
+            "AngariumDeferrals tells.",
         ),
         Panel(
             "Refused for good",
-            (failed.over(attempted),),
+            (share_within("1h", "failed", "expired"),),
             "stat",
             4,
             4,
             limits=limits(0.05, 0.1),
             decimals=1,
-            text="Share of results that are final refusals, and of recipients given up. From 10 % on "
-            "AngariumFailures tells.",
+            no_value=FEW,
+            text="Share of the results of an hour, of 20 or more, that are final refusals, and of recipients given up. "
+            "From 10 % on AngariumFailures tells.",
         ),
         Panel("Queued", (ALL.level("queue_messages"),), "stat", 4, 4),
         Panel(
@@ -274,7 +287,9 @@ EGRESS = Row(
             width=6,
         ),
         Panel("Attempts by source", (ALL.rate("source_attempts_total", "source"),)),
-        Panel("Results by pool", (ALL.rate("pool_recipients_total", ("pool", "result")),)),
+        Panel(
+            "Results by pool", (ALL.rate("pool_recipients_total", ("pool", "result")).named("{{pool}}: {{result}}"),)
+        ),
         Panel(
             "Sources that cannot be used",
             (
@@ -344,9 +359,9 @@ RUNTIME = Row(
     (
         Panel(
             "CPU",
-            (ALL.rate("process_cpu_seconds_total", ("instance", "process")),),
+            (ALL.rate("process_cpu_seconds_total", ("instance",)),),
             unit="short",
-            text="Cores that each process uses: 1 is a core.",
+            text="Cores that all processes of a node use: 1 is a core. The node's board has them one by one.",
         ),
         Panel(
             "Event loop lag",

@@ -40,6 +40,7 @@ COLORS = {
     "4xx": "yellow",
     "5xx": "red",
     "ok": "green",
+    "none": "purple",
 }
 
 
@@ -58,6 +59,7 @@ class Panel:
     stacked: bool = False
     bounds: tuple[float | None, float | None] = (0, None)
     decimals: int | None = None
+    no_value: str = ""  # what is said when there is nothing to say
     words: tuple[tuple[str, str, str], ...] = ()  # value, what is said for it, colour
     link: tuple[str, str] | None = None  # title, address: of a series
     exemplars: bool = False
@@ -98,6 +100,7 @@ class Board:
     rows: tuple[Row, ...]
     variables: tuple[Variable, ...] = ()
     links: tuple[tuple[str, str], ...] = field(default=())
+    asked: tuple[tuple[str, str], ...] = ()  # name, label: what a reader types in
 
     @property
     def metrics(self) -> set[str]:
@@ -127,6 +130,8 @@ def build(board: Board) -> dict[str, Any]:
     )
     for variable in board.variables:
         made.with_variable(_variable(variable))
+    for name, label in board.asked:
+        made.with_variable(dashboard.TextBoxVariable(name).label(label).default_value(""))
     made.link(
         dashboard.DashboardLink("Boards")
         .type(models.DashboardLinkType.DASHBOARDS)
@@ -218,6 +223,8 @@ def _panel(panel: Panel) -> Any:
         made.min(low)
     if high is not None:
         made.max(high)
+    if panel.no_value:
+        made.no_value(panel.no_value)
     if panel.limits:
         steps = [models.Threshold(value=value, color=color) for value, color in panel.limits]
         made.thresholds(dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps))
@@ -249,6 +256,12 @@ def _timeseries(made: Any, panel: Panel) -> None:
         made.stacking(common.StackingConfig().mode(kinds.StackingMode.NORMAL).group("A"))
     if panel.limits:
         made.thresholds_style(common.GraphThresholdsStyleConfig().mode(kinds.GraphThresholdsStyleMode.DASHED))
+    # most series of a closed set rest at zero: they are drawn, and would only fill the legend
+    hidden = {"legend": True, "tooltip": False, "viz": False}
+    made.with_override(
+        models.MatcherConfig(id_val="byValue", options={"reducer": "allIsZero"}),
+        [models.DynamicConfigValue(id_val="custom.hideFrom", value=hidden)],
+    )
     shown = {query.legend for query in panel.queries}
     for query in panel.queries:
         for name in query.metrics:

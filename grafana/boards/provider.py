@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .overview import INSTANCE, limits
+from .overview import FEW, INSTANCE, LEAST, limits
 from .panel import Board, Panel, Row, Variable
 from .query import Query, Scope
 
@@ -21,6 +21,16 @@ def share(*wanted: str, by: str = "") -> Query:
     return part.over(by_provider if by else results, "{{provider}}" if by else "")
 
 
+SOON = HERE.within("15m")
+ENOUGH = SOON.increase("provider_recipients_total")
+
+
+def share_now(*wanted: str) -> Query:
+    """The share among the results of 15 minutes."""
+    part = SOON.rate("provider_recipients_total", result=wanted)
+    return part.over(SOON.rate("provider_recipients_total")).when(ENOUGH, LEAST)
+
+
 SIGNALS = Row(
     "At a glance",
     (
@@ -34,33 +44,42 @@ SIGNALS = Row(
         ),
         Panel(
             "Deferred",
-            (share("deferred"),),
+            (share_now("deferred"),),
             "stat",
             4,
             4,
             limits=limits(0.2, 0.5),
             decimals=1,
-            text="Share of the results of attempts.",
+            no_value=FEW,
+            text="Share of the results of 15 minutes, of 20 or more. From 50 % on AngariumProviderDeferrals tells.",
         ),
         Panel(
             "Refused for good",
-            (share("failed", "expired"),),
+            (share_now("failed", "expired"),),
             "stat",
             4,
             4,
-            limits=limits(0.05, 0.1),
+            limits=limits(0.05, 0.2),
             decimals=1,
-            text="Share of the results of attempts.",
+            no_value=FEW,
+            text="Share of the results of 15 minutes, of 20 or more. From 20 % of an hour's on "
+            "AngariumProviderRefusals tells.",
         ),
         Panel(
             "No connection",
-            (HERE.rate("provider_connections_total", result="failed").over(HERE.rate("provider_connections_total")),),
+            (
+                SOON.rate("provider_connections_total", result="failed")
+                .over(SOON.rate("provider_connections_total"))
+                .when(SOON.increase("provider_connections_total"), 10),
+            ),
             "stat",
             4,
             4,
             limits=limits(0.1, 0.5),
             decimals=1,
-            text="Share of the connections asked for that could not be had.",
+            no_value=FEW,
+            text="Share of the connections of 15 minutes, of 10 or more, that could not be had. From 50 % on "
+            "AngariumProviderUnreachable tells.",
         ),
         Panel("Waiting", (HERE.level("provider_waiting_messages"),), "stat", 4, 4),
         Panel(
@@ -104,7 +123,7 @@ WAITING = Row(
         Panel(
             "Connections",
             (
-                HERE.rate("provider_connections_total", "provider", result="opened").named("opened: {{provider}}"),
+                HERE.rate("provider_connections_total", result="opened").named("opened, to all"),
                 HERE.rate("provider_connections_total", "provider", result="failed").named("failed: {{provider}}"),
             ),
             width=6,

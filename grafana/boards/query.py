@@ -34,6 +34,10 @@ class Query:
         """The same with another legend."""
         return replace(self, legend=legend)
 
+    def when(self, volume: Query, least: float) -> Query:
+        """This one where there is enough of `volume`: a share of three results says nothing."""
+        return replace(self, expr=f"{self.expr}\n  and {volume.expr} >= {least:g}")
+
     def over(self, other: Query, legend: str = "", unit: str = "percentunit") -> Query:
         """This one divided by another."""
         return Query(f"{self.expr}\n  / {other.expr}", legend, unit, self.metrics + other.metrics)

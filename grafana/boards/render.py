@@ -39,7 +39,9 @@ def said(value: float, unit: str, decimals: int | None = None) -> str:
     if math.isnan(value):
         return "no data"
     if unit == "dateTimeFromNow":
-        return said(time.time() - value / 1000, "s", 0) + " ago"
+        seconds = time.time() - value / 1000
+        size, name = next(one for one in ((86400, "d"), (3600, "h"), (60, "min"), (0, "s")) if seconds >= one[0])
+        return f"{seconds / (size or 1):.0f} {name} ago"
     if unit == "percentunit":
         return f"{value * 100:.{1 if decimals is None else decimals}f}%"
     if unit == "s":
@@ -77,11 +79,11 @@ class Picture:
                 squeezed += bottom - place["y"] - 1
             lowest = max(lowest, int(places[-1][1] + place["h"] * UNIT))
         self._text(GAP * 2, 34, board["title"], 20, TEXT, weight=600)
-        chosen = "  ".join(
+        chosen = " · ".join(
             f"{name}: {'all' if value == '.*' else value}" for name, value in self._values.items() if name[0] != "_"
         )
         self._text(
-            WIDTH - GAP * 2, 34, f"{chosen}   last {(self._end - self._start) / 60:.0f} minutes", 13, FAINT, "end"
+            WIDTH - GAP * 2, 34, f"{chosen} · last {(self._end - self._start) / 60:.0f} minutes", 13, FAINT, "end"
         )
         for panel, y in places:
             self._panel(panel, y)
@@ -145,6 +147,8 @@ class Picture:
         value = points[-1][1] if points else math.nan
         color = self._color(panel, value)
         text = said(value, defaults.get("unit", ""), defaults.get("decimals"))
+        if math.isnan(value) and defaults.get("noValue"):
+            text, color = defaults["noValue"], FAINT
         for mapping in defaults.get("mappings", []):
             words = mapping["options"].get(f"{value:g}")
             if words:
@@ -173,7 +177,7 @@ class Picture:
             for prop in override["properties"]
             if prop["id"] == "color"
         }
-        left, bottom = x + 52, y + height - 20
+        left, bottom = x + 52, y + height - 34
         under: dict[float, float] = {}
         drawn, floors = [], []
         for name, points in shown:
@@ -185,12 +189,16 @@ class Picture:
             drawn.append((name, raised))
         steps = [step for step in defaults.get("thresholds", {}).get("steps", []) if step.get("value") is not None]
         top = max([value for _, points in drawn for _, value in points] + [defaults.get("max") or 0.0], default=0.0)
-        top = _round_up(top) if top > 0 else 1.0
+        top = _round_up(top, 1024 if unit in {"bytes", "Bps"} else 1000) if top > 0 else 1.0
         for part in range(5):
             at = bottom - (bottom - y - 6) * part / 4
             self._out.append(f'<path d="M{left:.0f} {at:.0f}H{x + width:.0f}" stroke="{EDGE}"/>')
             if part % 2 == 0:
-                self._text(left - 6, at + 4, said(top * part / 4, unit), 11, FAINT, "end")
+                digits = 0 if unit == "percentunit" and top >= 0.05 else None
+                self._text(left - 6, at + 4, said(top * part / 4, unit, digits), 11, FAINT, "end")
+        for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
+            moment = time.strftime("%H:%M", time.gmtime(self._start + share * (self._end - self._start)))
+            self._text(left + share * (x + width - left), bottom + 14, moment, 11, FAINT, anchor)
         for step in steps:
             if step["value"] <= top:
                 at = bottom - step["value"] / top * (bottom - y - 6)
@@ -288,9 +296,10 @@ class Picture:
                 self._text(x + width * 0.28 + (index + 1) * room, at, text, 13, TEXT, "end")
 
 
-def _round_up(value: float) -> float:
-    """The next round number above."""
-    power = 10 ** math.floor(math.log10(value))
+def _round_up(value: float, base: int = 1000) -> float:
+    """The next round number above, of units that are `base` times each other."""
+    size = float(base) ** math.floor(math.log(value, base)) if value >= 1 else 1.0
+    power = size * 10 ** math.floor(math.log10(value / size))
     return next(step * power for step in (1, 1.2, 1.6, 2, 3, 4, 5, 6, 8, 10) if step * power >= value * 0.999)
 
 

@@ -1,10 +1,10 @@
 """The recording and alert rules, in the names of the registry, and their text as Prometheus reads it.
 
 An alert is a fact that somebody must act on. Its severity: `page` when mail is refused or lost or stands still,
-`ticket` when today is soon enough. Its scope says whose trouble it is (node, egress, dns, provider): alertmanager.yml
-lets trouble of our own silence what follows from it. Shares are asked for together with a volume, so that three
-messages at night wake nobody. Each has a runbook in docs/runbooks.md under its own name, and names the board that
-shows it.
+`ticket` when today is soon enough. Its scope says whose trouble it is (node, egress, dns, provider, stream):
+alertmanager.yml lets trouble of our own silence what follows from it. Shares are asked for together with a volume, so
+that three messages at night wake nobody. Each has a runbook in docs/runbooks.md under its own name, and names the board
+that shows it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from .query import Scope, summed
 RUNBOOKS = "https://example.org/angarium/docs/runbooks.md"
 NODE = ("instance",)
 PROVIDER = ("instance", "provider")
+STREAM = ("instance", "stream")
+PROCESS = ("instance", "process")
 ANY = Scope()
 M5, M10, M15, M30, H1 = (ANY.within(window) for window in ("5m", "10m", "15m", "30m", "1h"))
 
@@ -40,7 +42,7 @@ class Alert:
     severity: Literal["page", "ticket"]
     summary: str
     wait: str = ""
-    scope: Literal["node", "egress", "dns", "provider"] = "node"
+    scope: Literal["node", "egress", "dns", "provider", "stream"] = "node"
     board: str = "node"
 
 
@@ -109,6 +111,21 @@ ALERTS = (
         "1m",
     ),
     Alert(
+        "AngariumProcessDown",
+        f"{_level('process_up', PROCESS, how='max', process=('lookup', 'access'))} == 0",
+        "page",
+        "The {{ $labels.process }} process of {{ $labels.instance }} does not answer",
+        "2m",
+    ),
+    Alert(
+        # one death is mended by itself, and its cause is in the log; a hang is a fault of the relay or of the machine
+        "AngariumProcessesDie",
+        f"{_increase(H1, 'node_process_deaths_total', ('instance', 'kind'))} > 2\n"
+        f"  or {_increase(H1, 'node_process_hangs_total', ('instance', 'kind'))} > 0",
+        "ticket",
+        "{{ $labels.kind }} processes of {{ $labels.instance }} die or hang, and are started again",
+    ),
+    Alert(
         # a reload starts each worker once at most, so twice their number is more than that
         "AngariumWorkerRestarts",
         f"{_increase(M15, 'worker_starts_total')}\n  > 2 * {WORKERS}",
@@ -159,6 +176,22 @@ ALERTS = (
         "1m",
     ),
     Alert(
+        "AngariumConnectionsRefused",
+        f"{_increase(M10, 'ingress_refused_connections_total', limit='node')} > 20",
+        "page",
+        "{{ $labels.instance }} has as many client connections as it may, and turned {{ $value | humanize }} away",
+        "5m",
+        board="overview",
+    ),
+    Alert(
+        "AngariumLogInsUnavailable",
+        f"{_increase(M10, 'ingress_authentications_total', result='unavailable')} > 5",
+        "page",
+        "{{ $labels.instance }} cannot verify log-ins: {{ $value | humanize }} were answered 454",
+        "5m",
+        board="overview",
+    ),
+    Alert(
         "AngariumMemoryPressure",
         f"{_level('queue_memory_state', state=('hard', 'refusing'))} > 0",
         "ticket",
@@ -179,6 +212,24 @@ ALERTS = (
         "{{ $labels.instance }} holds {{ $value }} messages, half as much again as an hour ago, and it grows",
         "15m",
         board="overview",
+    ),
+    Alert(
+        # what is ready may go: mail of a host that is suspended or cannot be reached is not among it
+        "AngariumDeliveryStalls",
+        f"{_level('delivery_ready_messages')} > 100\n"
+        f"  and {_increase(M15, 'delivery_attempts_total')} == 0\n"
+        f"  and {_increase(M15, 'delivery_connections_total', result='failed')} == 0",
+        "page",
+        "{{ $value }} messages of {{ $labels.instance }} may go, and no attempt has been made for 15 minutes",
+        "5m",
+        board="overview",
+    ),
+    Alert(
+        "AngariumDropWaits",
+        f"{_level('ingress_drop_waiting_files')} > 0",
+        "ticket",
+        "{{ $value }} messages of programs on {{ $labels.instance }} lie in the drop folder",
+        "15m",
     ),
     Alert(
         "AngariumMailIsOld",
@@ -289,6 +340,50 @@ ALERTS = (
         "{{ $labels.instance }} cannot write its event log",
     ),
     Alert(
+        "AngariumEventLogNotCompressed",
+        f"{_increase(H1, 'outcome_event_log_compressions_total', result='failed')} > 10",
+        "ticket",
+        "{{ $labels.instance }} cannot compress its event log: {{ $value | humanize }} tries failed in an hour",
+    ),
+    Alert(
+        # nobody keeps the log within bounds, and no stream is fed: their metrics are not there at all
+        "AngariumEventsProcessDown",
+        f"{_level('process_up', process='events')} == 0",
+        "ticket",
+        "The events process of {{ $labels.instance }} does not answer: streams stand still, the event log grows",
+        "10m",
+    ),
+    Alert(
+        "AngariumStreamFailing",
+        f"{_level('stream_failing', STREAM, how='max')} > 0",
+        "ticket",
+        "The receiver of the stream {{ $labels.stream }} of {{ $labels.instance }} has taken nothing for 15 minutes",
+        "15m",
+        scope="stream",
+    ),
+    Alert(
+        "AngariumStreamLags",
+        f"{_level('stream_lag_seconds', STREAM, how='max')} > 900",
+        "ticket",
+        "The stream {{ $labels.stream }} of {{ $labels.instance }} is {{ $value | humanizeDuration }} behind",
+        "10m",
+        scope="stream",
+    ),
+    Alert(
+        "AngariumStreamDeadLetters",
+        f"{_level('stream_dead_letters', STREAM)} > 0",
+        "ticket",
+        "{{ $value | humanize }} events of the stream {{ $labels.stream }} of {{ $labels.instance }} are set aside",
+        scope="stream",
+    ),
+    Alert(
+        "AngariumStreamLost",
+        f"{_increase(H1, 'stream_lost_events_total', STREAM)} > 0",
+        "ticket",
+        "The stream {{ $labels.stream }} of {{ $labels.instance }} has lost about {{ $value | humanize }} events",
+        scope="stream",
+    ),
+    Alert(
         "AngariumNotificationsWait",
         f"{_level('outcome_waiting_notifications')} > 0\n"
         f"  or {_increase(M15, 'outcome_dropped_notifications_total')} > 0",
@@ -332,6 +427,13 @@ ALERTS = (
         "ticket",
         "{{ $labels.instance }} has refused the last configuration it was to read: the one before is in force",
         "10m",
+    ),
+    Alert(
+        "AngariumDraining",
+        f"{_level('node_draining', how='max')} > 0",
+        "ticket",
+        "{{ $labels.instance }} has taken no mail for an hour, because of `angarium drain`",
+        "1h",
     ),
 )
 

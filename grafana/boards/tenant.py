@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .overview import INSTANCE, limits
+from .overview import FEW, INSTANCE, LEAST, limits
 from .panel import Board, Panel, Row, Variable
 from .query import Query, Scope
 
@@ -15,6 +15,17 @@ def share(*wanted: str, by: str = "") -> Query:
     """The share of results that are among these."""
     part = HERE.rate("tenant_recipients_total", by, result=wanted)
     return part.over(HERE.rate("tenant_recipients_total", by, result=OUTCOMES), "{{tenant}}" if by else "")
+
+
+SOON = HERE.within("15m")
+
+
+def share_now(*wanted: str) -> Query:
+    """The share among the results of 15 minutes."""
+    part = SOON.rate("tenant_recipients_total", result=wanted)
+    return part.over(SOON.rate("tenant_recipients_total", result=OUTCOMES)).when(
+        SOON.increase("tenant_recipients_total", result=OUTCOMES), LEAST
+    )
 
 
 SIGNALS = Row(
@@ -38,23 +49,25 @@ SIGNALS = Row(
         ),
         Panel(
             "Deferred",
-            (share("deferred"),),
+            (share_now("deferred"),),
             "stat",
             5,
             4,
             limits=limits(0.2, 0.5),
             decimals=1,
-            text="Share of the results of attempts.",
+            no_value=FEW,
+            text="Share of the results of 15 minutes, of 20 or more.",
         ),
         Panel(
             "Refused for good",
-            (share("failed", "expired"),),
+            (share_now("failed", "expired"),),
             "stat",
             5,
             4,
             limits=limits(0.05, 0.1),
             decimals=1,
-            text="Share of the results of attempts.",
+            no_value=FEW,
+            text="Share of the results of 15 minutes, of 20 or more.",
         ),
         Panel("Queued", (HERE.level("tenant_waiting_messages"),), "stat", 4, 4),
     ),

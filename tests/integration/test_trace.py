@@ -82,9 +82,30 @@ def test_the_story_of_a_message_that_was_deferred_and_then_delivered(tmp_path: P
         # it is on disk, so it outlives the workers
         relay.restart()
         assert said(trace(relay, queue_id)) == said(story)
+        assert relay.api("messages/0000000000001/trace?or_null=true") is None
         unknown = run_command("trace", "0000000000001", "--admin", f"127.0.0.1:{relay.admin_port}")
         assert unknown.returncode == 1
         assert "nothing is known" in unknown.stderr
+
+
+def test_what_could_not_be_kept_is_counted(tmp_path: Path) -> None:
+    with (
+        SinkServer(answer=lambda step: "550 5.1.1 nobody" if step.verb == "RCPT" else None) as sink,
+        relay_to(tmp_path, sink) as relay,
+    ):
+        assert relay.metrics()["angarium_outcome_dropped_dialogues_total"] == 0
+        folder = relay.spool / "trace"
+        if folder.exists():
+            folder.rename(relay.spool / "elsewhere")
+        folder.write_text("in the way")
+        for number in range(3):
+            queue_id = relay.send(f"a{number}@dest.test")
+            relay.wait_event("bounce", id=queue_id)
+        relay.wait(
+            lambda: relay.metrics()["angarium_outcome_dropped_dialogues_total"] == 3, "what is lost to be counted"
+        )
+        (worker,) = relay.api("status")["workers"]
+        assert worker["status"]["dialogues_lost"] == 3
 
 
 def test_the_story_of_what_waits_and_of_hosts_that_fail(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Counters, gauges and histograms of the whole node in one piece of shared memory.
 
-To add one: a line in Slot under its kind and stage, and a line in angarium.outcome.metrics. Slots number themselves.
+To add one: a line in Slot under its kind and stage, and a line in a table of angarium.outcome.metrics. Slots number
+themselves.
 To add one by provider, tenant, listener or shard: a line at the end of its part of Slot with the number of the first
 free slot; the next so many slots (ROWS_OF of its Dimension) are one for each row of the dimension.
 """
@@ -286,6 +287,7 @@ cpdef enum Slot:
     OUTCOME_LOG_COMPRESSED           # files
     OUTCOME_LOG_COMPRESS_FAILED
     OUTCOME_LOG_DELETED
+    OUTCOME_DIALOGUES_DROPPED        # what was said in so many attempts
     # outcome: notifications to senders that are queued, by the worst that they tell
     OUTCOME_NOTIFICATIONS_FAILED
     OUTCOME_NOTIFICATIONS_DELAYED

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from angarium.outcome.metrics import PROCESS_CPU, PROCESS_FDS, PROCESS_MEMORY, PROCESS_UP
+from angarium.outcome.metrics.told import PROCESS_CPU, PROCESS_FDS, PROCESS_MEMORY, PROCESS_UP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -19,7 +19,8 @@ from angarium.admin.services import Services, ServicesDependency, ServiceUnavail
 from angarium.admin.workers import TIMEOUT_S
 from angarium.delivery.event_protocol import EVENTS_STATUS, RESEND
 from angarium.delivery.mail_host import ResolutionFailure
-from angarium.outcome.metrics import (
+from angarium.outcome.metrics import STREAM_METRICS, Kind
+from angarium.outcome.metrics.told import (
     STREAM_BATCHES,
     STREAM_DEAD_LETTERS,
     STREAM_FAILING,
@@ -27,9 +28,7 @@ from angarium.outcome.metrics import (
     STREAM_LAG_EVENTS,
     STREAM_LAG_SECONDS,
     STREAM_LOST,
-    STREAM_METRICS,
     STREAM_SENT,
-    Kind,
 )
 
 if TYPE_CHECKING:

@@ -50,8 +50,10 @@ class WatchFilter(msgspec.Struct, frozen=True):
 
 @get("/api/v1/messages/{message_id:str}/trace", tags=["trace"])
 async def trace(
-    services: ServicesDependency, message_id: Annotated[str, PathParameter(description="queue id", max_length=64)]
-) -> Story:
+    services: ServicesDependency,
+    message_id: Annotated[str, PathParameter(description="queue id", max_length=64)],
+    or_null: Annotated[bool, QueryParameter(description="null, not 404, when nothing is known of it")] = False,
+) -> Story | None:
     """The whole story of one message: reception, policy, waits by cause, attempts with their SMTP dialogues, result.
 
     Known as far back as the event log goes, dialogues as far as `[trace]` keeps them.
@@ -81,6 +83,8 @@ async def trace(
     if detail is None and not found.own and not dialogues:
         if silent:
             raise ServiceUnavailable(detail="; ".join(["nothing is known of it where it could be looked up", *silent]))
+        if or_null:
+            return None
         raise NotFoundException(detail=f"nothing is known of {name}: it is not queued, nor in the event log")
     if not any(event["event"] == "reception" for event in found.own) and services.event_file is not None:
         remarks.append("its reception is not in the event log, or no longer")

@@ -128,6 +128,7 @@ class Worker:
         self.dispatcher = Dispatcher(self.counters, self.events)
         self.dialogues = Dialogues()
         self._dialogue_files = DialogueFiles(self.spool / "trace", number, workers, self.dialogues.mark)
+        self._dialogues_counted = 0  # of those lost
         self.journals: list[Journal] = []
         self.reports: list[RecoveryReport] = []
         self.started = self._clock.monotonic()
@@ -245,8 +246,16 @@ class Worker:
 
     @property
     def dialogues_lost(self) -> int:
-        """Attempts that found no room in memory, and writes that failed."""
+        """Attempts of which it could not be kept what was said, for want of room in memory or on disk."""
         return self.dialogues.lost + self._dialogue_files.lost
+
+    def _write_dialogues(self) -> None:
+        if self.dialogues.gathered:
+            self._dialogue_files.write(self.dialogues.take(), self._clock.now())
+        lost = self.dialogues_lost
+        if lost > self._dialogues_counted:
+            self.counters.add(Slot.OUTCOME_DIALOGUES_DROPPED, lost - self._dialogues_counted)
+            self._dialogues_counted = lost
 
     def keep_dialogues(self) -> None:
         """As much of what is said in attempts as the configuration says."""
@@ -493,8 +502,7 @@ class Worker:
             journal.flush()
         if count % self._flush_ticks == 0:
             self.events.flush()
-        if self.dialogues.gathered:
-            self._dialogue_files.write(self.dialogues.take(), self._clock.now())
+        self._write_dialogues()
         dispatcher.grow()
         self.lateness.look()
         if self._former:
@@ -613,8 +621,7 @@ class Worker:
             journal.close()
         self.ledger.publish_now()
         self.dispatcher.publish_gauges()
-        if self.dialogues.gathered:
-            self._dialogue_files.write(self.dialogues.take(), self._clock.now())
+        self._write_dialogues()
         self._dialogue_files.close()
         self.events.close()
         log.info("worker %d: stopped with %d messages queued", self.number, len(self.dispatcher.table))

@@ -6,12 +6,13 @@ Job: append what Dialogues has gathered, begin a new file when one is large or o
 the worker's are over their size or age. A file begins with MAGIC and the mark of its records. Readers need no lock: a
 record is whole when its length says so.
 
-Fails: never. What cannot be written is dropped, counted in `lost` (writes) and logged once. Bounds: `size_octets` for
+Fails: never. What cannot be written is dropped, counted in `lost` (records) and logged once. Bounds: `size_octets` for
 this worker's files and a part more; PARTS files and some.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -26,6 +27,7 @@ __all__ = ["MAGIC", "DialogueFile", "DialogueFiles", "list_dialogues"]
 log = logging.getLogger(__name__)
 
 MAGIC = b"ANGDLG1\n"
+HEAD_OCTETS = 20  # of a record (angarium._core.dialogue)
 PARTS = 16
 SMALLEST_PART_OCTETS = 64 << 10
 ORPHANS_S = 86400.0  # files of workers that there are no more are kept so long, where age is no bound
@@ -63,6 +65,15 @@ def list_dialogues(folder: Path) -> list[DialogueFile]:
     return sorted(found, key=lambda file: (file.began, file.worker))
 
 
+def _records(octets: bytes) -> int:
+    """How many whole records begin there: mark 8, id 8, octets of the rest 4."""
+    count = at = 0
+    while at + HEAD_OCTETS <= len(octets):
+        at += HEAD_OCTETS + int.from_bytes(octets[at + HEAD_OCTETS - 4 : at + HEAD_OCTETS], "little")
+        count += at <= len(octets)
+    return count
+
+
 class DialogueFiles:
     """Those of one worker."""
 
@@ -94,10 +105,10 @@ class DialogueFiles:
             if done < len(octets):
                 # what follows would stand behind half a record: a reader stops there, so it goes into another file
                 self.close()
-                self.lost += 1
+                self.lost += _records(octets) - _records(octets[:done])
         except OSError as failure:
             self.close()
-            self.lost += 1
+            self.lost += _records(octets)
             if not self._said:
                 log.warning("what is said in attempts cannot be kept: %s", failure)
             self._said = True
@@ -115,7 +126,12 @@ class DialogueFiles:
         self.tidy(now)
 
     def tidy(self, now: float) -> None:
-        """Delete what is too much or too old, also of workers that there are no more. Call it now and then."""
+        """Delete what is too much or too old, also of workers that there are no more. Call it now and then: what cannot
+        be deleted waits for the next time."""
+        with contextlib.suppress(OSError):
+            self._tidy(now)
+
+    def _tidy(self, now: float) -> None:
         files = list_dialogues(self._folder)
         own = [file for file in files if file.worker == self._worker]
         going = [file for file in own if 0 < self._keep_s < now - file.written]

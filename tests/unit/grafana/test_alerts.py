@@ -103,13 +103,14 @@ def healthy() -> dict[str, str]:
     series |= buckets("angarium_worker_loop_lag_seconds", 6000, 0, 0, 0.2)
     series |= buckets("angarium_delivery_latency_seconds", 600, 0, 0, 10, 'durability="fsync"')
     series |= of("queue_syncs_total", counter(600))
-    for worker in ("worker-0", "worker-1"):
-        series |= of("process_up", gauge(1), process=worker)
+    for process in ("supervisor", "admin", "lookup", "access", "events", "worker-0", "worker-1"):
+        series |= of("process_up", gauge(1), process=process)
     series |= of("ingress_messages_total", counter(600), durability="fsync")
     series |= of("ingress_tls_handshakes_total", counter(10), result="ok")
     series |= of("ingress_certificate_expiry_seconds", gauge(60 * 86400))
     series |= of("delivery_connections_total", counter(60), result="opened")
     series |= of("delivery_connections_total", counter(600), result="reused")
+    series |= of("delivery_attempts_total", counter(600))
     series |= of("delivery_dns_queries_total", counter(100))
     series |= of("queue_messages", gauge(1500))
     series |= of("queue_memory_state", gauge(2), state="below")
@@ -144,11 +145,22 @@ def connections(opened: float, reused: float, failed: float) -> dict[str, str]:
 
 
 ALPHA = {"provider": "alphamail"}
+CRM = {"stream": "crm"}
 SCENARIOS: dict[str, Scenario] = {
     "AngariumDown": Scenario({"up{" + NODE + "}": gauge(1, 0)}, {"job": "angarium"}),
     "AngariumNoWorker": Scenario(
         of("process_up", gauge(1, 0), process="worker-0") | of("process_up", gauge(1, 0), process="worker-1"),
         quiet=of("process_up", gauge(1, 0), process="worker-1"),
+    ),
+    "AngariumProcessDown": Scenario(
+        of("process_up", gauge(1, 0), process="lookup"),
+        {"process": "lookup"},
+        quiet=of("process_up", gauge(1, 0), process="supervisor"),
+    ),
+    "AngariumProcessesDie": Scenario(
+        of("node_process_hangs_total", counter(0, 0.1), kind="lookup"),
+        {"kind": "lookup"},
+        quiet=of("node_process_deaths_total", counter(0, 0.01), kind="lookup"),
     ),
     "AngariumWorkerRestarts": Scenario(
         of("worker_starts_total", f"2+0x{FAULT - 1} 2+1x{LENGTH - FAULT}"),
@@ -166,6 +178,14 @@ SCENARIOS: dict[str, Scenario] = {
         {"reason": "storage"},
         quiet=of("ingress_rejections_total", counter(0, 10), reason="size"),
     ),
+    "AngariumConnectionsRefused": Scenario(
+        of("ingress_refused_connections_total", counter(0, 5), limit="node"),
+        quiet=of("ingress_refused_connections_total", counter(0, 500), limit="client"),  # one client's own limit
+    ),
+    "AngariumLogInsUnavailable": Scenario(
+        of("ingress_authentications_total", counter(0, 2), result="unavailable"),
+        quiet=of("ingress_authentications_total", counter(0, 500), result="failed"),
+    ),
     "AngariumMemoryPressure": Scenario(
         of("queue_memory_state", gauge(0, 2), state="hard"), quiet=of("queue_memory_state", gauge(0, 2), state="soft")
     ),
@@ -176,6 +196,16 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "AngariumBacklogGrows": Scenario(
         of("queue_messages", gauge(1500, 1500, 100)), quiet=of("queue_messages", gauge(100, 100, 5))
+    ),
+    "AngariumDeliveryStalls": Scenario(
+        of("delivery_ready_messages", gauge(0, 5000)) | of("delivery_attempts_total", counter(600, 0)),
+        quiet=of("delivery_ready_messages", gauge(0, 5000))
+        | of("delivery_attempts_total", counter(600, 0))
+        | of("delivery_connections_total", counter(0, 1), result="failed"),  # it tries, and nobody lets it in
+    ),
+    "AngariumDropWaits": Scenario(
+        of("ingress_drop_waiting_files", gauge(0, 3)),
+        quiet=of("ingress_drop_waiting_files", "3+0x5 0+0x5 " * 25),  # they come and go
     ),
     "AngariumMailIsOld": Scenario(
         old((200, 300, 1500)), quiet=old((20, 30, 90)) | of("queue_messages", gauge(1500, 90))
@@ -220,6 +250,28 @@ SCENARIOS: dict[str, Scenario] = {
         quiet=buckets("angarium_worker_loop_lag_seconds", 6000, 0, 0.005, 0.2),
     ),
     "AngariumEventsLost": Scenario(of("outcome_dropped_events_total", counter(0, 5))),
+    "AngariumEventLogNotCompressed": Scenario(
+        of("outcome_event_log_compressions_total", counter(0, 1), result="failed"),
+        quiet=of("outcome_event_log_compressions_total", counter(0, 0.1), result="failed")
+        | of("outcome_event_log_compressions_total", counter(0, 1), result="ok"),
+    ),
+    "AngariumEventsProcessDown": Scenario(of("process_up", gauge(1, 0), process="events")),
+    "AngariumStreamFailing": Scenario(
+        of("stream_failing", gauge(0, 1), stream="crm"),
+        CRM,
+        quiet=of("stream_failing", "0+0x10 1+0x13 " * 10, stream="crm"),  # it works again before 15 minutes are over
+    ),
+    "AngariumStreamLags": Scenario(
+        of("stream_lag_seconds", gauge(0, 1000, 60), stream="crm"),
+        CRM,
+        quiet=of("stream_lag_seconds", gauge(0, 600), stream="crm"),
+    ),
+    "AngariumStreamDeadLetters": Scenario(of("stream_dead_letters", gauge(0, 500), stream="crm"), CRM),
+    "AngariumStreamLost": Scenario(
+        of("stream_lost_events_total", counter(0, 1), stream="crm"),
+        CRM,
+        quiet=of("stream_lost_events_total", gauge(7000), stream="crm"),  # long ago
+    ),
     "AngariumNotificationsWait": Scenario(of("outcome_waiting_notifications", gauge(0, 7))),
     "AngariumRecipientsUnverified": Scenario(
         of("ingress_recipients_checked_total", counter(0, 5), result="deferred"),
@@ -236,6 +288,7 @@ SCENARIOS: dict[str, Scenario] = {
         quiet=of("delivery_mta_sts_fetches_total", counter(0, 10), result="failed"),
     ),
     "AngariumReloadRefused": Scenario(of("node_last_reload_refused", gauge(0, 1))),
+    "AngariumDraining": Scenario(of("node_draining", gauge(0, 1))),
 }
 
 
@@ -310,7 +363,7 @@ def test_an_alert_fires_in_its_scenario_and_not_before(tmp_path: Path, alert: An
         question(firing(alert.name), LATE, [{"labels": shown, "value": 1}]),
     ]
     if for_minutes(alert.wait) >= 1:
-        questions.append(question(firing(alert.name), FAULT, []))
+        questions.append(question(firing(alert.name), FAULT + int(for_minutes(alert.wait)) - 1, []))
     cases = [case("fires", for_alert(alert, healthy() | scenario.changed), questions)]
     if scenario.quiet is not None:
         silent = [question(firing(alert.name), minute, []) for minute in (FAULT + 20, LATE)]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import yaml
@@ -15,8 +16,11 @@ from angarium.outcome.metrics import REGISTRY, Kind
 from grafana.boards import NOT_SHOWN, boards, made, node
 from grafana.boards.ask import VARIABLE, filled, legend, panels
 from grafana.boards.query import Scope
-from grafana.boards.render import said
+from grafana.boards.render import picture, said
 from grafana.boards.rules import ALERTS
+
+if TYPE_CHECKING:
+    from grafana.boards.ask import Prometheus
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "grafana"
@@ -258,6 +262,39 @@ def test_panels_that_runbooks_name_exist() -> None:
     assert named <= titles | series
 
 
+def test_a_share_that_stands_large_has_a_minimum_volume() -> None:
+    """A stat is looked at from afar: three results at night must not make it red."""
+    shares = [
+        panel
+        for board in BOARDS.values()
+        for panel in panels(board)
+        if panel["type"] == "stat" and panel["fieldConfig"]["defaults"]["unit"] == "percentunit"
+    ]
+    assert len(shares) > 5
+    for panel in shares:
+        assert re.search(r"and .*increase\(.*\[(15m|1h)\]\)\) >= \d+", panel["targets"][0]["expr"]), panel["title"]
+        assert panel["fieldConfig"]["defaults"]["noValue"] == "too few"
+
+
+def test_series_that_rest_leave_the_legend() -> None:
+    for board in BOARDS.values():
+        for panel in panels(board):
+            if panel["type"] == "timeseries":
+                first = panel["fieldConfig"]["overrides"][0]
+                assert first["matcher"] == {"id": "byValue", "options": {"reducer": "allIsZero"}}
+                assert first["properties"] == [
+                    {"id": "custom.hideFrom", "value": {"legend": True, "tooltip": False, "viz": False}}
+                ]
+
+
+def test_a_message_is_found_by_its_id() -> None:
+    node = BOARDS["node"]
+    (link,) = [link["url"] for link in node["links"] if "message=" in link.get("url", "")]
+    assert link == "http://${instance}/#message=${message}"
+    (asked,) = [variable for variable in node["templating"]["list"] if variable["name"] == "message"]
+    assert asked["type"] == "textbox"
+
+
 def test_shares_have_a_minimum_volume() -> None:
     for alert in ALERTS:
         if " / " in alert.expr or "ratio_rate" in alert.expr:
@@ -313,3 +350,35 @@ def test_variables_are_filled_in() -> None:
 )
 def test_values_are_said_with_their_units(value: float, unit: str, text: str) -> None:
     assert said(value, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(5, "5 s ago"), (250, "4 min ago"), (7300, "2 h ago"), (1e6, "12 d ago")]
+)
+def test_moments_are_said_by_how_long_ago_they_were(seconds: float, text: str) -> None:
+    assert said((time.time() - seconds) * 1000, "dateTimeFromNow") == text
+
+
+class Told:
+    """Says the same of every expression: a line from 0 to `top`, and one that rests."""
+
+    def __init__(self, top: float) -> None:
+        self.top = top
+
+    def range(self, expression: str, start: float, end: float, step: float) -> list[Any]:
+        if "increase" in expression and " and " in expression:
+            return []
+        return [({"state": "a"}, [(start, 0.0), (end, self.top)]), ({"state": "b"}, [(start, 0.0), (end, 0.0)])]
+
+    def instant(self, expression: str, at: float) -> list[Any]:
+        return [({"state": "a"}, self.top)]
+
+
+def test_a_picture_has_round_octets_times_and_words_for_too_little() -> None:
+    values = {"instance": "relay", "__rate_interval": "5m"}
+    drawn = picture(BOARDS["overview"], cast("Prometheus", Told(57 * 2**20)), values, 1795680000.0, 1795680600.0)
+    assert ">60 MiB<" in drawn
+    assert ">30 MiB<" in drawn
+    assert drawn.count(">08:00<") == drawn.count(">08:05<") == drawn.count(">08:10<") > 10
+    assert drawn.count(">too few<") == 2
+    assert "instance: relay · last 10 minutes" in drawn

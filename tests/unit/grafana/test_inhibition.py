@@ -38,7 +38,7 @@ def amtool(*arguments: str) -> str:
 
 
 def test_the_sample_is_a_configuration() -> None:
-    assert "7 inhibit rules" in amtool("check-config", str(SAMPLE))
+    assert "11 inhibit rules" in amtool("check-config", str(SAMPLE))
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
@@ -96,7 +96,9 @@ def states(root: str, instance: str) -> dict[str, str]:
     with urllib.request.urlopen(f"{root}/api/v2/alerts", timeout=10) as answer:
         found = json.load(answer)
     return {
-        alert["labels"]["alertname"] + alert["labels"].get("provider", ""): alert["status"]["state"]
+        alert["labels"]["alertname"] + alert["labels"].get("provider", alert["labels"].get("stream", "")): alert[
+            "status"
+        ]["state"]
         for alert in found
         if alert["labels"]["instance"] == instance
     }
@@ -113,6 +115,7 @@ def labels(name: str, instance: str, **more: str) -> dict[str, str]:
 
 
 ALPHA = {"provider": "alphamail"}
+CRM = {"stream": "crm"}
 TROUBLE: dict[str, tuple[list[tuple[str, dict[str, str]]], set[str]]] = {
     "own DNS is down": (
         [
@@ -140,6 +143,42 @@ TROUBLE: dict[str, tuple[list[tuple[str, dict[str, str]]], set[str]]] = {
     "disk full": (
         [("AngariumShardFull", {}), ("AngariumMailRefused", {"reason": "storage"}), ("AngariumEventsLost", {})],
         {"AngariumShardFull"},
+    ),
+    "log disk full": (
+        [("AngariumEventsLost", {}), ("AngariumEventLogNotCompressed", {})],
+        {"AngariumEventsLost"},
+    ),
+    "access process away": (
+        [
+            ("AngariumProcessDown", {"process": "access"}),
+            ("AngariumRecipientsUnverified", {}),
+            ("AngariumLogInsUnavailable", {}),
+        ],
+        {"AngariumProcessDown", "AngariumRecipientsUnverified"},
+    ),
+    "lookup process away": (
+        [
+            ("AngariumProcessDown", {"process": "lookup"}),
+            ("AngariumLogInsUnavailable", {}),
+            ("AngariumBacklogGrows", {}),
+            ("AngariumRecipientsUnverified", {}),
+        ],
+        {"AngariumProcessDown", "AngariumLogInsUnavailable"},
+    ),
+    "receiver of a stream away": (
+        [
+            ("AngariumStreamFailing", CRM),
+            ("AngariumStreamLags", {"stream": "audit"}),
+            ("AngariumStreamDeadLetters", CRM),
+            ("AngariumStreamLost", CRM),
+            ("AngariumStreamLags", CRM),
+        ],
+        {
+            "AngariumStreamFailingcrm",
+            "AngariumStreamLagsaudit",
+            "AngariumStreamDeadLetterscrm",
+            "AngariumStreamLostcrm",
+        },
     ),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,29 @@ def test_a_record_that_is_cut_short_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "dialogues-0-6").write_bytes(b"something else that is long enough")
     (tmp_path / "readme").write_bytes(b"")
     assert len(find(tmp_path, 1)) == 1
+
+
+def test_what_is_lost_is_counted_by_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dialogues, files = made(tmp_path)
+    files.set_bounds(1 << 20, 0.0)
+    records = [record(dialogues, number) for number in range(1, 6)]
+    files.write(records[0], NOW)
+    write = os.write
+    # room for two of four, and a part of the third
+    monkeypatch.setattr(os, "write", lambda fd, octets: write(fd, octets[: len(records[1]) * 2 + 30]))
+    files.write(b"".join(records[1:]), NOW)
+    monkeypatch.undo()
+    assert files.lost == 2
+    files.write(record(dialogues, 9), NOW + 1)
+    assert [len(find(tmp_path, number)) for number in (1, 2, 3, 4, 5, 9)] == [1, 1, 1, 0, 0, 1]
+    files.close()
+    for path in tmp_path.iterdir():
+        path.unlink()
+    tmp_path.rmdir()
+    tmp_path.write_text("in the way")
+    files.write(b"".join(records), NOW + 2)
+    assert files.lost == 2 + 5
+    files.tidy(NOW + 3)  # there is no folder to look into, and that is no reason to fail
 
 
 def test_a_folder_that_cannot_be_written_costs_dialogues_and_says_so_once(

@@ -3,6 +3,8 @@
 // The HTML of a mail is shown only in a frame without scripts, origin or network (see showHtml).
 
 const POLL_MS = 2000;
+const STORY_MS = 10000;
+const OVER = ["delivered", "failed", "expired", "deleted", "unknown"];  // states of what is not queued
 const QUEUE_ROWS = 50;
 const ARRIVED_ROWS = 100;
 const $ = (id) => document.getElementById(id);
@@ -11,6 +13,7 @@ let token = sessionStorage.getItem("angarium-token") ?? "";
 let previous = null;      // the totals of the last poll, for rates
 let chosen = null;        // id of the message in the viewer
 let view = "";            // its tab
+let linked = { id: "", due: 0 };  // the message that the address names, and when its story is asked for (again)
 
 class NeedsToken extends Error {}
 
@@ -43,6 +46,7 @@ function row(cells, classes = []) {
 }
 
 const number = (n) => n.toLocaleString("en");
+const counted = (n, what) => `${number(n)} ${what}${n === 1 ? "" : "s"}`;
 
 function size(octets) {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -57,6 +61,10 @@ function duration(seconds) {
   if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
   return `${Math.floor(seconds / 86400)} d ${Math.floor((seconds % 86400) / 3600)} h`;
 }
+
+// A short time with what can be seen of it.
+const span = (seconds) => seconds < 0.9995 ? `${Number((seconds * 1000).toPrecision(3))} ms`
+  : seconds < 60 ? `${seconds.toFixed(1)} s` : duration(seconds);
 
 function moment(text) {
   const when = new Date(text);
@@ -114,7 +122,7 @@ function showStatus(status, summary) {
 }
 
 function showQueue(summary, messages) {
-  $("queue-count").textContent = `${number(summary.messages)} messages, ${number(summary.recipients)} recipients, ${size(summary.octets)}`
+  $("queue-count").textContent = `${counted(summary.messages, "message")}, ${counted(summary.recipients, "recipient")}, ${size(summary.octets)}`
     + (summary.messages > messages.length && messages.length ? ` · the oldest ${messages.length} are shown` : "");
   $("states").replaceChildren(...Object.entries(summary.by_state).map(
     ([state, count]) => element("span", `${state.replace("_", " ")} ${number(count)}`, state)));
@@ -123,8 +131,10 @@ function showQueue(summary, messages) {
     const shown = message.recipients.slice(0, 3).map((r) => `${r.address} (${r.state})`);
     if (message.recipients.length > 3) shown.push(`and ${message.recipients.length - 3} more`);
     const reply = message.recipients.map((r) => r.reply).find((text) => text) ?? "";
+    const link = element("a", message.id);
+    link.href = `#message=${message.id}`;
     return row([
-      message.id,
+      link,
       element("span", message.state.replace("_", " "), `state ${message.state}`),
       message.reverse_path || "<>",
       shown.join(", "),
@@ -203,22 +213,91 @@ function showHtml(html) {
   return frame;
 }
 
-// A link from a board leads to one message: /#message=ID.
-async function showLinked() {
-  const id = /^#message=([0-9A-Z]+)$/.exec(location.hash)?.[1];
-  $("linked").hidden = !id;
-  if (!id) return;
-  $("linked-id").textContent = id;
-  let facts;
+// A link from a board leads to one message: /#message=ID. Its story is put together from files, so it is asked for when
+// the link is followed, and then again only while the message is queued.
+function linkedId() {
+  const given = /^#message=(.+)$/.exec(location.hash)?.[1];
   try {
-    const message = await ask(`/api/v1/queue/${id}`);
-    facts = [["From", message.reverse_path || "<>"], ["State", message.state], ["Accepted", moment(message.received)]];
-    facts.push(...message.recipients.map((r) => ["To", `${r.address} (${r.state}) ${r.reply ?? ""}`]));
-  } catch (error) {
-    if (error instanceof NeedsToken) return;  // the page asks for it
-    facts = [["State", `${error.message}. What became of it is in the event log, under this id.`]];
+    return given === undefined ? "" : decodeURIComponent(given).trim().toUpperCase();
+  } catch {
+    return given;  // not well encoded: it is shown as it is
   }
-  $("linked-facts").replaceChildren(...facts.flatMap(([name, value]) => [element("dt", name), element("dd", value)]));
+}
+
+async function showLinked() {
+  const id = linkedId();
+  $("linked").hidden = !id;
+  if (id !== linked.id) {
+    linked = { id, due: 0 };
+    showStory(null, "Looking it up …");
+  }
+  if (!id || performance.now() < linked.due) return;
+  linked.due = Infinity;
+  const asked = linked;
+  $("linked-id").textContent = id;
+  if (!/^[0-9A-Z]{13}$/.test(id)) {
+    showStory(null, `“${id}” is no queue id: these have 13 letters and digits.`);
+    return;
+  }
+  try {
+    const story = await ask(`/api/v1/messages/${id}/trace?or_null=true`);
+    if (linked !== asked) return;  // another one was asked for meanwhile
+    showStory(story, story ? "" : `Nothing is known of ${id} here: it is not in the queue, nor in the event log of this node. `
+      + "It never came in here, or so long ago that the log does not go back to it.");
+    if (story && !OVER.includes(story.state)) linked.due = performance.now() + STORY_MS;
+  } catch (error) {
+    if (linked !== asked) return;
+    linked.due = performance.now() + STORY_MS;
+    if (error instanceof NeedsToken) throw error;
+    showStory(null, `Its story cannot be told now: ${error.message}`);
+  }
+}
+
+function showStory(story, note) {
+  $("linked-note").textContent = note;
+  $("linked-note").hidden = !note;
+  if (!story) {
+    for (const name of ["facts", "steps", "remarks"]) $(`linked-${name}`).replaceChildren();
+    return;
+  }
+  const facts = [["State", element("span", story.state.replace("_", " "), `state ${story.state}`)]];
+  facts.push(["From", story.reverse_path === null ? "not known" : story.reverse_path || "<>"]);
+  for (const one of story.recipients) facts.push(["To", `${one.recipient} (${one.result}) ${one.reply ?? ""}`]);
+  if (story.accepted) facts.push(["Accepted", moment(story.accepted)]);
+  if (story.seconds !== null) facts.push([OVER.includes(story.state) ? "Took" : "Age", span(story.seconds)]);
+  const waits = Object.entries(story.waited_s).map(([cause, seconds]) => `${cause} ${span(seconds)}`);
+  if (waits.length) facts.push(["Waited", waits.join(", ")]);
+  if (story.waits_for) {
+    facts.push(["Waits for", story.waits_for.text + (story.waits_for.until ? `, until ${moment(story.waits_for.until)}` : "")]);
+  }
+  $("linked-facts").replaceChildren(...facts.flatMap(([name, value]) => {
+    const shown = element("dd");
+    shown.append(value);
+    return [element("dt", name), shown];
+  }));
+  const open = new Set([...$("linked-steps").querySelectorAll("details[open]")].map((one) => one.dataset.key));
+  $("linked-steps").replaceChildren(...story.steps.map((step) => stepOf(step, open)));
+  $("linked-remarks").replaceChildren(...story.remarks.map((remark) => element("li", remark)));
+}
+
+function stepOf(step, open) {
+  const made = element("li", undefined, `step ${step.kind}`);
+  made.append(element("time", moment(step.time)), element("span", step.text));
+  made.firstChild.dateTime = made.firstChild.title = step.time;
+  if (step.seconds !== null) made.append(element("span", span(step.seconds), "quiet"));
+  for (const one of step.results) {
+    made.append(element("div", `${one.recipient} ${one.result}${one.reply ? `: ${one.reply}` : ""}`, "said"));
+  }
+  step.dialogues.forEach((dialogue, i) => {
+    const details = element("details");
+    details.dataset.key = `${step.time} ${i}`;
+    details.open = open.has(details.dataset.key);
+    const tls = dialogue.tls ? `, ${dialogue.tls.version}` : "";
+    details.append(element("summary", `what was said with ${dialogue.host}${tls}`), element("pre", dialogue.lines.map(
+      (line) => `${line.at_s === null ? "" : line.at_s.toFixed(3)}`.padStart(8) + ` ${line.who}: ${line.text}`).join("\n")));
+    made.append(details);
+  });
+  return made;
 }
 
 function trouble(text) {
@@ -291,6 +370,9 @@ function choose(event) {
 $("arrived").addEventListener("click", choose);
 $("arrived").addEventListener("keydown", (event) => { if (event.key === "Enter") choose(event); });
 
-addEventListener("hashchange", () => showLinked());
+addEventListener("hashchange", () => {
+  showLinked().catch(report);
+  $("linked").scrollIntoView({ block: "nearest" });
+});
 
 poll();

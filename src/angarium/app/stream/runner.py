@@ -282,10 +282,10 @@ class StreamRunner:
         self._note("dead_letter", fields)
 
     def _lost(self, count: int | None, why: str) -> None:
-        """Events will not be sent; None: nobody knows how many."""
+        """Events will not be sent; None: nobody knows how many, so one is counted."""
         fields: dict[str, Any] = {"stream": self.name, "why": why}
+        self.state.lost += 1 if count is None else count
         if count is not None:
-            self.state.lost += count
             fields["events"] = count
         log.error("stream %s: %s events are lost: %s", self.name, "some" if count is None else count, why)
         self._note("stream_lost", fields)
@@ -324,6 +324,12 @@ class StreamRunner:
         return passed, count
 
     # -------------------------------------------------------------- dead letters, once more
+
+    def _dead_letters(self) -> int:
+        """How many there are; none when somebody has taken the file away."""
+        if self.state.dead and not any((self._folder / name).exists() for name in (DEAD_LETTERS, RESENDING)):
+            self.state.dead = 0
+        return self.state.dead
 
     def resend(self) -> int:
         """Send the dead letters again; how many there are, about to be sent."""
@@ -396,7 +402,7 @@ class StreamRunner:
             sent=state.sent,
             batches=state.batches,
             failures=state.failures,
-            dead_letters=state.dead,
+            dead_letters=self._dead_letters(),
             lost=state.lost,
             error=self._error,
         )

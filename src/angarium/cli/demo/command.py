@@ -1,9 +1,9 @@
 """`angarium demo`: a sandbox with a few thousand messages, providers that defer and refuse, and Prometheus beside it.
 
 Starts a relay in sandbox mode (`angarium serve --sandbox`) and, when it is installed, Prometheus on a configuration of
-its own; plays the mail hosts; sends; and says what it did. Everything is on loopback and in one folder, which is made
-anew at each start. `--once` ends it when the queue is empty or at SETTLE_LIMIT_S; without it, it stays until Ctrl-C or
-`--minutes`.
+its own; plays the mail hosts, and who receives events; sends; and says what it did. Everything is on loopback and in
+one folder, which is made anew at each start. `--once` ends it when the queue is empty or at SETTLE_LIMIT_S; without it,
+it stays until Ctrl-C or `--minutes`.
 
 Fails with status 1 and a line when the relay or Prometheus does not start, or the folder holds something else.
 """
@@ -32,6 +32,7 @@ from angarium.cli.main import fail
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from angarium.cli.demo.receiver import Receiver
     from angarium.cli.demo.traffic import Traffic
     from angarium.cli.demo.world import World
 
@@ -60,6 +61,12 @@ key = "{key}"
 
 [events]
 file = "{folder}/events.jsonl"
+
+[[stream]]
+name = "{stream}"
+url = "http://127.0.0.1:{receiver}/events"
+secret = "demo"
+events = ["delivery", "bounce", "expiry"]
 
 [limits]
 message_size = "{largest}"
@@ -175,6 +182,7 @@ def demo(
     """Run a sandbox that has something to show: mail, deferrals, bounces; and Prometheus when it is installed."""
     import uvloop
 
+    from angarium.cli.demo.receiver import STREAM
     from angarium.cli.demo.traffic import LARGEST_OCTETS
     from angarium.cli.demo.world import PROVIDERS
 
@@ -186,8 +194,12 @@ def demo(
     try:
         clean(folder)
         certificate, key = certificate_in(folder)
+        receiver = bound("127.0.0.1", 0)
+        receiver.listen()  # or the stream's first batch would be refused before there is somebody to take it
         text = CONFIG.format(
             folder=folder,
+            stream=STREAM,
+            receiver=receiver.getsockname()[1],
             http=http_port,
             certificate=certificate,
             key=key,
@@ -210,7 +222,7 @@ def demo(
             prometheus_running(folder, http_port, prometheus_port, scrape_every, rules) as prometheus,
         ):
             done.announce(prometheus_port if prometheus else 0)
-            uvloop.run(done.run(certificate, key))
+            uvloop.run(done.run(certificate, key, receiver))
     except DemoFailure as failure:
         fail(str(failure))
     except OSError as failure:
@@ -265,8 +277,10 @@ class Demo:
         lines.append(f"  {self._messages} messages at about {self._rate:g} a second; Ctrl-C ends everything")
         click.echo("\n".join(lines), err=True)
 
-    async def run(self, certificate: Path, key: Path) -> None:
-        """Play the hosts, send, wait until the queue is empty, say what was done, stay."""
+    async def run(self, certificate: Path, key: Path, receives: socket.socket) -> None:
+        """Play the hosts, send, wait until the queue is empty, say what was done, stay. receives: who takes events
+        listens there."""
+        from angarium.cli.demo.receiver import Receiver
         from angarium.cli.demo.traffic import Traffic, letters
         from angarium.cli.demo.world import PROVIDERS, World
         from angarium.ingress.certificates import LiveContext
@@ -283,13 +297,15 @@ class Demo:
         for provider in PROVIDERS:
             if provider.listens:
                 await world.open(provider, bound(provider.address, self._hosts_port))
+        receiver = Receiver()
+        await receiver.open(receives)
         house = asyncio.create_task(world.run_until(closed))
         traffic = Traffic()
         try:
             sent = letters(self._messages, self._seed)
             await traffic.send(sent, self._ports, self._rate, stop, self._progress)
-            await self._settled(stop)
-            self._tell(traffic, world)
+            await self._settled(stop, receiver)
+            self._tell(traffic, world, receiver)
             if not self._once:
                 await stop.wait()
         finally:
@@ -297,23 +313,27 @@ class Demo:
             closed.set()
             await house
             world.close()
+            await receiver.close()
 
     def _progress(self, number: int) -> None:
         if number % 1000 == 0 or number == self._messages:
             click.echo(f"  {number} messages submitted", err=True)
 
-    async def _settled(self, stop: asyncio.Event) -> None:
-        """Wait until the queue is empty, at most SETTLE_LIMIT_S."""
+    async def _settled(self, stop: asyncio.Event, receiver: Receiver) -> None:
+        """Wait until the queue is empty, and everything that came of it is received; at most SETTLE_LIMIT_S."""
         until = time.monotonic() + SETTLE_LIMIT_S
-        address = f"http://127.0.0.1:{self._http_port}/api/v1/queue/summary"
+        api = f"http://127.0.0.1:{self._http_port}/api/v1"
         while not stop.is_set() and time.monotonic() < until:
             with contextlib.suppress(OSError):
-                if not (await asyncio.to_thread(read_json, address))["messages"]:
-                    return
+                if not (await asyncio.to_thread(read_json, f"{api}/queue/summary"))["messages"]:
+                    totals = (await asyncio.to_thread(read_json, f"{api}/status"))["totals"]
+                    ended = sum(totals[f"{what}_recipients"] for what in ("delivered", "failed", "expired"))
+                    if receiver.taken.total() >= ended:
+                        return
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), LOOK_S)
 
-    def _tell(self, traffic: Traffic, world: World) -> None:
+    def _tell(self, traffic: Traffic, world: World, receiver: Receiver) -> None:
         report = {
             "accepted": dict(traffic.accepted),
             "recipients": dict(traffic.recipients),
@@ -321,6 +341,8 @@ class Demo:
             "lost": traffic.lost,
             "octets": traffic.octets,
             "providers": {name: dict(told) for name, told in world.told.items()},
+            "events": dict(receiver.taken),
+            "refused_batches": receiver.refused,
         }
         click.echo(
             f"  {sum(traffic.accepted.values())} messages accepted, {sum(traffic.refused.values())} refused", err=True
@@ -329,6 +351,7 @@ class Demo:
             click.echo(
                 f"  {name:<10} " + ", ".join(f"{count} {what}" for what, count in sorted(told.items())), err=True
             )
+        click.echo(f"  {receiver.taken.total()} events received by a webhook", err=True)
         if self._report is not None:
             part = self._report.with_name(self._report.name + ".part")
             part.write_text(json.dumps(report, indent=1) + "\n")

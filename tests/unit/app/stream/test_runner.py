@@ -258,6 +258,22 @@ async def test_what_retention_takes_is_counted_and_the_stream_goes_on(rig: Rig) 
     ]
 
 
+async def test_dead_letters_that_somebody_took_away_are_none(rig: Rig) -> None:
+    rig.write(*lines(0, 1))
+    rig.sink.answer = unavailable
+    async with rig.running(give_up_s=1.0):
+        await rig.until(lambda: rig.runner.status().failures)
+        rig.clock.advance(2)
+        await rig.until(lambda: rig.runner.status().dead_letters == 2)
+        (rig.folder / "dead-letters.jsonl").unlink()
+        assert rig.runner.status().dead_letters == 0
+        before = rig.runner.status().failures
+        rig.write(*lines(2))
+        await rig.until(lambda: rig.runner.status().failures > before)
+        rig.clock.advance(2)
+        await rig.until(lambda: rig.runner.status().dead_letters == 1)
+
+
 async def test_a_file_that_is_gone_is_said(rig: Rig) -> None:
     rig.folder.mkdir(parents=True)
     save(rig.folder, StreamState(Position("nobody", "2026-11-25T00:00:00.000000Z", 100), sent=7))
@@ -265,6 +281,7 @@ async def test_a_file_that_is_gone_is_said(rig: Rig) -> None:
     async with rig.running():
         await rig.until(lambda: rig.sink.taken)
         await rig.until(lambda: rig.runner.status().sent == 8)
+        assert rig.runner.status().lost == 1  # nobody knows how many, and none would be seen by nobody
     assert rig.events == [("stream_lost", {"stream": "crm", "why": "the file that was being read is gone"})]
 
 
