@@ -36,6 +36,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 
 from angarium import __version__
 from angarium.app.stream.http_receiver import TOO_LARGE, HttpReceiver
+from angarium.app.stream.log_in import has_secret
 from angarium.app.stream.sink import SinkFailure
 from angarium.config.secret import read_secret
 
@@ -225,7 +226,7 @@ class Otlp:
         self._stream = stream
         self._url = stream.url.removeprefix("otlp+")
         self._traces = Traces(node, stream.sample, stream.sample_failures)
-        self._receiver = HttpReceiver(stream.ca)
+        self._receiver = HttpReceiver(stream)
 
     async def send(self, batch: Batch) -> None:
         """The spans of these events; SinkFailure unless they are taken."""
@@ -242,7 +243,7 @@ class Otlp:
         stream = self._stream
         headers = {"Content-Type": "application/x-protobuf"}
         try:
-            if stream.secret or stream.secret_file or stream.secret_env:
+            if has_secret(stream):
                 secret = read_secret(stream.secret, stream.secret_file, stream.secret_env)
                 headers["Authorization"] = f"Bearer {secret}"
         except (OSError, ValueError) as failure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -162,7 +163,8 @@ async def test_what_was_refused_for_so_long_is_halved_until_what_is_to_blame_is_
         rig.write(*lines(8))
         await rig.until(lambda: rig.sink.taken[-1] == 8)
     assert rig.sink.taken == [0, 1, 2, 3, 4, 6, 7, 8]
-    assert (rig.folder / "dead-letters.jsonl").read_bytes() == event_line(5)
+    (letter,) = (rig.folder / "dead-letters.jsonl").read_bytes().splitlines()
+    assert json.loads(letter)["event"] == json.loads(event_line(5))
     letters = [fields for event, fields in rig.events if event == "dead_letter"]
     assert [(fields["events"], fields["text"]) for fields in letters] == [(1, "HTTP status 422: number 5 is nothing")]
 
@@ -189,7 +191,8 @@ async def test_dead_letters_that_were_being_sent_when_it_stopped_are_sent_by_the
     rig.write(*lines(9))
     async with rig.running():
         await rig.until(lambda: rig.sink.taken == [9])
-    (rig.folder / "resending.jsonl").write_bytes(b"".join(lines(0, 1)))
+    letters = (b'{"key":"k-%d","event":%b}\n' % (number, line[:-1]) for number, line in enumerate(lines(0, 1)))
+    (rig.folder / "resending.jsonl").write_bytes(b"".join(letters))
     async with rig.running():
         await rig.until(lambda: rig.sink.taken == [9, 0, 1])
 
