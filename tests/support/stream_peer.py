@@ -6,19 +6,24 @@ reason. `Keys` are the certificates that they and their clients show."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import shutil
 import socket
 import subprocess
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec
 
 import pytest
 import uvloop
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from angarium.config.model import Stream
 from tests.support.certificates import Authority
@@ -28,7 +33,7 @@ from tests.support.relay import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
 
-__all__ = ["KafkaBroker", "Keys", "nats", "on_uvloop", "program", "redis", "stream_to"]
+__all__ = ["KafkaBroker", "Keys", "Poster", "nats", "on_uvloop", "program", "redis", "stream_to"]
 
 KAFKA_FOLDER = Path(__file__).parents[2] / ".cache" / "kafka"
 HOST = "localhost"  # what certificates are for
@@ -93,6 +98,70 @@ class Keys:
         return str(chain), str(key)
 
 
+class Poster:
+    """Who is sent batches by HTTP, in threads of this process. `bodies` are those that were taken. It answers `status`;
+    with `hold` it accepts and never answers, until `go_on`; `stop` and `start`: nobody listens, somebody does again."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.bodies: list[bytes] = []
+        self.port = free_port()
+        self._gate = threading.Event()
+        self._gate.set()
+        poster = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                poster._gate.wait()
+                with contextlib.suppress(ConnectionError):  # who was made to wait may have gone
+                    if poster.status == HTTPStatus.OK:
+                        poster.bodies.append(body)
+                    self.send_response(poster.status)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._handler = Handler
+        self._server: ThreadingHTTPServer | None = None
+
+    def start(self) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), self._handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def hold(self) -> None:
+        self._gate.clear()
+
+    def go_on(self) -> None:
+        self._gate.set()
+
+    def spans(self) -> list[Any]:
+        """What it was sent by OTLP, in the order in which it came."""
+        return [
+            span
+            for body in self.bodies
+            for resource in ExportTraceServiceRequest.FromString(body).resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+
+    def __enter__(self) -> Poster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.go_on()
+        self.stop()
+
+
 @contextmanager
 def program(name: str, *arguments: str, port: int, patience_s: float = 60.0) -> Iterator[subprocess.Popen[bytes]]:
     """A server, until the end of the block."""
@@ -131,7 +200,8 @@ def nats(folder: Path, port: int, settings: str = "", *, tls: Keys | None = None
     text = f'listen: "127.0.0.1:{port}"\njetstream {{ store_dir: "{folder}" }}\n{settings}\n'
     if tls is not None:
         certificate, key = tls.server
-        text += f'tls {{ cert_file: "{certificate}", key_file: "{key}", ca_file: "{tls.ca}", verify: {str(verify).lower()} }}'
+        asks = "true" if verify else "false"
+        text += f'tls {{ cert_file: "{certificate}", key_file: "{key}", ca_file: "{tls.ca}", verify: {asks} }}'
     file = folder / "nats.conf"
     file.write_text(text)
     return program("nats-server", "-c", str(file), port=port)
@@ -142,8 +212,8 @@ class KafkaBroker:
     certificate), SASL and SASL_TLS; `relay` may log in with PASSWORD by every mechanism."""
 
     USER = "relay"
-    PASSWORD = "open sesame"
-    LISTENERS = {
+    PASSWORD = "open-sesame"
+    LISTENERS: ClassVar = {
         "PLAIN": "PLAINTEXT",
         "TLS": "SSL",
         "MUTUAL": "SSL",

@@ -19,7 +19,13 @@ from aiokafka.errors import (  # type: ignore[import-untyped]
     IllegalSaslStateError,
     KafkaConnectionError,
     KafkaError,
+    KafkaTimeoutError,
+    LeaderNotAvailableError,
     MessageSizeTooLargeError,
+    NotEnoughReplicasAfterAppendError,
+    NotEnoughReplicasError,
+    NotLeaderForPartitionError,
+    RequestTimedOutError,
     SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
@@ -104,7 +110,8 @@ class KafkaTopic:
 
     @property
     def _timeout_ms(self) -> int:
-        return max(1000, int(self._stream.timeout_s * 1000))
+        """Shorter than the runner's, who would say no more than that there was no answer."""
+        return max(100, int(self._stream.timeout_s * 800))
 
     def _security(self) -> dict[str, Any]:
         """TLS and log-in, in aiokafka's words."""
@@ -150,6 +157,12 @@ class KafkaTopic:
                 return f"the log-in has no right to write to the topic {self._target.topic}"
             case UnknownTopicOrPartitionError():
                 return f"there is no topic {self._target.topic}"
+            case NotEnoughReplicasError() | NotEnoughReplicasAfterAppendError():
+                return "too few replicas of the topic are in sync (its min.insync.replicas)"
+            case LeaderNotAvailableError() | NotLeaderForPartitionError():
+                return "the topic has no leader at present"
+            case KafkaTimeoutError() | RequestTimedOutError():
+                return "no answer in time"
         return known_cause(failure, self._stream.certificate is not None) or said
 
     async def close(self) -> None:

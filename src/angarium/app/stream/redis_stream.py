@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
+from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, OutOfMemoryError, RedisError
 
 from angarium.app.stream.cause import CLOSED, NO_LOG_IN, known_cause
 from angarium.app.stream.log_in import context_of, has_secret, password_of
@@ -74,6 +74,8 @@ class RedisStream:
             return f"the log-in is refused: {said}" if has_secret(self._stream) else NO_LOG_IN
         if isinstance(failure, NoPermissionError) or said.startswith("NOPERM"):
             return f"the log-in has no right to XADD, MULTI and EXEC there: {said}"
+        if isinstance(failure, OutOfMemoryError):
+            return f"it is out of memory: {said}"
         return known_cause(failure, self._shows) or said
 
     def _open(self) -> Redis:
