@@ -43,10 +43,12 @@ def streams(relay: Relay) -> dict[str, dict[str, Any]]:
 
 
 def send(relay: Relay, count: int) -> None:
-    """So many messages, which are delivered, whatever the streams do."""
+    """So many messages, which are delivered, whatever the streams do, and stand in the log."""
+    before = len(relay.events("delivery"))
     for _ in range(count):
         relay.send("you@dest.test")
     relay.wait_empty()
+    relay.wait_event("delivery", count=before + count)
 
 
 def wait_failing(relay: Relay, errors: dict[str, str]) -> None:

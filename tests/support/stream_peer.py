@@ -6,8 +6,10 @@ reason. `Keys` are the certificates that they and their clients show."""
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import functools
+import re
 import shutil
 import socket
 import subprocess
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec
 import pytest
 import uvloop
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from angarium.config.model import Stream
@@ -33,7 +36,7 @@ from tests.support.relay import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
 
-__all__ = ["KafkaBroker", "Keys", "Poster", "nats", "on_uvloop", "program", "redis", "stream_to"]
+__all__ = ["Collector", "KafkaBroker", "Keys", "Poster", "nats", "on_uvloop", "program", "redis", "stream_to"]
 
 KAFKA_FOLDER = Path(__file__).parents[2] / ".cache" / "kafka"
 HOST = "localhost"  # what certificates are for
@@ -106,6 +109,7 @@ class Poster:
         self.status = 200
         self.bodies: list[bytes] = []
         self.port = free_port()
+        self.held = 0  # requests that wait
         self._gate = threading.Event()
         self._gate.set()
         poster = self
@@ -113,7 +117,9 @@ class Poster:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                poster.held += 1
                 poster._gate.wait()
+                poster.held -= 1
                 with contextlib.suppress(ConnectionError):  # who was made to wait may have gone
                     if poster.status == HTTPStatus.OK:
                         poster.bodies.append(body)
@@ -160,6 +166,62 @@ class Poster:
     def __exit__(self, *_: object) -> None:
         self.go_on()
         self.stop()
+
+
+class Collector:
+    """A collector of OpenTelemetry's own code: OTLP by HTTP in, a file of JSON out."""
+
+    PROGRAM = Path(__file__).parents[2] / ".cache" / "otelcol" / "otelcol"
+
+    def __init__(self, folder: Path) -> None:
+        if not self.PROGRAM.exists():
+            pytest.skip("no OpenTelemetry collector in .cache/otelcol (see .ci/otelcol/main.go)")
+        self.port = free_port()
+        self._folder = folder
+        self._file = folder / "traces.json"
+        self._settings = folder / "otelcol.yaml"
+        self._settings.write_text(
+            "receivers:\n  otlp:\n    protocols:\n      http:\n"
+            f'        endpoint: "127.0.0.1:{self.port}"\n'
+            f'exporters:\n  file:\n    path: "{self._file}"\n    append: true\n    flush_interval: 50ms\n'
+            "service:\n  telemetry:\n    metrics:\n      level: none\n"
+            "  pipelines:\n    traces:\n      receivers: [otlp]\n      exporters: [file]\n"
+        )
+        self._ends = contextlib.ExitStack()
+
+    def start(self) -> None:
+        """It runs, until `stop`."""
+        self._ends.enter_context(program(str(self.PROGRAM), "--config", f"file:{self._settings}", port=self.port))
+
+    def stop(self) -> None:
+        """What it has taken is in its file first."""
+        self._ends.close()
+
+    def spans(self) -> list[Any]:
+        """What it was sent, in the order in which it came."""
+        whole = self._file.read_bytes().splitlines() if self._file.exists() else []
+        return [
+            span
+            for line in whole
+            for resource in json_format.Parse(_hex_ids(line), ExportTraceServiceRequest()).resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+
+    def __enter__(self) -> Collector:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _hex_ids(line: bytes) -> str:
+    """OTLP's JSON has ids in hexadecimal, where protobuf's has Base64."""
+
+    def as_base64(found: re.Match[str]) -> str:
+        return f'"{found[1]}":"{base64.b64encode(bytes.fromhex(found[2])).decode()}"'
+
+    return re.sub(r'"(traceId|spanId|parentSpanId)":"([0-9a-f]*)"', as_base64, line.decode())
 
 
 @contextmanager
