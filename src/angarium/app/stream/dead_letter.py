@@ -42,9 +42,13 @@ class DeadLetters:
         self._folder = folder
         self._most_octets = most_octets
         self._decoder = msgspec.json.Decoder(_Letter)
+        self._aside = self._under_way = 0
+        self.torn = 0
+
+    def look(self) -> None:
+        """Count what there is from earlier."""
         self._aside = _lines(self.file)
         self._under_way = _lines(self._resending)
-        self.torn = 0
 
     @property
     def file(self) -> Path:

@@ -17,6 +17,9 @@ never keeps the others waiting.
 **Falling behind.** The log's own retention spares what is not sent yet, up to `events.keep_unsent`; then `lose` gives
 up a file, and counts what was in it.
 
+**A state that cannot be read or written** (a disk that fails, a foreign hand) keeps its stream from beginning, and no
+other; it is tried again.
+
 It never fails for what the other side does, nor for what the other side's library makes of it: whatever a sink raises
 is a batch that was not taken. OSError of the log itself ends it, and the process. Bounds: one batch in memory, and
 READ_OCTETS of the log; CLOSE_S for letting a connection go, which then ends by itself.
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from angarium.clock import Clock
     from angarium.config.model import Stream
     from angarium.outcome.event_files import LogFile
+    from angarium.outcome.event_reader import Position
 
 __all__ = ["StreamRunner"]
 
@@ -61,6 +65,7 @@ READ_LINES = 2000
 READ_OCTETS = 1 << 20
 COUNT_OCTETS = 64 << 20  # that are counted at once
 CLOSE_S = 2.0
+BEGIN_LONGEST_S = 30.0
 TEXT_OCTETS = 300
 
 
@@ -81,7 +86,7 @@ class StreamRunner:
         gives_up: bool = True,
     ) -> None:
         """path: of the event log; folder: the stream's own, made here; note: writes an event. `gives_up`: else there
-        are no dead letters, and a batch is tried for ever. OSError, ValueError: its state cannot be read or written."""
+        are no dead letters, and a batch is tried for ever."""
         self.name = stream.name
         self._stream = stream
         self._shown = shown
@@ -93,15 +98,11 @@ class StreamRunner:
         self._note = note
         self._gives_up = gives_up
         self._choice = Choice(stream.name, stream.events, stream.tenants)
-        make_folder(folder)
-        state = load(folder)
-        new = state is None
-        if state is None:
-            state = StreamState(youngest(path) if stream.start == "now" else oldest())
-        self.state = state
+        self.state = StreamState(oldest())
         self._letters = DeadLetters(folder, stream.dead_letter_size_octets)
-        self._reader = LogReader(path, state.position)
-        self._saved = state.position
+        self._reader = LogReader(path, self.state.position)
+        self._ahead = LogReader(path, self.state.position)
+        self._saved = self.state.position
         self._saved_at = clock.monotonic()
         self._gaps_seen = 0
         self._stop = asyncio.Event()
@@ -112,17 +113,49 @@ class StreamRunner:
         self._failures = 0  # in a row
         self._error = ""
         self._oldest = b""  # the first line of the batch that is gathered or under way
-        self._ahead = LogReader(path, state.position)
         self._lines_ahead = 0  # that _ahead has seen
         self._lines_read = 0
         self._lines_settled = 0
-        if new:
-            self._save()  # a restart before the first event begins here, too
+        self._first: Position | None = None  # where it begins when it is new
+        self._begun = False
+        self._hindrance = self._begin()
 
     # -------------------------------------------------------------- life
 
+    def _begin(self) -> str:
+        """Find out where it is; why that cannot be done, else empty."""
+        try:
+            make_folder(self._folder)
+            if self._first is None:
+                self._first = youngest(self._path) if self._stream.start == "now" else oldest()
+            state = load(self._folder)
+            if state is None:
+                state = StreamState(self._first)
+                save(self._folder, state)  # a restart before the first event begins here, too
+            self._letters.look()
+        except (OSError, ValueError) as failure:
+            return str(failure)
+        self.state = state
+        self._saved = state.position
+        self._reader = LogReader(self._path, state.position)
+        self._ahead = LogReader(self._path, state.position)
+        self._begun = True
+        return ""
+
+    async def _wait_begun(self) -> None:
+        """Until it has begun. Its state is a file that cannot be read or written: nobody else's is in danger."""
+        pause_s = self._stream.retry_first_s
+        while self._hindrance and not self._stop.is_set():
+            self._tell_failure(f"it cannot begin: {self._hindrance}")
+            await self._pause(pause_s)
+            pause_s = min(pause_s * 2, BEGIN_LONGEST_S)
+            self._hindrance = self._begin()
+            if not self._hindrance:
+                self._worked()
+
     async def run(self) -> None:
         """Until `stop`."""
+        await self._wait_begun()
         if self._letters.begun:
             self._again.set()
         try:
@@ -163,9 +196,9 @@ class StreamRunner:
             self._lines_read += len(lines)
             for line in lines:
                 end += len(line)
-                if self._choice.takes(line):
-                    items.append(Item(line[:-1], f"{position.head}-{end}"))
-                    size += len(line)
+                if taken := self._choice.taken_of(line):
+                    items.append(Item(taken[:-1], f"{position.head}-{end}"))
+                    size += len(taken)
             if items and not due:
                 due = clock.monotonic() + stream.batch_wait_s
                 self._oldest = items[0].line
@@ -271,13 +304,15 @@ class StreamRunner:
         )
 
     def _failed(self, text: str) -> None:
-        state = self.state
-        state.failures += 1
+        if not self.state.failing_since:
+            self.state.failing_since = self._clock.now()
+            self._save()
+        self._tell_failure(text)
+
+    def _tell_failure(self, text: str) -> None:
+        self.state.failures += 1
         self._failures += 1
         self._error = discreet(text, self._stream)[:TEXT_OCTETS]
-        if not state.failing_since:
-            state.failing_since = self._clock.now()
-            self._save()
         if self._failures == 1:
             log.warning("stream %s: %s", self.name, self._error)
             self._note("stream", {"stream": self.name, "class": "failing", "failures": 1, "text": self._error})
@@ -322,11 +357,16 @@ class StreamRunner:
 
     def first_needed(self, files: list[LogFile]) -> int:
         """Number of the first of these files (oldest first) that is not settled whole."""
+        if not self._begun:
+            return 0
         return self._reader.place_in(files, self.state.position)
 
     async def lose(self, file: LogFile) -> None:
         """This file is about to be deleted, sent or not: pass what is left of it, and count that. A batch that is under
         way goes on."""
+        if not self._begun:
+            self._lost(None, "events.keep_unsent is reached")
+            return
         self._free.clear()
         try:
             passed, count = await asyncio.to_thread(self._pass, file)
@@ -358,10 +398,13 @@ class StreamRunner:
 
     async def _resend(self) -> None:
         self._again.clear()
-        for items in self._letters.take(self._stream.batch_events):
-            if not await self._deliver(items, patient=False):
-                return
-        self._letters.finish()
+        try:
+            for items in self._letters.take(self._stream.batch_events):
+                if not await self._deliver(items, patient=False):
+                    return
+            self._letters.finish()
+        except OSError as failure:  # they stay, and can be asked for again
+            log.error("stream %s: dead letters cannot be sent again: %s", self.name, failure)
         if self._letters.torn:
             self._lost(self._letters.torn, "a dead letter cannot be read")
             self._letters.torn = 0
@@ -386,6 +429,8 @@ class StreamRunner:
 
     async def look_ahead(self) -> None:
         """Count the lines behind what was read."""
+        if not self._begun:
+            return
         ahead = self._ahead
         lines, _ = await asyncio.to_thread(ahead.count, COUNT_OCTETS)
         if ahead is self._ahead:
