@@ -72,14 +72,19 @@ def wait_failing(relay: Relay, errors: dict[str, str]) -> None:
         assert metrics[f'angarium_stream_failures_total{{stream="{name}"}}'] >= 1.0
 
 
-def wait_idle(relay: Relay, names: Iterable[str]) -> None:
-    """Until all that happened has been sent."""
+def wait_sent(relay: Relay, names: Iterable[str], count: int) -> None:
+    """Until each of these streams has sent so many events in its life, and says that it works."""
 
-    def idle() -> bool:
+    def sent() -> bool:
         found = streams(relay)
-        return all(name in found and found[name]["state"] == "idle" and not found[name]["lag_events"] for name in names)
+        return all(
+            name in found and found[name]["state"] != "failing" and found[name]["sent"] >= count for name in names
+        )
 
-    relay.wait(idle, "idle streams", 120.0)
+    try:
+        relay.wait(sent, f"{count} events to be sent", 120.0)
+    except AssertionError as failure:
+        raise AssertionError(f"{streams(relay)}") from failure
 
 
 def first_of_each(keys: Iterable[Any]) -> list[Any]:
@@ -246,7 +251,7 @@ def test_receivers_that_are_gone_hang_and_are_full(tmp_path: Path) -> None:
             send(relay, 10)
             wait_failing(relay, dict.fromkeys(names, "nobody listens there: the connection is refused"))
             receivers.start()
-            wait_idle(relay, names)
+            wait_sent(relay, names, 20)
 
             receivers.hang()
             send(relay, 10)
@@ -255,7 +260,7 @@ def test_receivers_that_are_gone_hang_and_are_full(tmp_path: Path) -> None:
             send(relay, 10)
             wait_failing(relay, dict.fromkeys(names, "no answer"))
             receivers.heal()
-            wait_idle(relay, names)
+            wait_sent(relay, names, 60)
 
             receivers.fill()
             send(relay, 10)
@@ -270,7 +275,7 @@ def test_receivers_that_are_gone_hang_and_are_full(tmp_path: Path) -> None:
             shown = run_command("status", "--config", str(relay.config_file)).stdout
             assert all(name in shown for name in names)
             receivers.heal()
-            wait_idle(relay, names)
+            wait_sent(relay, names, 80)
 
             in_log = [(event["event"], event["id"]) for event in relay.events() if event["event"] in EVENTS]
             assert len(in_log) == 80
@@ -321,7 +326,7 @@ def test_who_is_not_trusted_or_not_let_in_is_said_and_no_secret_is(tmp_path: Pat
         secret_file.write_text(PASSWORD)
         asyncio.run(_make_nats_stream(nats_port, keys))
         send(relay, 5)
-        wait_idle(relay, to)
+        wait_sent(relay, to, 30)
         assert {name: one["sent"] for name, one in streams(relay).items()} == dict.fromkeys(to, 30)
         said = [
             relay.stderr,
@@ -348,3 +353,48 @@ async def _make_nats_stream(port: int, keys: Keys) -> None:
     )
     await client.jetstream().add_stream(name="mail", subjects=["mail.>"])
     await client.close()
+
+
+def hook(name: str, poster: Poster) -> dict[str, Any]:
+    """A stream to a webhook, which gives a batch time."""
+    return QUICK | {"name": name, "url": f"http://127.0.0.1:{poster.port}/mail", "timeout": "60s"}
+
+
+def events_of(poster: Poster) -> list[tuple[str, str]]:
+    return [(event["event"], event["id"]) for body in poster.bodies for event in json.loads(body)["events"]]
+
+
+def test_a_reload_while_batches_are_under_way(tmp_path: Path) -> None:
+    """One stream goes, one changes, one stays, one comes; the one that went comes back and goes on where it was."""
+    with contextlib.ExitStack() as ends:
+        gone, before, after, same, new = (ends.enter_context(Poster()) for _ in range(5))
+        posters = (gone, before, after, same, new)
+        for poster in posters:
+            poster.start()
+        config = {"route": [DISCARD], "stream": [hook("gone", gone), hook("moved", before), hook("same", same)]}
+        relay = ends.enter_context(Relay(tmp_path, config))
+        send(relay, 5)
+        wait_sent(relay, ("gone", "moved", "same"), 10)
+        for poster in posters:
+            poster.hold()
+        send(relay, 5)
+        relay.wait(lambda: gone.held and before.held and same.held, "batches under way")
+        relay.reload({"stream": [hook("moved", after), hook("same", same), hook("new", new)]})
+        relay.wait(lambda: after.held and new.held and same.held > 1, "batches of the successor under way")
+        send(relay, 5)
+        for poster in posters:
+            poster.go_on()
+        wait_sent(relay, ("moved", "same", "new"), 30)
+        in_log = [(event["event"], event["id"]) for event in relay.events() if event["event"] in EVENTS]
+        assert len(in_log) == 30
+        assert first_of_each(events_of(same)) == in_log
+        assert first_of_each(events_of(new)) == in_log  # it starts with the oldest
+        assert first_of_each(events_of(after)) == in_log[10:]  # what the other had not answered by then is sent again
+        relay.wait(lambda: not gone.held, "what was under way to be taken")
+        assert events_of(gone)[:10] == in_log[:10]
+        taken = len(gone.bodies)
+        relay.reload({"stream": [hook("gone", gone)]})
+        wait_sent(relay, ["gone"], 30)
+        assert first_of_each(events_of(gone)) == in_log
+        again = [(event["event"], event["id"]) for body in gone.bodies[taken:] for event in json.loads(body)["events"]]
+        assert again == in_log[10:]

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import contextlib
 import functools
+import os
 import re
 import shutil
 import socket
@@ -34,6 +35,7 @@ from tests.support.ports import free_port
 from tests.support.relay import wait_until
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Coroutine, Iterator, Sequence
 
 __all__ = ["Collector", "KafkaBroker", "Keys", "Poster", "nats", "on_uvloop", "program", "redis", "stream_to"]
@@ -47,12 +49,33 @@ JAVA = ("java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xsh
 def on_uvloop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
     """The test runs on the loop of the events process: TLS that fails does so in another way there."""
 
+    async def settled(*arguments: P.args, **keys: P.kwargs) -> None:
+        before = _sockets()
+        try:
+            await test(*arguments, **keys)
+        finally:
+            with contextlib.suppress(TimeoutError):  # TLS has its goodbyes, and a loop must not end before them
+                async with asyncio.timeout(10.0):
+                    while _sockets() - before:
+                        await asyncio.sleep(0.01)
+
     @functools.wraps(test)
     def run(*arguments: P.args, **keys: P.kwargs) -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(test(*arguments, **keys))
+            runner.run(settled(*arguments, **keys))
 
     return run
+
+
+def _sockets() -> set[str]:
+    """Those that this process has open."""
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            target = os.readlink(f"/proc/self/fd/{fd}")
+            if target.startswith("socket:"):
+                found.add(target)
+    return found
 
 
 def stream_to(url: str, **keys: Any) -> Stream:
@@ -105,7 +128,8 @@ class Poster:
     """Who is sent batches by HTTP, in threads of this process. `bodies` are those that were taken. It answers `status`;
     with `hold` it accepts and never answers, until `go_on`; `stop` and `start`: nobody listens, somebody does again."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.status = 200
         self.bodies: list[bytes] = []
         self.port = free_port()
@@ -119,10 +143,10 @@ class Poster:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 poster.held += 1
                 poster._gate.wait()
+                if poster.status == HTTPStatus.OK:
+                    poster.bodies.append(body)
                 poster.held -= 1
                 with contextlib.suppress(ConnectionError):  # who was made to wait may have gone
-                    if poster.status == HTTPStatus.OK:
-                        poster.bodies.append(body)
                     self.send_response(poster.status)
                     self.send_header("Content-Length", "0")
                     self.end_headers()
@@ -136,6 +160,8 @@ class Poster:
     def start(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), self._handler)
         self._server.daemon_threads = True
+        if self._tls is not None:
+            self._server.socket = self._tls.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self) -> None:

@@ -81,7 +81,7 @@ def parse_target(url: str) -> Target:
     parts = urlsplit(url)
     if parts.scheme not in _SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
-        raise ValueError(f'"{url}" does not begin with one of {known}')
+        raise ValueError(f'"{parts.scheme}:" is none of {known}')  # the rest may be a secret
     kind, tls, port = _SCHEMES[parts.scheme]
     if "@" in parts.netloc:
         raise ValueError("has a log-in in it: write user, and secret_file")

@@ -34,7 +34,7 @@ UNDER_WAY = 100
 CLOSE_S = 1.0
 # how long anything may take is the runner's to say: it is to be first
 _LONGER = 2
-_LOG_IN = ("authorization violation", "authentication", "permissions violation", "user authentication")
+_LOG_IN = ("authorization violation", "authentication")
 
 
 class _Client(Client):
@@ -140,6 +140,8 @@ class NatsStream:
         for one, text in zip((failure, said), texts, strict=False):
             if isinstance(one, AuthorizationError) or any(mark in text.lower() for mark in _LOG_IN):
                 return f"the log-in is refused: {text}" if has_secret(self._stream) else NO_LOG_IN
+            if "permissions violation" in text.lower():
+                return f"the log-in has no right to do so: {text}"
         if isinstance(failure, NoStreamResponseError):
             return f"no JetStream stream takes the subject {self._target.topic}"
         if isinstance(failure, APIError):

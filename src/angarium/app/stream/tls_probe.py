@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["reason_of_tls"]
 
-PATIENCE_S = 2.0
+PATIENCE_S = 5.0
 GREETING_OCTETS = 65536
 
 
@@ -42,5 +42,5 @@ async def reason_of_tls(host: str, port: int, context: ssl.SSLContext, *, shows:
     finally:
         if writer is not None:
             with contextlib.suppress(OSError):
-                writer.close()
+                writer.transport.abort()  # the other side has said all that it will
     return ""
