@@ -217,7 +217,9 @@ class Collector:
 
     def start(self) -> None:
         """It runs, until `stop`."""
-        self._ends.enter_context(program(str(self.PROGRAM), "--config", f"file:{self._settings}", port=self.port))
+        self._ends.enter_context(
+            program(str(self.PROGRAM), "--config", f"file:{self._settings}", port=self.port, gently=True)
+        )
 
     def stop(self) -> None:
         """What it has taken is in its file first."""
@@ -251,8 +253,10 @@ def _hex_ids(line: bytes) -> str:
 
 
 @contextmanager
-def program(name: str, *arguments: str, port: int, patience_s: float = 60.0) -> Iterator[subprocess.Popen[bytes]]:
-    """A server, until the end of the block."""
+def program(
+    name: str, *arguments: str, port: int, patience_s: float = 60.0, gently: bool = False
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server, until the end of the block. `gently`: it may finish what it has begun."""
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin")
     if found is None:
         pytest.skip(f"{name} is not installed")
@@ -262,7 +266,10 @@ def program(name: str, *arguments: str, port: int, patience_s: float = 60.0) -> 
         assert process.poll() is None, f"{name} ended with status {process.returncode}"
         yield process
     finally:
-        process.kill()  # its data are in the folder of a test; whoever was stopped would not hear anything else
+        if gently:
+            process.terminate()
+        else:
+            process.kill()  # who was stopped would not hear anything else
         process.wait()
 
 
