@@ -289,8 +289,8 @@ def test_follow_over_rotations(tmp_path: Path) -> None:
             follower.communicate()
 
 
-def test_mail_does_not_wait_for_a_process_that_cannot_start(tmp_path: Path) -> None:
-    """The streams' folder is a file: the events process ends as often as it is started, and mail goes."""
+def test_mail_does_not_wait_for_streams_that_cannot_begin(tmp_path: Path) -> None:
+    """The streams' folder is a file: that is said, and mail goes."""
     with receiving() as receiver:
         relay = Relay(tmp_path, DISCARD | crm(receiver))
         relay.spool.mkdir(mode=0o700)
@@ -300,6 +300,8 @@ def test_mail_does_not_wait_for_a_process_that_cannot_start(tmp_path: Path) -> N
             relay.wait(lambda: "angarium is ready" in relay.stderr, "the relay to be ready")
             names = send(relay, 0, 3)
             relay.wait_event("delivery", count=3)
+            relay.wait(lambda: status_of(relay)["streams"][0]["state"] == "failing", "a stream that fails")
+            assert "it cannot begin: " in status_of(relay)["streams"][0]["error"]
             (relay.spool / "streams").unlink()
             relay.wait(lambda: set(receiver.deliveries()) == set(names), "the events, when it can")
         finally:

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-import socket
-import subprocess
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from angarium.app.stream.sink import Batch, Item, SinkFailure
 from angarium.config.check_stream import parse_target
-from angarium.config.model import Stream
 from angarium.config.secret import Secret
 from tests.support.ports import free_port
-from tests.support.relay import wait_until
 from tests.support.stream import Rig, event_line
+from tests.support.stream_peer import nats as nats_server
+from tests.support.stream_peer import redis, stream_to
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.peer
@@ -29,36 +24,7 @@ pytestmark = pytest.mark.peer
 ITEMS = tuple(Item(event_line(number, id=f"0SAQS2V780G0{number}")[:-1], f"abc-{number}") for number in range(5))
 
 
-@contextmanager
-def program(name: str, *arguments: str, port: int) -> Iterator[None]:
-    """A server of Debian's, until the end of the block."""
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin")
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    process = subprocess.Popen([found, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: _listens(port), f"{name} to listen")
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def stream_to(url: str, **keys: Any) -> Stream:
-    return Stream(name="crm", url=url, timeout_s=3.0, **keys)
-
-
 # ---------------------------------------------------------------- Redis
-
-
-def redis(tmp_path: Path, port: int, *more: str) -> Any:
-    settings = ("--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path), *more)
-    return program("redis-server", *settings, port=port)
 
 
 async def test_redis(tmp_path: Path) -> None:
@@ -137,7 +103,7 @@ async def test_nats(tmp_path: Path) -> None:
     sink = NatsStream(stream_to(url), parse_target(url))
     with pytest.raises(SinkFailure, match="nats"):
         await sink.send(Batch(ITEMS))
-    with program("nats-server", "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(tmp_path), port=port):
+    with nats_server(tmp_path, port):
         with pytest.raises(SinkFailure, match="nats"):  # nobody stores the subject
             await sink.send(Batch(ITEMS))
         client = await nats.connect(f"nats://127.0.0.1:{port}")

@@ -138,7 +138,9 @@ def part_of(role: str, config: Config) -> object:
             config.trace.dialogues,
         )
     if role == "events":
-        files = [file for stream in config.stream for file in (stream.secret_file, stream.ca)]
+        files = [
+            file for stream in config.stream for file in (stream.secret_file, stream.ca, stream.certificate, stream.key)
+        ]
         return config.node.hostname, config.event_file, config.events, config.stream, [_stamp(file) for file in files]
     if role == "access":
         return config.event_file, config.access, config.credentials

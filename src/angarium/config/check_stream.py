@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
 
+from angarium.config.check_tls import check_authorities, check_pair, read_file
 from angarium.config.problem import nearest, nearest_file
 from angarium.config.secret import read_secret_file
 from angarium.mail.event_schema import EVENTS
@@ -46,6 +47,7 @@ _SCHEMES: dict[str, tuple[TargetKind, bool, int]] = {
 _LIBRARIES = {"kafka": "aiokafka", "nats": "nats", "redis": "redis", "otlp": "opentelemetry.sdk"}
 _EXTRAS = {"otlp": "otel"}  # where it has another name than the kind
 _BY_HTTP = ("webhook", "otlp")
+_WITH_TLS = {kind: f"{scheme}://" for scheme, (kind, tls, _) in _SCHEMES.items() if tls}
 _TOPICS = {"kafka": "a topic", "nats": "a subject", "redis": "the key of a stream"}
 
 
@@ -79,7 +81,7 @@ def parse_target(url: str) -> Target:
     parts = urlsplit(url)
     if parts.scheme not in _SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
-        raise ValueError(f'"{url}" does not begin with one of {known}')
+        raise ValueError(f'"{parts.scheme}:" is none of {known}')  # the rest may be a secret
     kind, tls, port = _SCHEMES[parts.scheme]
     if "@" in parts.netloc:
         raise ValueError("has a log-in in it: write user, and secret_file")
@@ -139,8 +141,10 @@ def check_events(config: Config, findings: Findings) -> None:
 
 def _check_target(config: Config, stream: Stream, path: KeyPath, findings: Findings) -> None:
     given = _given(stream, path, findings)
-    if stream.ca is not None and findings.sound((*path, "ca")) and not os.access(stream.ca, os.R_OK):
-        findings.error((*path, "ca"), f"{stream.ca} cannot be read", nearest_file(stream.ca))
+    if stream.ca is not None and findings.sound((*path, "ca")):
+        octets = read_file(stream.ca, (*path, "ca"), findings)
+        if octets is not None:
+            check_authorities(stream.ca, octets, (*path, "ca"), findings)
     if not findings.sound((*path, "url")):
         return
     where = (*path, "url")
@@ -162,6 +166,14 @@ def _check_target(config: Config, stream: Stream, path: KeyPath, findings: Findi
     if library is not None and not _is_installed(library):
         extra = _EXTRAS.get(target.kind, target.kind)
         findings.error(where, f'needs the extra "{extra}": pip install "angarium[{extra}]"')
+    _check_client_certificate(stream, target, path, findings)
+    if target.kind == "kafka" and (stream.user or "").startswith("scram:") and findings.sound((*path, "user")):
+        findings.error((*path, "user"), 'is the name alone: write mechanism = "SCRAM-SHA-512" beside it')
+    if stream.mechanism != "PLAIN" and findings.sound((*path, "mechanism")):
+        if target.kind != "kafka":
+            findings.error((*path, "mechanism"), "is for Kafka alone")
+        elif stream.user is None and findings.sound((*path, "user")):
+            findings.error((*path, "mechanism"), "has no effect without user")
     if stream.sample != 1.0 and target.kind != "otlp" and findings.sound((*path, "sample")):
         findings.error((*path, "sample"), "is for OpenTelemetry (otlp+http://) alone: a stream of events is whole")
     if stream.user is not None and target.kind == "otlp" and findings.sound((*path, "user")):
@@ -172,6 +184,20 @@ def _check_target(config: Config, stream: Stream, path: KeyPath, findings: Findi
         findings.error((*path, "user"), f"wants one of {', '.join(_SECRETS)}")
     if target.kind == "webhook" and not given and findings.sound(*((*path, key) for key in _SECRETS)):
         findings.warn(path, "has no secret, so nobody can tell its requests from those of others")
+
+
+def _check_client_certificate(stream: Stream, target: Target, path: KeyPath, findings: Findings) -> None:
+    """What the relay shows: both files, a pair, and TLS to show it in."""
+    at, key_at = (*path, "certificate"), (*path, "key")
+    certificate, key = stream.certificate, stream.key
+    if not findings.sound(at, key_at) or (certificate is None and key is None):
+        return
+    if certificate is None or key is None:
+        findings.error(at if key is None else key_at, f"needs {'key' if key is None else 'certificate'} beside it")
+    elif not target.tls:
+        findings.error(at, f"has no effect without TLS: {_WITH_TLS[target.kind]}")
+    else:
+        check_pair(certificate, at, key, key_at, findings)
 
 
 def _check_choice(config: Config, stream: Stream, path: KeyPath, findings: Findings) -> None:

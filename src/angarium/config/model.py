@@ -169,7 +169,10 @@ class Stream(Section, frozen=True, kw_only=True):
     secret: Secret | None = None  # of the three at most one; of a webhook, the key of its signature
     secret_file: FilePath | None = None
     secret_env: str | None = None
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"  # SASL, of Kafka
     ca: FilePath | None = None  # PEM, what the other side's certificate must lead to; None: what the system trusts
+    certificate: FilePath | None = None  # what this relay shows, PEM, and its key
+    key: FilePath | None = None
     events: tuple[str, ...] = ()  # empty: all
     tenants: tuple[str, ...] = ()  # empty: all, and those of none
     start: Literal["now", "oldest"] = "now"  # of a stream that has not run before

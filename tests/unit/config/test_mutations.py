@@ -123,10 +123,13 @@ keep = "12h"
 size = "100MB"
 [[stream]]
 name = "crm"
-url = "rediss://127.0.0.1/mail"
+url = "kafkas://127.0.0.1/mail"
 user = "relay"
 secret_file = "{secret}"
+mechanism = "SCRAM-SHA-512"
 ca = "{certificate}"
+certificate = "{certificate}"
+key = "{key}"
 events = ["delivery", "bounce"]
 tenants = ["shop"]
 start = "oldest"

@@ -8,6 +8,7 @@ import pytest
 
 from angarium.config.check_stream import parse_syslog, parse_target
 from angarium.config.load import examine_text
+from tests.support.certificates import Authority
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +28,8 @@ networks = ["10.0.0.0/8"]
 """
 LOG = '[events]\nfile = "/log/events.jsonl"\n'
 STREAM = '[[stream]]\nname = "crm"\nurl = "https://crm.example.org/mail"\nsecret = "s"\n'
+KAFKA = '[[stream]]\nname = "lake"\nurl = "kafkas://127.0.0.1/mail"\n'
+PAIR = 'certificate = "/c.pem"\nkey = "/c.key"\n'
 OTLP = '[[stream]]\nname = "traces"\nurl = "otlp+http://127.0.0.1:4318/v1/traces"\n'
 
 
@@ -65,6 +68,14 @@ def test_where_events_go_that_go_elsewhere() -> None:
         (LOG + STREAM + 'tenants = ["shap"]\n', 'stream[0].tenants[0]: there is no tenant "shap"'),
         (LOG + STREAM + 'retry_first = "10m"\n', "stream[0].retry_first: is longer than the longest"),
         (LOG + STREAM + 'ca = "/nowhere.pem"\n', "stream[0].ca: /nowhere.pem cannot be read"),
+        (LOG + KAFKA + 'certificate = "/c.pem"\n', "stream[0].certificate: needs key beside it"),
+        (LOG + KAFKA + 'key = "/c.key"\n', "stream[0].key: needs certificate beside it"),
+        (LOG + KAFKA.replace("kafkas", "kafka") + PAIR, "stream[0].certificate: has no effect without TLS: kafkas://"),
+        (LOG + OTLP + PAIR, "stream[0].certificate: has no effect without TLS: otlp+https://"),
+        (LOG + KAFKA + 'mechanism = "SCRAM-SHA-256"\n', "stream[0].mechanism: has no effect without user"),
+        (LOG + KAFKA + 'mechanism = "SCRAM-SHA-1"\n', "stream[0].mechanism: "),
+        (LOG + STREAM + 'mechanism = "SCRAM-SHA-256"\n', "stream[0].mechanism: is for Kafka alone"),
+        (LOG + KAFKA + 'user = "scram:u"\nsecret = "s"\n', "stream[0].user: is the name alone: write mechanism"),
         ('[events]\nsyslog = "ftp://x"\n', "events.syslog: "),
         (LOG + STREAM + "sample = 0.5\n", "stream[0].sample: is for OpenTelemetry (otlp+http://) alone"),
         (LOG + OTLP + 'user = "u"\nsecret = "s"\n', "stream[0].user: OTLP has no log-in"),
@@ -76,6 +87,19 @@ def test_what_cannot_be(text: str, says: str) -> None:
     found = problems(text)
     assert len(found) == 1
     assert says in found[0]
+
+
+def test_files_that_are_shown_and_trusted_are_read(tmp_path: Path) -> None:
+    authority = Authority("CA")
+    ca, _ = authority.write(tmp_path, "ca")
+    certificate, key = authority.issue("relay.test").write(tmp_path, "relay")
+    _, other = authority.issue("other.test").write(tmp_path, "other")
+    text = LOG + KAFKA + f'ca = "{ca}"\ncertificate = "{certificate}"\nkey = "{key}"\n'
+    assert problems(text) == []
+    (found,) = problems(text.replace(str(key), str(other)))
+    assert found == f"stream[0].key: {other} is not the key of the certificate in {certificate}"
+    (found,) = problems(text.replace(f'ca = "{ca}"', f'ca = "{key}"'))
+    assert found == f"stream[0].ca: {key} has no certificates in PEM form that can be read"
 
 
 def test_a_sandbox_sends_nothing_away() -> None:

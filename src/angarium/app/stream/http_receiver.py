@@ -8,17 +8,22 @@ Fails: SinkFailure when there is no answer. Bounds: ANSWER_OCTETS of an answer, 
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from angarium import __version__
+from angarium.app.stream.cause import CLOSED, words_of
+from angarium.app.stream.log_in import context_of
 from angarium.app.stream.sink import SinkFailure
+from angarium.app.stream.tls_probe import reason_of_tls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from angarium.config.model import Stream
 
 __all__ = ["TOO_LARGE", "Answer", "HttpReceiver"]
 
@@ -42,10 +47,10 @@ class Answer:
 
 
 class HttpReceiver:
-    """One of them. `ca`: a file of authorities in place of the system's."""
+    """That of one stream."""
 
-    def __init__(self, ca: str | None) -> None:
-        self._ca = ca
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
         self._session: aiohttp.ClientSession | None = None
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
@@ -56,14 +61,25 @@ class HttpReceiver:
                 retry_after = answer.headers.get("Retry-After", "")
                 status = answer.status
         except (aiohttp.ClientError, OSError, ValueError) as failure:
-            raise SinkFailure(f"cannot be reached: {failure or type(failure).__name__}") from failure
+            raise SinkFailure(f"cannot be reached: {await self._reason(url, failure)}") from failure
         text = said[:TEXT_OCTETS].decode("utf-8", "replace")
         text = "".join(mark if mark.isprintable() else " " for mark in text).strip()
-        return Answer(status, text, float(retry_after) if retry_after.isdigit() else 0.0)
+        return Answer(status, text, _seconds(retry_after))
+
+    async def _reason(self, url: str, failure: Exception) -> str:
+        """What is wrong; who closes a connection by TLS without a word is asked why."""
+        stream = self._stream
+        shows = stream.certificate is not None
+        words = words_of(failure, shows)
+        parts = urlsplit(url)
+        if words == CLOSED and parts.scheme == "https" and parts.hostname:
+            context = context_of(stream.ca, stream.certificate, stream.key)
+            words = await reason_of_tls(parts.hostname, parts.port or 443, context, shows=shows) or words
+        return words
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            context = ssl.create_default_context(cafile=self._ca)
+            context = context_of(self._stream.ca, self._stream.certificate, self._stream.key)
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=context, limit=1),
                 timeout=aiohttp.ClientTimeout(total=None),
@@ -77,3 +93,8 @@ class HttpReceiver:
         if self._session is not None:
             session, self._session = self._session, None
             await session.close()
+
+
+def _seconds(text: str) -> float:
+    """Of a Retry-After; 0 for one that is a date, or nothing."""
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0.0

@@ -4,6 +4,8 @@
       ├─ attempt 1        deferred by its reply
       └─ attempt 2        delivered
 
+A notification that the relay itself writes has a trace of its own, whose root links to the message that it is about.
+
 The ids of traces and spans are digests of the node, the queue id and the event's key: what is sent again after a
 failure is the same span once more. Nothing has to be kept until a message is over, for each span is sent when its event
 is read; an attempt may end long after its root.
@@ -23,6 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import OrderedDict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -32,14 +35,17 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from angarium import __version__
 from angarium.app.stream.http_receiver import TOO_LARGE, HttpReceiver
+from angarium.app.stream.log_in import has_secret
 from angarium.app.stream.sink import SinkFailure
 from angarium.config.secret import read_secret
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from angarium.app.stream.sink import Batch, Item
     from angarium.config.model import Stream
 
@@ -51,7 +57,8 @@ TEXT_OCTETS = 200
 LATER = (429, 502, 503, 504)  # OTLP 1.x, "Failures": all others are not to be tried again
 ATTEMPTS = ("delivery", "deferral", "bounce", "in_doubt")
 FAILURES = ("bounce", "expiry", "in_doubt")
-MOMENTS = ("expiry", "hold", "release", "deletion")
+MOMENTS = ("expiry", "in_doubt", "hold", "release", "deletion")
+_LOCAL_PART = re.compile(r"(?:\"[^\"]*\"|[^\s<>()\[\],;:\"@]+)@(?=[\w\[])")
 _SCOPE = InstrumentationScope("angarium", __version__)
 # field of an event -> name of the attribute
 _ATTRIBUTES = {
@@ -67,6 +74,7 @@ _ATTRIBUTES = {
     "client": "client.address",
     "next_hop": "angarium.next_hop",
     "site": "angarium.site",
+    "source": "angarium.source",
     "class": "angarium.class",
     "attempts": "angarium.attempt",
     "age_s": "angarium.age_s",
@@ -81,7 +89,14 @@ class Traces:
         self._node = node
         self._bound = TraceIdRatioBased.get_bound_for_rate(sample)
         self._sample_failures = sample_failures
-        self._resource = Resource({"service.name": "angarium", "service.version": __version__, "host.name": node})
+        self._resource = Resource(
+            {
+                "service.name": "angarium",
+                "service.version": __version__,
+                "service.instance.id": node,
+                "host.name": node,
+            }
+        )
         # id -> key -> line, of messages that were not chosen so far
         self._remembered: OrderedDict[str, OrderedDict[str, bytes]] = OrderedDict()
         self._failed: OrderedDict[str, None] = OrderedDict()  # that were chosen because they failed
@@ -144,6 +159,9 @@ class Traces:
         if kind == "reception":
             began = ended - int(float(event.get("commit_s", 0)) * 1e9)
             return [self._made("message", self._context(name, ""), None, SpanKind.SERVER, began, ended, event)]
+        if kind == "notification":
+            about = [Link(self._context(str(event.get("about")), ""))]
+            return [self._made("message", self._context(name, ""), None, SpanKind.INTERNAL, ended, ended, event, about)]
         root = self._context(name, "")
         if kind in ATTEMPTS and "attempts" in event:
             began = ended - int(float(event.get("attempt_s", 0)) * 1e9)
@@ -161,17 +179,22 @@ class Traces:
         began: int,
         ended: int,
         event: dict[str, Any],
+        links: Sequence[Link] = (),
     ) -> ReadableSpan:
         reply = event.get("reply")
         said = reply if isinstance(reply, dict) else {}
         well = event["event"] not in (*FAILURES, "deferral")
-        text = str(said.get("text") or event["event"])[:TEXT_OCTETS]
+        text = _LOCAL_PART.sub("***@", str(said.get("text") or event.get("why") or event["event"]))[:TEXT_OCTETS]
+        attributes = _attributes(event, said)
+        if not well:  # of a closed set, as the semantic conventions want it
+            attributes["error.type"] = str(said.get("enhanced") or said.get("code") or event["event"])
         return ReadableSpan(
             name=name,
             context=context,
             parent=parent,
             resource=self._resource,
-            attributes=_attributes(event, said),
+            attributes=attributes,
+            links=links,
             kind=kind,
             status=Status(StatusCode.OK if well else StatusCode.ERROR, None if well else text),
             start_time=began,
@@ -206,7 +229,8 @@ def _attributes(event: dict[str, Any], reply: dict[str, Any]) -> dict[str, str |
         found["angarium.reply.enhanced"] = reply["enhanced"]
     tls = event.get("tls")
     if isinstance(tls, dict):
-        found["tls.protocol.version"] = str(tls.get("version"))
+        found["tls.protocol.name"] = "tls"
+        found["tls.protocol.version"] = str(tls.get("version")).removeprefix("TLSv")
         found["angarium.tls.authentication"] = str(tls.get("authentication"))
     return found
 
@@ -225,7 +249,7 @@ class Otlp:
         self._stream = stream
         self._url = stream.url.removeprefix("otlp+")
         self._traces = Traces(node, stream.sample, stream.sample_failures)
-        self._receiver = HttpReceiver(stream.ca)
+        self._receiver = HttpReceiver(stream)
 
     async def send(self, batch: Batch) -> None:
         """The spans of these events; SinkFailure unless they are taken."""
@@ -242,7 +266,7 @@ class Otlp:
         stream = self._stream
         headers = {"Content-Type": "application/x-protobuf"}
         try:
-            if stream.secret or stream.secret_file or stream.secret_env:
+            if has_secret(stream):
                 secret = read_secret(stream.secret, stream.secret_file, stream.secret_env)
                 headers["Authorization"] = f"Bearer {secret}"
         except (OSError, ValueError) as failure:

@@ -10,14 +10,19 @@ written down before the process died is sent again, under the same keys.
 
 **Dead letters.** A batch that is refused for what is in it is halved after `give_up` until what is refused is found: it
 alone is set aside. Everything else that fails (no connection, no answer, 429, 5xx) is set aside as a whole batch, one
-for each `give_up` that the other side is away. They are appended to `dead-letters.jsonl` in the stream's folder, up to
-`dead_letter_size`, beyond which they are lost, counted, and said to be. `resend` sends them once more.
+for each `give_up` that the other side is away. Beyond `dead_letter_size` they are lost, counted, and said to be.
+`resend` sends them once more, under the same keys; what is refused again is a dead letter again, at once, so that it
+never keeps the others waiting.
 
 **Falling behind.** The log's own retention spares what is not sent yet, up to `events.keep_unsent`; then `lose` gives
 up a file, and counts what was in it.
 
-It never fails for what the other side does. OSError of the log itself ends it, and the process. Bounds: one batch in
-memory, and READ_OCTETS of the log.
+**A state that cannot be read or written** (a disk that fails, a foreign hand) keeps its stream from beginning, and no
+other; it is tried again.
+
+It never fails for what the other side does, nor for what the other side's library makes of it: whatever a sink raises
+is a batch that was not taken. OSError of the log itself ends it, and the process. Bounds: one batch in memory, and
+READ_OCTETS of the log; CLOSE_S for letting a connection go, which then ends by itself.
 """
 
 from __future__ import annotations
@@ -25,11 +30,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from angarium.app.stream.choice import Choice
+from angarium.app.stream.dead_letter import DeadLetters
+from angarium.app.stream.durable import make_folder
+from angarium.app.stream.log_in import discreet
 from angarium.app.stream.sink import Batch, Item, SinkFailure
 from angarium.app.stream.state import StreamState, load, save
 from angarium.delivery.event_protocol import StreamStatus
@@ -45,6 +52,7 @@ if TYPE_CHECKING:
     from angarium.clock import Clock
     from angarium.config.model import Stream
     from angarium.outcome.event_files import LogFile
+    from angarium.outcome.event_reader import Position
 
 __all__ = ["StreamRunner"]
 
@@ -52,11 +60,12 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.2  # how often the end of the log is looked at
 SAVE_S = 5.0  # how often a position is written that moves without anything being sent
+LATE_S = 1.0  # a batch goes, though there is more to be read, of which it may take nothing
 READ_LINES = 2000
 READ_OCTETS = 1 << 20
 COUNT_OCTETS = 64 << 20  # that are counted at once
-DEAD_LETTERS = "dead-letters.jsonl"
-RESENDING = "resending.jsonl"
+CLOSE_S = 2.0
+BEGIN_LONGEST_S = 30.0
 TEXT_OCTETS = 300
 
 
@@ -77,7 +86,7 @@ class StreamRunner:
         gives_up: bool = True,
     ) -> None:
         """path: of the event log; folder: the stream's own, made here; note: writes an event. `gives_up`: else there
-        are no dead letters, and a batch is tried for ever. OSError, ValueError: its state cannot be read or written."""
+        are no dead letters, and a batch is tried for ever."""
         self.name = stream.name
         self._stream = stream
         self._shown = shown
@@ -89,35 +98,65 @@ class StreamRunner:
         self._note = note
         self._gives_up = gives_up
         self._choice = Choice(stream.name, stream.events, stream.tenants)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        state = load(folder)
-        new = state is None
-        if state is None:
-            state = StreamState(youngest(path) if stream.start == "now" else oldest())
-        self.state = state
-        self._reader = LogReader(path, state.position)
-        self._saved = state.position
+        self.state = StreamState(oldest())
+        self._letters = DeadLetters(folder, stream.dead_letter_size_octets)
+        self._reader = LogReader(path, self.state.position)
+        self._ahead = LogReader(path, self.state.position)
+        self._saved = self.state.position
         self._saved_at = clock.monotonic()
         self._gaps_seen = 0
         self._stop = asyncio.Event()
         self._again = asyncio.Event()  # dead letters are to be sent
         self._free = asyncio.Event()  # no file is being given up
         self._free.set()
+        self._leaving: set[asyncio.Future[None]] = set()  # what was given up and has not ended yet
         self._failures = 0  # in a row
         self._error = ""
         self._oldest = b""  # the first line of the batch that is gathered or under way
-        self._ahead = LogReader(path, state.position)
         self._lines_ahead = 0  # that _ahead has seen
         self._lines_read = 0
         self._lines_settled = 0
-        if new:
-            self._save()  # a restart before the first event begins here, too
+        self._first: Position | None = None  # where it begins when it is new
+        self._begun = False
+        self._hindrance = self._begin()
 
     # -------------------------------------------------------------- life
 
+    def _begin(self) -> str:
+        """Find out where it is; why that cannot be done, else empty."""
+        try:
+            make_folder(self._folder)
+            if self._first is None:
+                self._first = youngest(self._path) if self._stream.start == "now" else oldest()
+            state = load(self._folder)
+            if state is None:
+                state = StreamState(self._first)
+                save(self._folder, state)  # a restart before the first event begins here, too
+            self._letters.look()
+        except (OSError, ValueError) as failure:
+            return str(failure)
+        self.state = state
+        self._saved = state.position
+        self._reader = LogReader(self._path, state.position)
+        self._ahead = LogReader(self._path, state.position)
+        self._begun = True
+        return ""
+
+    async def _wait_begun(self) -> None:
+        """Until it has begun. Its state is a file that cannot be read or written: nobody else's is in danger."""
+        pause_s = self._stream.retry_first_s
+        while self._hindrance and not self._stop.is_set():
+            self._tell_failure(f"it cannot begin: {self._hindrance}")
+            await self._pause(pause_s)
+            pause_s = min(pause_s * 2, BEGIN_LONGEST_S)
+            self._hindrance = self._begin()
+            if not self._hindrance:
+                self._worked()
+
     async def run(self) -> None:
         """Until `stop`."""
-        if (self._folder / RESENDING).exists():
+        await self._wait_begun()
+        if self._letters.begun:
             self._again.set()
         try:
             while not self._stop.is_set():
@@ -129,7 +168,9 @@ class StreamRunner:
                     self._oldest = b""
                     self._settle()
         finally:
-            await self._sink.close()
+            await self._let_go()
+            for task in self._leaving:
+                task.cancel()
             self._reader.close()
             self._ahead.close()
 
@@ -150,27 +191,30 @@ class StreamRunner:
             )
             if reader.gaps > self._gaps_seen:
                 self._say_gap()
-            if not lines:
-                left_s = due - clock.monotonic() if items else POLL_S
-                if left_s <= 0 or self._again.is_set():
-                    break
-                if not items and reader.position != self._saved and clock.monotonic() - self._saved_at > SAVE_S:
-                    break
-                await self._pause(min(left_s, POLL_S))
             position = reader.position
             end = position.offset - sum(map(len, lines))
             self._lines_read += len(lines)
             for line in lines:
                 end += len(line)
-                if self._choice.takes(line):
-                    items.append(Item(line[:-1], f"{position.head}-{end}"))
-                    size += len(line)
+                if taken := self._choice.taken_of(line):
+                    items.append(Item(taken[:-1], f"{position.head}-{end}"))
+                    size += len(taken)
             if items and not due:
                 due = clock.monotonic() + stream.batch_wait_s
                 self._oldest = items[0].line
             if self._stop.is_set():
                 break
-            await asyncio.sleep(0)
+            now = clock.monotonic()
+            if items and now >= due and (not lines or now >= due + LATE_S):
+                break
+            if not items and position != self._saved and now - self._saved_at > SAVE_S:
+                break
+            if lines:
+                await asyncio.sleep(0)
+            elif self._again.is_set():
+                break
+            else:
+                await self._pause(min(due - now, POLL_S) if items else POLL_S)
         return items
 
     async def _pause(self, seconds: float) -> None:
@@ -180,7 +224,8 @@ class StreamRunner:
     # -------------------------------------------------------------- delivery
 
     async def _deliver(self, items: list[Item], *, patient: bool = True) -> bool:
-        """Send them, or set them aside. False: told to stop before that was done."""
+        """Send them, or set them aside. `patient`: what is refused is tried again for `give_up`, else it is final.
+        False: told to stop before that was done."""
         stream, state = self._stream, self.state
         pause_s = stream.retry_first_s
         while not self._stop.is_set():
@@ -194,12 +239,12 @@ class StreamRunner:
                 if failure.too_large and len(items) > 1:
                     return await self._halves(items, patient=patient)
                 self._failed(failure.text)
-                patience_over = not patient or self._clock.now() - state.failing_since >= stream.give_up_s
-                if self._gives_up and (patience_over or failure.too_large):
+                over = self._clock.now() - state.failing_since >= stream.give_up_s
+                if self._gives_up and (over or failure.too_large or (failure.refused and not patient)):
+                    state.failing_since = 0.0
                     if failure.refused and len(items) > 1:
                         return await self._halves(items, patient=False)
                     self._set_aside(items, failure.text)
-                    state.failing_since = 0.0
                     return True
                 retry_after_s = min(failure.retry_after_s, stream.retry_longest_s)
                 await self._pause(max(pause_s * self._chance.uniform(0.75, 1.0), retry_after_s))
@@ -215,18 +260,42 @@ class StreamRunner:
         """Once. What takes longer than `timeout` counts as not taken; told to stop, it is given up."""
         sending = asyncio.ensure_future(self._sink.send(Batch(tuple(items))))
         stopping = asyncio.ensure_future(self._stop.wait())
-        waited_for = {sending, stopping}
         try:
+            waited_for = {sending, stopping}
             await asyncio.wait(waited_for, timeout=self._stream.timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                sending.result()
-                return
         finally:
-            for task in waited_for:
-                task.cancel()
-            await asyncio.gather(*waited_for, return_exceptions=True)
-        await self._sink.close()
-        raise SinkFailure(f"no answer within {self._stream.timeout_s:g} s")
+            stopping.cancel()
+            ended = sending.done()
+            if not ended:
+                await self._leave(sending)
+        if not ended:
+            await self._let_go()
+            raise SinkFailure(f"no answer within {self._stream.timeout_s:g} s")
+        try:
+            sending.result()
+        except SinkFailure:
+            raise
+        except (Exception, asyncio.CancelledError) as failure:  # a library's own, which the sink does not know
+            log.warning("stream %s: not foreseen", self.name, exc_info=failure)
+            await self._let_go()
+            raise SinkFailure(f"{type(failure).__name__}: {failure}") from failure
+
+    async def _let_go(self) -> None:
+        """Of the connection; the next batch opens another."""
+        await self._leave(asyncio.ensure_future(self._sink.close()), cancel=False)
+
+    async def _leave(self, task: asyncio.Future[None], *, cancel: bool = True) -> None:
+        """Until it has ended, or has had CLOSE_S for that: then it ends when it can."""
+        if cancel:
+            task.cancel()
+        self._leaving.add(task)
+        task.add_done_callback(self._left)
+        await asyncio.wait({task}, timeout=CLOSE_S)
+
+    def _left(self, task: asyncio.Future[None]) -> None:
+        self._leaving.discard(task)
+        if not task.cancelled() and task.exception() is not None and not isinstance(task.exception(), SinkFailure):
+            log.info("stream %s: closing: %s", self.name, discreet(str(task.exception()), self._stream))
 
     async def _halves(self, items: list[Item], *, patient: bool) -> bool:
         middle = len(items) // 2
@@ -235,13 +304,15 @@ class StreamRunner:
         )
 
     def _failed(self, text: str) -> None:
-        state = self.state
-        state.failures += 1
-        self._failures += 1
-        self._error = text[:TEXT_OCTETS]
-        if not state.failing_since:
-            state.failing_since = self._clock.now()
+        if not self.state.failing_since:
+            self.state.failing_since = self._clock.now()
             self._save()
+        self._tell_failure(text)
+
+    def _tell_failure(self, text: str) -> None:
+        self.state.failures += 1
+        self._failures += 1
+        self._error = discreet(text, self._stream)[:TEXT_OCTETS]
         if self._failures == 1:
             log.warning("stream %s: %s", self.name, self._error)
             self._note("stream", {"stream": self.name, "class": "failing", "failures": 1, "text": self._error})
@@ -258,28 +329,15 @@ class StreamRunner:
     # -------------------------------------------------------------- what is not sent
 
     def _set_aside(self, items: list[Item], why: str) -> None:
-        file = self._folder / DEAD_LETTERS
-        octets = b"".join(item.line + b"\n" for item in items)
-        text = why[:TEXT_OCTETS]
+        text = discreet(why, self._stream)[:TEXT_OCTETS]
         try:
-            fd = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                size = os.fstat(fd).st_size
-                if size + len(octets) > self._stream.dead_letter_size_octets:
-                    raise OSError("stream.dead_letter_size is reached")
-                if os.write(fd, octets) < len(octets):
-                    os.ftruncate(fd, size)
-                    raise OSError("the disk is full")
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            self._letters.add(items)
         except OSError as failure:
             self._lost(len(items), f"{text}; no room for a dead letter: {failure.strerror or failure}")
             return
-        self.state.dead += len(items)
+        file = str(self._letters.file)
         log.error("stream %s: %d events are set aside in %s: %s", self.name, len(items), file, text)
-        fields = {"stream": self.name, "events": len(items), "file": str(file), "text": text}
-        self._note("dead_letter", fields)
+        self._note("dead_letter", {"stream": self.name, "events": len(items), "file": file, "text": text})
 
     def _lost(self, count: int | None, why: str) -> None:
         """Events will not be sent; None: nobody knows how many, so one is counted."""
@@ -299,11 +357,16 @@ class StreamRunner:
 
     def first_needed(self, files: list[LogFile]) -> int:
         """Number of the first of these files (oldest first) that is not settled whole."""
+        if not self._begun:
+            return 0
         return self._reader.place_in(files, self.state.position)
 
     async def lose(self, file: LogFile) -> None:
         """This file is about to be deleted, sent or not: pass what is left of it, and count that. A batch that is under
         way goes on."""
+        if not self._begun:
+            self._lost(None, "events.keep_unsent is reached")
+            return
         self._free.clear()
         try:
             passed, count = await asyncio.to_thread(self._pass, file)
@@ -312,7 +375,9 @@ class StreamRunner:
         self._lines_read += passed
         if count:
             self._lost(count, "events.keep_unsent is reached")
-        if not self._oldest:
+        if self._oldest:
+            self._save()  # that they are lost is known from now on
+        else:
             self._settle()
 
     def _pass(self, file: LogFile) -> tuple[int, int]:
@@ -325,39 +390,24 @@ class StreamRunner:
 
     # -------------------------------------------------------------- dead letters, once more
 
-    def _dead_letters(self) -> int:
-        """How many there are; none when somebody has taken the file away."""
-        if self.state.dead and not any((self._folder / name).exists() for name in (DEAD_LETTERS, RESENDING)):
-            self.state.dead = 0
-        return self.state.dead
-
     def resend(self) -> int:
         """Send the dead letters again; how many there are, about to be sent."""
-        count = 0
-        for name in (DEAD_LETTERS, RESENDING):
-            with contextlib.suppress(FileNotFoundError):
-                count += (self._folder / name).read_bytes().count(b"\n")
-        if count:
+        if self._letters.count:
             self._again.set()
-        return count
+        return self._letters.count
 
     async def _resend(self) -> None:
         self._again.clear()
-        source = self._folder / RESENDING
-        if not source.exists():
-            try:
-                os.rename(self._folder / DEAD_LETTERS, source)
-            except FileNotFoundError:
-                return
-        lines = source.read_bytes().splitlines()  # bound: stream.dead_letter_size
-        self.state.dead -= min(len(lines), self.state.dead)
-        for number in range(0, len(lines), self._stream.batch_events):
-            part = lines[number : number + self._stream.batch_events]
-            items = [Item(line, f"again-{self.state.sent}-{number + i}") for i, line in enumerate(part)]
-            self.state.failing_since = 0.0
-            if not await self._deliver(items):
-                return
-        source.unlink(missing_ok=True)
+        try:
+            for items in self._letters.take(self._stream.batch_events):
+                if not await self._deliver(items, patient=False):
+                    return
+            self._letters.finish()
+        except OSError as failure:  # they stay, and can be asked for again
+            log.error("stream %s: dead letters cannot be sent again: %s", self.name, failure)
+        if self._letters.torn:
+            self._lost(self._letters.torn, "a dead letter cannot be read")
+            self._letters.torn = 0
         self._save()
 
     # -------------------------------------------------------------- where it is
@@ -379,6 +429,8 @@ class StreamRunner:
 
     async def look_ahead(self) -> None:
         """Count the lines behind what was read."""
+        if not self._begun:
+            return
         ahead = self._ahead
         lines, _ = await asyncio.to_thread(ahead.count, COUNT_OCTETS)
         if ahead is self._ahead:
@@ -402,7 +454,7 @@ class StreamRunner:
             sent=state.sent,
             batches=state.batches,
             failures=state.failures,
-            dead_letters=self._dead_letters(),
+            dead_letters=self._letters.count,
             lost=state.lost,
             error=self._error,
         )

@@ -1,6 +1,7 @@
 """What a stream knows over restarts: how far it is, and what it has counted. One small file in `spool/streams/NAME`.
 
-It is written whole beside the old one, has to be on disk, and takes its place: there is always one that can be read.
+It is written whole beside the old one, has to be on disk, and takes its place, which is on disk as well before `save`
+returns: there is always one that can be read, and after a power failure it is the last.
 A process that is killed after a batch was taken and before that is written here sends the batch again: at least once.
 
 Fails: `load` with ValueError for a file that is not one (nothing but a foreign hand makes such a file); `save` with
@@ -9,11 +10,11 @@ OSError, where the disk is full for one.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from angarium.app.stream.durable import replace
 from angarium.outcome.event_reader import Position  # noqa: TC001  # a field of a Struct
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ class StreamState(msgspec.Struct):
     sent: int = 0
     batches: int = 0
     failures: int = 0
-    dead: int = 0
     lost: int = 0
     failing_since: float = 0.0
 
@@ -51,11 +51,4 @@ def load(folder: Path) -> StreamState | None:
 
 def save(folder: Path, state: StreamState) -> None:
     """From now on this is it."""
-    beside = folder / f"{FILE}.new"
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, msgspec.json.encode(state))
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.replace(beside, folder / FILE)
+    replace(folder / FILE, msgspec.json.encode(state))

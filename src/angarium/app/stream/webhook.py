@@ -25,6 +25,7 @@ import hmac
 from typing import TYPE_CHECKING
 
 from angarium.app.stream.http_receiver import TOO_LARGE, HttpReceiver
+from angarium.app.stream.log_in import has_secret
 from angarium.app.stream.sink import SinkFailure
 from angarium.config.secret import read_secret
 from angarium.mail.event_schema import SCHEMA_VERSION
@@ -60,7 +61,7 @@ class Webhook:
         self._stream = stream
         self._node = node
         self._now = now
-        self._receiver = HttpReceiver(stream.ca)
+        self._receiver = HttpReceiver(stream)
 
     def body(self, batch: Batch) -> bytes:
         """The JSON; events stand there as they do in the log."""
@@ -82,7 +83,7 @@ class Webhook:
             "angarium-schema": str(SCHEMA_VERSION),
         }
         try:
-            if stream.secret or stream.secret_file or stream.secret_env:
+            if has_secret(stream):
                 key = key_of(read_secret(stream.secret, stream.secret_file, stream.secret_env))
                 headers["webhook-signature"] = signature(key, batch.key, timestamp, body)
         except (OSError, ValueError) as failure:

@@ -105,6 +105,41 @@ async def test_a_message_is_one_trace(collector: Collector) -> None:
     assert [span.span_id for span in collector.spans[3:]] == [span.span_id for span in collector.spans[:3]]
 
 
+async def test_a_notification_is_a_message_of_its_own(collector: Collector) -> None:
+    told = item(21, "notification", "0SAQS2V780G01", about="0SAQS2V780G00", **{"class": "failed"})
+    await send(collector, (*STORY, told, item(22, "delivery", "0SAQS2V780G01", **DONE)))
+    message, *_, notification, sent = collector.spans
+    assert (notification.name, notification.parent_span_id) == ("message", b"")
+    assert sent.parent_span_id == notification.span_id
+    (link,) = notification.links
+    assert (link.trace_id, link.span_id) == (message.trace_id, message.span_id)
+    assert notification.trace_id != message.trace_id
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("<you@dest.test>: no such user", "<***@dest.test>: no such user"),
+        ('"a b"@dest.test and x+y@[192.0.2.1]', "***@dest.test and ***@[192.0.2.1]"),
+        ("see http://dest.test/ @ home", "see http://dest.test/ @ home"),
+    ],
+)
+async def test_an_address_that_a_reply_repeats_is_not_sent(collector: Collector, text: str, told: str) -> None:
+    refused = LATER | {"reply": {"code": 550, "enhanced": "5.1.1", "text": text}}
+    tls = {"version": "TLSv1.3", "cipher": "x", "authentication": "webpki"}
+    await send(collector, (item(9, "bounce", **refused, tls=tls),))
+    (span,) = collector.spans
+    assert span.status.message == told
+    assert attributes(span)["error.type"] == "5.1.1"
+    assert attributes(span)["tls.protocol.version"] == "1.3"
+
+
+async def test_what_a_start_left_in_doubt_is_a_moment(collector: Collector) -> None:
+    await send(collector, (item(9, "in_doubt", why="the node ended"),))
+    (span,) = collector.spans
+    assert (span.name, span.kind, span.status.code, span.status.message) == ("in_doubt", 1, 2, "the node ended")
+
+
 async def test_a_share_is_sampled_and_all_of_a_message_or_nothing(collector: Collector) -> None:
     stories = [
         (

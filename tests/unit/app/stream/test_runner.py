@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -79,10 +82,8 @@ async def test_a_restart_goes_on_behind_what_was_taken(rig: Rig) -> None:
     compress(rotate(rig.path, NOON), "gzip")
     rig.write(*lines(5))
     async with rig.running():
-        await rig.until(lambda: len(rig.sink.taken) == 6)
-        sent = rig.runner.status().sent
+        await rig.until(lambda: rig.runner.status().sent == 6)  # totals are of the stream's life
     assert rig.sink.taken == list(range(6))
-    assert sent == 6  # totals are of the stream's life
 
 
 async def test_what_was_under_way_when_it_stopped_comes_again_with_the_same_keys(rig: Rig) -> None:
@@ -162,7 +163,8 @@ async def test_what_was_refused_for_so_long_is_halved_until_what_is_to_blame_is_
         rig.write(*lines(8))
         await rig.until(lambda: rig.sink.taken[-1] == 8)
     assert rig.sink.taken == [0, 1, 2, 3, 4, 6, 7, 8]
-    assert (rig.folder / "dead-letters.jsonl").read_bytes() == event_line(5)
+    (letter,) = (rig.folder / "dead-letters.jsonl").read_bytes().splitlines()
+    assert json.loads(letter)["event"] == json.loads(event_line(5))
     letters = [fields for event, fields in rig.events if event == "dead_letter"]
     assert [(fields["events"], fields["text"]) for fields in letters] == [(1, "HTTP status 422: number 5 is nothing")]
 
@@ -189,7 +191,8 @@ async def test_dead_letters_that_were_being_sent_when_it_stopped_are_sent_by_the
     rig.write(*lines(9))
     async with rig.running():
         await rig.until(lambda: rig.sink.taken == [9])
-    (rig.folder / "resending.jsonl").write_bytes(b"".join(lines(0, 1)))
+    letters = (b'{"key":"k-%d","event":%b}\n' % (number, line[:-1]) for number, line in enumerate(lines(0, 1)))
+    (rig.folder / "resending.jsonl").write_bytes(b"".join(letters))
     async with rig.running():
         await rig.until(lambda: rig.sink.taken == [9, 0, 1])
 
@@ -309,6 +312,219 @@ async def test_a_full_disk_does_not_keep_events_from_going(rig: Rig, monkeypatch
         rig.write(*lines(2))
         await rig.until(lambda: 2 in rig.sink.taken)
     assert rig.sink.taken == [0, 1, 2]
+
+
+async def test_a_failure_that_is_no_refusal_sets_nothing_aside_while_a_batch_is_halved(rig: Rig) -> None:
+    """The receiver goes away while it is found out which event it refuses: only that one is a dead letter."""
+    away = False
+
+    def poison(numbers: list[int]) -> None:
+        nonlocal away
+        if away:
+            raise SinkFailure("HTTP status 503")
+        if 5 in numbers:
+            away = len(numbers) == 4  # after the first half was refused once more
+            raise SinkFailure("HTTP status 422", refused=True)
+
+    rig.write(*lines(*range(8)))
+    rig.sink.answer = poison
+    async with rig.running(give_up_s=60.0):
+        await rig.until(lambda: len(rig.sink.calls) > 2)
+        rig.clock.advance(61)
+        await rig.until(lambda: away)
+        seen = len(rig.sink.calls)
+        await rig.until(lambda: len(rig.sink.calls) > seen + 3)
+        away = False
+        rig.sink.answer = lambda numbers: poison([*numbers, -1])  # never four again
+        await rig.until(lambda: len(rig.sink.taken) == 7)
+        await rig.until(lambda: rig.runner.status().dead_letters == 1)
+    assert rig.sink.taken == [0, 1, 2, 3, 4, 6, 7]
+
+
+async def test_dead_letters_that_are_refused_again_keep_nobody_waiting_and_have_their_keys(rig: Rig) -> None:
+    def poison(numbers: list[int]) -> None:
+        if 1 in numbers:
+            raise SinkFailure("HTTP status 422", refused=True)
+
+    rig.write(*lines(0, 1, 2))
+    rig.sink.answer = unavailable
+    async with rig.running(give_up_s=60.0):
+        await rig.until(lambda: rig.runner.status().failures)
+        rig.clock.advance(61)
+        await rig.until(lambda: rig.runner.status().dead_letters == 3)
+        letters = [json.loads(line) for line in (rig.folder / "dead-letters.jsonl").read_bytes().splitlines()]
+        assert [letter["event"]["number"] for letter in letters] == [0, 1, 2]
+        rig.sink.answer = poison
+        rig.write(*lines(3))
+        await rig.until(lambda: 3 in rig.sink.taken)
+        rig.sink.keys.clear()
+        assert rig.runner.resend() == 3
+        rig.write(*lines(4))
+        await rig.until(
+            lambda: {0, 2, 4} <= set(rig.sink.taken)
+        )  # the clock stands still: nobody has waited for give_up
+        await rig.until(lambda: rig.runner.status().dead_letters == 1)
+    sent = dict(zip(rig.sink.taken[1:], rig.sink.keys, strict=True))
+    assert sorted(sent) == [0, 2, 4]
+    assert (sent[0], sent[2]) == (letters[0]["key"], letters[2]["key"])
+
+
+async def test_the_half_of_a_dead_letter_is_said_to_be_lost_and_harms_no_other(rig: Rig) -> None:
+    rig.folder.mkdir(parents=True)
+    file = rig.folder / "dead-letters.jsonl"
+    file.write_bytes(b'{"key":"k-0","event":%b}\n{"key":"k-1","ev' % event_line(0)[:-1])  # a power failure
+    rig.write(*lines(7))
+    rig.sink.answer = unavailable
+    async with rig.running(give_up_s=60.0):
+        await rig.until(lambda: rig.runner.status().failures)
+        rig.clock.advance(61)
+        await rig.until(lambda: file.read_bytes().count(b"\n") == 3)
+        rig.sink.answer = lambda numbers: None
+        rig.runner.resend()
+        await rig.until(lambda: rig.sink.taken == [0, 7])
+        await rig.until(lambda: rig.runner.status().lost == 1)
+        assert rig.runner.status().dead_letters == 0
+    assert ("stream_lost", {"stream": "crm", "why": "a dead letter cannot be read", "events": 1}) in rig.events
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("a library's own"), asyncio.CancelledError()])
+async def test_whatever_a_library_raises_is_a_batch_that_was_not_taken(rig: Rig, failure: BaseException) -> None:
+    def break_down(numbers: list[int]) -> None:
+        raise failure
+
+    rig.write(*lines(0, 1))
+    rig.sink.answer = break_down
+    async with rig.running():
+        await rig.until(lambda: rig.runner.status().failures > 1)
+        assert type(failure).__name__ in rig.runner.status().error
+        rig.sink.answer = lambda numbers: None
+        await rig.until(lambda: rig.sink.taken == [0, 1])
+
+
+async def test_a_connection_that_does_not_let_itself_be_closed_is_left_behind(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("angarium.app.stream.runner.CLOSE_S", 0.001)
+    forever = asyncio.Event()
+
+    async def never() -> None:
+        await forever.wait()
+
+    monkeypatch.setattr(rig.sink, "close", never)
+    rig.write(*lines(0))
+    rig.sink.hang = True
+    async with rig.running(timeout_s=0.01):
+        await rig.until(lambda: rig.runner.status().failures > 1)
+        rig.sink.hang = False
+        await rig.until(lambda: rig.sink.taken == [0])
+    forever.set()
+
+
+async def test_a_batch_goes_though_the_log_never_ends(rig: Rig) -> None:
+    """Only one in many of the lines is chosen, and more come at each look."""
+    rig.write(event_line(0, "bounce"), *lines(1, 2))
+
+    def more(line: bytes) -> bytes:
+        rig.write(*lines(9))
+        rig.clock.advance(0.5)
+        return line if b"bounce" in line else b""
+
+    async with rig.running(events=("bounce",), batch_wait_s=1.0) as runner:
+        runner._choice.taken_of = more  # type: ignore[method-assign]
+        await rig.until(lambda: rig.sink.taken == [0])
+
+
+async def test_an_event_behind_the_half_of_a_line_is_sent(rig: Rig) -> None:
+    rig.write(*lines(0), event_line(1)[:40], *lines(2))
+    async with rig.running():
+        await rig.until(lambda: rig.sink.taken == [0, 2])
+
+
+async def test_a_state_that_cannot_be_read_keeps_its_stream_from_beginning(rig: Rig) -> None:
+    rig.folder.mkdir(parents=True)
+    broken = rig.folder / "state.json"
+    broken.write_bytes(b"{}")
+    rig.write(*lines(0))
+    async with rig.running() as runner:
+        await rig.until(lambda: runner.status().state == "failing")
+        assert "it cannot begin: " in runner.status().error
+        assert runner.first_needed(list_files(rig.path)) == 0  # nothing that it may need is deleted
+        assert broken.read_bytes() == b"{}"
+        broken.unlink()
+        await rig.until(lambda: rig.sink.taken == [0])
+        await rig.until(lambda: runner.status().state == "idle" or not runner.status().lag_s)
+
+
+async def test_no_secret_is_told(rig: Rig, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("open-sesame\n")
+    rig.write(*lines(0))
+
+    def talkative(numbers: list[int]) -> None:
+        raise SinkFailure("HTTP status 403 of /mail?token=a%20b: open-sesame is no password, nor is a b", refused=True)
+
+    rig.sink.answer = talkative
+    async with rig.running(url="https://crm.test/mail?token=a%20b42", secret_file=str(secret)) as runner:
+        await rig.until(lambda: runner.status().failures)
+        error = runner.status().error
+    assert "HTTP status 403" in error
+    assert "open-sesame" not in error
+    assert "open-sesame" not in str(rig.events)
+
+
+async def test_what_was_lost_is_known_after_a_kill(rig: Rig) -> None:
+    """A batch is under way when a file goes that it had not sent: the count is on disk before the batch is settled."""
+    rig.write(*lines(*range(10)))
+    rig.sink.hang = True
+    async with rig.running(batch_events=4):
+        await rig.sink.hanging.wait()
+        rotate(rig.path, NOON)
+        rig.write(*lines(10))
+        await rig.runner.lose(list_files(rig.path)[0])
+        on_disk = load(rig.folder)
+    assert on_disk is not None
+    assert on_disk.lost == 6
+
+
+def test_a_disk_that_takes_a_part_of_a_state_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = StreamState(Position("abc", "2026-11-25T00:00:00.000000Z", 5), sent=3)
+    save(tmp_path, state)
+    write, calls = os.write, []
+
+    def nearly_full(fd: int, octets: bytes) -> int:
+        calls.append(len(octets))
+        if len(calls) > 1:
+            raise OSError(28, "No space left on device")
+        return write(fd, octets[:20])
+
+    monkeypatch.setattr("os.write", nearly_full)
+    with pytest.raises(OSError, match="No space"):
+        save(tmp_path, StreamState(Position("abc", "2026-11-25T00:00:00.000000Z", 9), sent=4))
+    monkeypatch.undo()
+    assert len(calls) == 2
+    assert load(tmp_path) == state
+
+
+def test_a_state_is_on_disk_before_it_takes_the_place_of_the_other_and_so_is_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def note_fsync(fd: int) -> None:
+        done.append(f"fsync {os.path.basename(os.readlink(f'/proc/self/fd/{fd}'))}")
+        fsync(fd)
+
+    def note_replace(source: Path, target: Path) -> None:
+        done.append(f"replace {source.name} {target.name}")
+        replace(source, target)
+
+    monkeypatch.setattr("os.fsync", note_fsync)
+    monkeypatch.setattr("os.replace", note_replace)
+    save(tmp_path, StreamState(Position()))
+    assert done == ["fsync state.json.new", "replace state.json.new state.json", f"fsync {tmp_path.name}"]
 
 
 def test_a_state_is_whole_or_not_there(tmp_path: Path) -> None:

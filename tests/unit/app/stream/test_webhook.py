@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import ssl
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +18,11 @@ from angarium.app.stream.sink import Batch, Item, SinkFailure
 from angarium.app.stream.webhook import Webhook
 from angarium.config.model import Stream
 from angarium.config.secret import Secret
-from tests.support.certificates import self_signed
 from tests.support.stream import event_line
+from tests.support.stream_peer import Keys, Poster, on_uvloop
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 BATCH = Batch(tuple(Item(event_line(number)[:-1], f"abc-{number}") for number in range(3)))
@@ -142,22 +144,51 @@ async def test_a_receiver_that_is_not_there(receiver: Receiver) -> None:
         await send("http://127.0.0.1:1/mail")
 
 
-async def test_certificates_are_verified(tmp_path: Path) -> None:
-    files = self_signed("127.0.0.1").write(tmp_path, "hook")
-    import ssl
-
+@contextmanager
+def by_tls(keys: Keys, *, asks: bool) -> Iterator[tuple[str, Poster]]:
+    """One behind TLS, which may ask for a client certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*files)
-    made = Receiver()
-    app = web.Application()
-    app.router.add_post("/mail", made.answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    try:
-        url = f"https://127.0.0.1:{runner.addresses[0][1]}/mail"
-        with pytest.raises(SinkFailure, match="certificate"):
-            await send(url)
-        assert made.requests == []
-    finally:
-        await runner.cleanup()
+    context.load_cert_chain(*keys.server)
+    context.load_verify_locations(keys.ca)
+    context.verify_mode = ssl.CERT_REQUIRED if asks else ssl.CERT_NONE
+    with Poster(context) as made:
+        made.start()
+        yield f"https://localhost:{made.port}/mail", made
+
+
+@on_uvloop
+async def test_certificates_are_verified(tmp_path: Path) -> None:
+    keys = Keys(tmp_path)
+    with by_tls(keys, asks=False) as (url, made):
+        for ca in (None, keys.other_ca):
+            with pytest.raises(SinkFailure, match="the certificate of the other side is not trusted"):
+                await send(url, ca=ca)
+        with pytest.raises(SinkFailure, match="not trusted: IP address mismatch"):
+            await send(url.replace("localhost", "127.0.0.1"), ca=keys.ca)
+        assert made.bodies == []
+        await send(url, ca=keys.ca)
+        assert len(made.bodies) == 1
+
+
+@on_uvloop
+async def test_a_receiver_that_asks_for_a_client_certificate(tmp_path: Path) -> None:
+    keys = Keys(tmp_path)
+    with by_tls(keys, asks=True) as (url, made):
+        with pytest.raises(SinkFailure, match="asks for a client certificate, and this relay shows none"):
+            await send(url, ca=keys.ca)
+        certificate, key = keys.stranger
+        with pytest.raises(SinkFailure, match="does not accept the client certificate of this relay"):
+            await send(url, ca=keys.ca, certificate=certificate, key=key)
+        assert made.bodies == []
+        certificate, key = keys.client
+        await send(url, ca=keys.ca, certificate=certificate, key=key)
+        assert len(made.bodies) == 1
+
+
+async def test_a_retry_after_that_is_no_number(receiver: Receiver) -> None:
+    receiver.status = 503
+    for said, seconds in (("\u00b2", 0.0), ("9" * 400, 0.0), ("Wed, 21 Oct 2026 07:28:00 GMT", 0.0), ("12", 12.0)):
+        receiver.headers = {"Retry-After": said}
+        with pytest.raises(SinkFailure) as failure:
+            await send(receiver.url)
+        assert failure.value.retry_after_s == seconds
