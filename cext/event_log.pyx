@@ -16,10 +16,12 @@ import json
 import os
 import time
 
+from angarium._core.timeline import CAUSE_NAMES as _CAUSE_NAMES
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, errno
 from libc.math cimport floor
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memmove, strlen
 from posix.unistd cimport close as c_close, usleep
@@ -46,6 +48,7 @@ from angarium._core.record cimport (
     id_text,
 )
 from angarium._core.reply cimport Reply
+from angarium._core.timeline cimport CAUSES, Waits
 
 cdef extern from *:
     """
@@ -70,8 +73,13 @@ cdef enum:
     LONGEST_TEXT = 1000          # octets of one string value
     PATIENT_FROM = 1 << 19       # octets gathered from which on a file that others write is worth PATIENCE tries
     PATIENCE = 10                # 100 us apart
+    MOST_REFUSED = 100           # recipients that are named of a message that was refused
     OPEN_TRIES = 10              # of a file that is rotated while it is opened
     LAST_TRIES = 200             # of the last write, 1 ms apart, while others write
+
+cdef double TOLD_WAIT_S = 0.005  # what has waited less says nothing of it
+cdef double LEAST_SHARE_S = 0.0001
+cdef tuple _CAUSES = tuple([b'"%s":' % name.encode() for name in _CAUSE_NAMES])
 
 _ESCAPER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
@@ -340,8 +348,12 @@ cdef class EventLog:
             self.flush()
         return 0
 
-    cdef int accepted(self, Message message, MailBuffer buffer, const char *protocol, double seconds) except -1:
-        """A message was answered 250. `seconds`: from the end of the mail data until then."""
+    cdef int accepted(self, Message message, MailBuffer buffer, const char *protocol, double seconds,
+                      bytes granted, bytes done) except -1:
+        """A message was answered 250. `seconds`: from the end of the mail data until then.
+
+        `granted`, `done`: what policy has to say of it, as members of the object; None: nothing.
+        """
         cdef char id[13]
         cdef Text text
         cdef Recipient recipient
@@ -399,6 +411,10 @@ cdef class EventLog:
             self._put(b',"held":"unusual"', 17)
         elif message.flags & MESSAGE_OVER_QUOTA:
             self._put(b',"held":"quota"', 15)
+        if granted is not None:
+            self._put(PyBytes_AS_STRING(granted), PyBytes_GET_SIZE(granted))
+        if done is not None:
+            self._put(PyBytes_AS_STRING(done), PyBytes_GET_SIZE(done))
         self._put(b',"commit_s":', 12)
         self._seconds(seconds)
         return self._end()
@@ -425,11 +441,11 @@ cdef class EventLog:
         return 0
 
     cdef int attempt(self, const char *event, Message message, MailBuffer buffer, int recipient,
-                     bytes next_hop, bytes site, bytes source,
-                     Reply *reply, bytes text, double attempt_s, bytes tls) except -1:
+                     bytes next_hop, bytes site, bytes source, bytes pool,
+                     Reply *reply, bytes text, double attempt_s, bytes tls, Waits *waits) except -1:
         """What one attempt came to for one recipient. `event`: delivery, deferral, bounce or in_doubt.
 
-        `tls` is the connection's, as JSON; None: it had none, or there was no connection.
+        `tls` is the connection's, as JSON; None: it had none, or there was no connection. `waits`: before the attempt.
         """
         cdef char id[13]
         cdef Text value
@@ -457,6 +473,9 @@ cdef class EventLog:
         self._json(PyBytes_AS_STRING(site), PyBytes_GET_SIZE(site))
         self._put(b',"source":', 10)
         self._json(PyBytes_AS_STRING(source), PyBytes_GET_SIZE(source))
+        if pool is not None:
+            self._put(b',"pool":', 8)
+            self._json(PyBytes_AS_STRING(pool), PyBytes_GET_SIZE(pool))
         value = buffer.text(TEXT_TENANT)
         self._put(b',"tenant":', 10)
         self._json(value.octets, value.length)
@@ -492,15 +511,41 @@ cdef class EventLog:
         self._seconds(now.tv_sec + now.tv_nsec * 1e-9 - message.received_us * 1e-6)
         self._put(b',"attempt_s":', 13)
         self._seconds(attempt_s)
+        if waits.total >= TOLD_WAIT_S:
+            self._waited(waits)
         if tls is not None:
             self._put(b',"tls":', 7)
             self._put(PyBytes_AS_STRING(tls), PyBytes_GET_SIZE(tls))
         return self._end()
 
-    cdef int rejected(self, Text client, Text greeting, Text tenant, Text reverse_path, Text recipient,
+    cdef int _waited(self, Waits *waits) except -1:
+        """How long, by cause."""
+        cdef int cause
+        cdef bytes name
+        cdef bint several = False
+        self._put(b',"waited":{', 11)
+        for cause in range(CAUSES):
+            if waits.seconds[cause] < LEAST_SHARE_S:
+                continue
+            name = <bytes>_CAUSES[cause]
+            if several:
+                self._put(b",", 1)
+            several = True
+            self._put(PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
+            self._seconds(waits.seconds[cause])
+        return self._put(b"}", 1)
+
+    cdef int rejected(self, Text client, Text greeting, Text listener, Text login, Text tenant, Text permission,
+                      Text reverse_path, Text recipient, const char *recipients, uint32_t recipient_count,
                       const char *reply) except -1:
-        """A command or a message was refused. `reply` is the whole reply line."""
+        """A command or a message was refused. `reply` is the whole reply line.
+
+        `recipients`: of a message that was refused as a whole, as its record would have them; of these the first
+        MOST_REFUSED are named.
+        """
         cdef size_t n = strlen(reply)
+        cdef uint16_t length
+        cdef uint32_t i
         if self._fd < 0:
             return 0
         self._begin("rejection")
@@ -508,12 +553,32 @@ cdef class EventLog:
         self._json(client.octets, client.length)
         self._put(b',"greeting":', 12)
         self._json(greeting.octets, greeting.length)
+        self._put(b',"listener":', 12)
+        self._json(listener.octets, listener.length)
+        if login.length:
+            self._put(b',"login":', 9)
+            self._json(login.octets, login.length)
         self._put(b',"tenant":', 10)
         self._json(tenant.octets, tenant.length)
+        if permission.length:
+            self._put(b',"permission":', 14)
+            self._json(permission.octets, permission.length)
         self._put(b',"reverse_path":', 16)
         self._json(reverse_path.octets, reverse_path.length)
         self._put(b',"recipient":', 13)
         self._json(recipient.octets, recipient.length)
+        for i in range(min(recipient_count, <uint32_t>MOST_REFUSED)):
+            memcpy(&length, recipients, 2)
+            if i == 0:
+                self._put(b',"recipients":[', 15)
+            else:
+                self._put(b",", 1)
+            self._json(recipients + 2, length)
+            recipients += 2 + length + 1     # NOTIFY
+            memcpy(&length, recipients, 2)
+            recipients += 2 + length         # ORCPT
+        if recipient_count:
+            self._put(b"]", 1)
         self._put(b',"reply":{"code":', 17)
         self._put(reply, 3)
         self._put(b',"enhanced":', 12)

@@ -28,6 +28,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
+from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from angarium._core.octets cimport lower
 from angarium._core.record cimport (
@@ -50,10 +51,17 @@ cdef enum:
     FIRST_CAPACITY = 1024
     LONGEST_DOMAIN = 255
     MOST_TENANTS = 0xFFFE
+    MOST_PAUSES = 64             # suspensions that are over and remembered
 
 cdef size_t MOVED_AT_A_TIME = 16  # slots; a table that begins to grow when 7/12 full has grown before it is 2/3 full
 cdef double FRESH_FIRST = 1e10   # seconds by which fresh mail goes before anything tried
 cdef double NEVER = 1e300
+
+
+cdef inline double unix_s() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_REALTIME, &t)
+    return t.tv_sec + t.tv_nsec * 1e-9
 
 
 cdef uint8_t lane_of(int priority, uint8_t flags) noexcept nogil:
@@ -166,6 +174,8 @@ cdef class Schedule:
         self.tenants = [b""]
         self._tenant_numbers = {b"": 0}
         self.suspensions = {}
+        self._suspended_at = {}
+        self.pauses = []
         self.pools = SourcePools()
 
     def __dealloc__(self):
@@ -445,6 +455,7 @@ cdef class Schedule:
         if queue._suspended or due_at(queue) > now:
             return None
         message = <Message>queue.items[0]
+        self.taken_due = message.next_attempt
         self.cancel(message)
         return message
 
@@ -577,14 +588,39 @@ cdef class Schedule:
         What is under way ends.
         """
         self.suspensions[kind, name] = (until, reason)
+        self._suspended_at.setdefault((kind, name), unix_s())
         self._apply_suspensions()
 
     def resume(self, str kind, bytes name) -> bool:
         """Whether there was such a suspension; there is none any more."""
         found = self.suspensions.pop((kind, name), None)
         if found is not None:
+            self._note_pause((kind, name), unix_s())
             self._apply_suspensions()
         return found is not None
+
+    def _note_pause(self, tuple key, double until):
+        """A suspension is over: remember it for those who waited for that."""
+        if len(self.pauses) >= MOST_PAUSES:
+            del self.pauses[0]
+        self.pauses.append((*key, self._suspended_at.pop(key, until), until))
+
+    cdef list pauses_of(self, ScheduledQueue queue, bytes site, bytes source):
+        """When what is in queue was suspended: (since, until) in unix seconds.
+
+        site, source: of its next hop; None: not known.
+        """
+        cdef list found = []
+        cdef tuple keys = (
+            ("domain", queue.domain), ("tenant", self.tenants[queue.tenant]), ("site", site), ("source", source)
+        )
+        for kind, name, since, until in self.pauses:
+            if (kind, name) in keys:
+                found.append((since, until))
+        for key in keys:
+            if key in self._suspended_at:
+                found.append((self._suspended_at[key], NEVER))
+        return found
 
     def unblock(self, bytes reason):
         """Next hops that are left alone for this reason are not any more."""
@@ -626,6 +662,7 @@ cdef class Schedule:
         over = [key for key, (until, _) in self.suspensions.items() if until and until <= now]
         for key in over:
             del self.suspensions[key]
+            self._note_pause(key, now)
         if over:
             self._apply_suspensions()
         return over

@@ -17,9 +17,12 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-__all__ = ["EVENTS", "FIELDS", "SCHEMA_VERSION", "Event", "Field", "json_schema", "render_page"]
+__all__ = ["CAUSES", "EVENTS", "FIELDS", "SCHEMA_VERSION", "Event", "Field", "json_schema", "render_page"]
 
 SCHEMA_VERSION = 1
+# of waits between the moment in which a message could go and its attempt: those of the metric, and what was before this
+# process began
+CAUSES = ("suspended", "dns", "connection", "concurrency", "room", "disk", "restart")
 
 Type = Literal["string", "integer", "number", "object", "array of strings"]
 
@@ -79,7 +82,13 @@ FIELDS: dict[str, Field] = {
         "string",
         "`quota`: it goes when its sender's limit allows; `unusual`: when an operator releases its log-in",
     ),
-    "permission": Field("string", "name of the [[permission]]; empty when it has none"),
+    "permission": Field("string", "name of the [[permission]], or its place among them: `#2`"),
+    "limits": Field(
+        "object",
+        "of the permission, as it has them: `octets`, `recipients` of a message, recipients `per_hour` and `per_day`",
+    ),
+    "used": Field("object", "of these limits: recipients of the `hour` and the `day`, this message's included"),
+    "original_reverse_path": Field("string", "the client's, where the permission's stands in its place"),
     "commit_s": Field("number", "from the end of the mail data until the 250"),
     "next_hop": Field("string", "as in the route: `mx`, `smtp://host:port`, …"),
     "site": Field("string", "who is behind it: [routing.md](routing.md#sites)"),
@@ -92,6 +101,11 @@ FIELDS: dict[str, Field] = {
     "attempts": Field("integer", "this one included"),
     "age_s": Field("number", "since the message was accepted"),
     "attempt_s": Field("number", "since a connection took it"),
+    "waited": Field(
+        "object",
+        "seconds by cause that it has waited before that, since it could go; not there below 5 ms: "
+        "[trace.md](trace.md#waits)",
+    ),
     "tls": Field(
         "object",
         "of the connection: `version`, `cipher`, and `authentication` (`none`, `webpki`, `dane`, "
@@ -155,15 +169,16 @@ _EVENTS: tuple[Event, ...] = (
     Event(
         "reception",
         "id reverse_path recipients octets client greeting listener tenant protocol durability commit_s",
-        "a message was answered 250. `login`, `priority`, `hold_until` and `held` only when there is one, "
-        "`traffic` for bulk mail only",
-        optional="login traffic priority hold_until held",
+        "a message was answered 250. `login`, `priority`, `hold_until`, `held`, `permission` and `pool` only when "
+        "there is one, `traffic` for bulk mail only",
+        optional="login traffic priority hold_until held permission limits used pool original_reverse_path",
     ),
     Event(
         "rejection",
-        "client greeting tenant reverse_path recipient reply",
+        "client greeting listener tenant reverse_path recipient reply",
         'mail was refused: see the replies marked * in [smtp.md](smtp.md#every-reply). `recipient` is `""` '
-        "unless a RCPT was refused",
+        "unless a RCPT was refused; `recipients` are those of a message that was refused as a whole, the first 100",
+        optional="login permission recipients",
     ),
     Event(
         "client_certificate",
@@ -189,21 +204,21 @@ _EVENTS: tuple[Event, ...] = (
         "delivery",
         "id reverse_path recipient next_hop site source tenant reply class durability attempts age_s attempt_s",
         "the next hop took the message for this recipient",
-        optional="tls",
+        optional="pool tls waited",
         classes="delivered",
     ),
     Event(
         "deferral",
         "id reverse_path recipient next_hop site source tenant reply class durability attempts age_s attempt_s",
         "this recipient is tried again later",
-        optional="tls",
+        optional="pool tls waited",
         classes="deferred",
     ),
     Event(
         "bounce",
         "id reverse_path recipient next_hop site source tenant reply class durability attempts age_s attempt_s",
         "this recipient has failed",
-        optional="tls",
+        optional="pool tls waited",
         classes="failed",
     ),
     Event(
@@ -212,13 +227,14 @@ _EVENTS: tuple[Event, ...] = (
         "the connection died between the last octet and the reply, or the host went on behind a 421; or, at a start, "
         "the node died: then with `why` alone",
         optional="reverse_path recipient next_hop site source tenant reply class durability attempts age_s attempt_s "
-        "tls why",
+        "pool tls waited why",
         classes="in_doubt",
     ),
     Event(
         "expiry",
         "id reverse_path recipient class attempts age_s reply",
         "this recipient is given up: its time is over",
+        optional="waited",
         classes="expired",
     ),
     Event(
@@ -443,6 +459,21 @@ _OBJECTS: dict[str, dict[str, Any]] = {
             "text": {"type": "string"},
         },
         "required": ["code", "enhanced", "text"],
+    },
+    "limits": {
+        "type": "object",
+        "properties": {name: {"type": "integer"} for name in ("octets", "recipients", "per_hour", "per_day")},
+        "additionalProperties": False,
+    },
+    "used": {
+        "type": "object",
+        "properties": {name: {"type": "integer"} for name in ("hour", "day")},
+        "additionalProperties": False,
+    },
+    "waited": {
+        "type": "object",
+        "properties": {cause: {"type": "number", "minimum": 0} for cause in CAUSES},
+        "additionalProperties": False,
     },
     "tls": {
         "type": "object",

@@ -4,10 +4,13 @@ Input: its events, what happened on the node meanwhile (event_search), what was 
 and what its worker says while it is queued. Output: a Story: how it came in, what policy made of it, and steps in the
 order of time: waits by cause, attempts with what was said, what operators did, what it came to.
 
-**Waits** are the times in which no attempt was under way. A moment of one is charged to the first of these that holds
-in it: `held` (by an operator, or `queue.in_doubt`), `release` (the time that the client or a limit asked for),
-`unusual` (held for its log-in), `suspended`, `connection` (its next hop could not be reached), `backoff` (behind a
-deferral), `queue` (room, a connection, names: not told apart afterwards). What it waits for now is the worker's word.
+**Waits** are the times in which no attempt was under way. What the attempt that ends one says of it (`waited` of its
+event: seconds by cause, from the moment it could go until a connection took it) is the end of that wait, and stands as
+it says. A moment before that is charged to the first of these that holds in it: `held` (by an operator, or
+`queue.in_doubt`), `release` (the time that the client or a limit asked for), `unusual` (held for its log-in),
+`suspended`, `connection` (its next hop could not be reached), `backoff` (behind a deferral), `queue` (what no event
+says: it was short, or the event is not there). So the shares of a wait always make up the whole of it. What it waits
+for now, and has waited for since it could go, is the worker's word.
 
 It never fails for what a log can hold. Nothing here reads a file or a clock.
 """
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["DialogueLine", "Result", "SessionDialogue", "Step", "Story", "tell"]
 
 ATTEMPTS = ("delivery", "deferral", "bounce", "in_doubt")
+DEFAULT = "default"  # source of what leaves by none of the configuration
 LAST = {"delivery": "delivered", "bounce": "failed", "expiry": "expired", "deletion": "deleted"}
 SHORTEST_WAIT_S = 0.001
 TOGETHER_S = 2.0  # events of one attempt stand no further apart than that
@@ -67,7 +71,12 @@ class Result(Struct, frozen=True):
 
 
 class Step(Struct, frozen=True):
-    """`kind`: reception, policy, wait, attempt, or event. `cause`: of a wait. `event`: as it stands in the log."""
+    """`kind`: reception, policy, wait, attempt, or event. `cause`: of a wait. `event`: as it stands in the log.
+
+    `source`, `pool`: by what an attempt left, where that was a source of the configuration. `waited_s`: of an attempt,
+    what it says of the wait before it. Waits of several causes that it tells of have the same `time`, the beginning of
+    them all: how long each was is known, not in which order.
+    """
 
     time: str
     kind: str
@@ -78,6 +87,9 @@ class Step(Struct, frozen=True):
     next_hop: str | None = None
     results: list[Result] = []
     dialogues: list[SessionDialogue] = []
+    waited_s: dict[str, float] = {}
+    source: str | None = None
+    pool: str | None = None
     event: dict[str, Any] | None = None
 
 
@@ -113,7 +125,9 @@ def tell(
     attempts = _attempts(id, own if _has_attempts(own) else [*own, *_journalled(id, detail)], dialogues)
     accepted = _accepted(reception, detail, own)
     over = None if detail is not None else _end(id, own)
-    waits = list(_waits(id, own, around, attempts, reception, accepted, now if detail is not None else over))
+    waiting = _waited(detail) if detail is not None else _waited_in_vain(id, own)
+    until = now if detail is not None else over
+    waits = list(_waits(id, own, around, attempts, reception, accepted, until, waiting))
     steps = [*_reception(reception, detail), *attempts, *waits, *_others(id, own)]
     steps.sort(key=lambda step: step.time)
     waited: dict[str, float] = {}
@@ -166,6 +180,13 @@ def _reception(reception: dict[str, Any] | None, detail: dict[str, Any] | None) 
     yield Step(reception["time"], "reception", text, seconds=reception.get("commit_s"), event=reception)
     decided = [f"durability {reception.get('durability')}", f"tenant {reception.get('tenant') or 'none'}"]
     decided += [f"{name} {reception[name]}" for name in ("traffic", "priority") if reception.get(name)]
+    if reception.get("permission"):
+        limits = ", ".join(_limits(reception.get("limits"), reception.get("used")))
+        decided.append(f"permission {reception['permission']}" + (f" ({limits})" if limits else ""))
+    if reception.get("original_reverse_path") is not None:
+        decided.append(f"its reverse path in place of <{reception['original_reverse_path']}>")
+    if reception.get("pool"):
+        decided.append(f"source pool {reception['pool']}")
     if reception.get("hold_until"):
         decided.append(f"not before {reception['hold_until']}")
     if reception.get("held") == "quota":
@@ -173,6 +194,17 @@ def _reception(reception: dict[str, Any] | None, detail: dict[str, Any] | None) 
     if reception.get("held") == "unusual":
         decided.append("held, because its log-in sends unusually much")
     yield Step(reception["time"], "policy", ", ".join(decided))
+
+
+def _limits(limits: Any, used: Any) -> Iterator[str]:
+    """What a permission allows, and how much of it was used by this message and those before it."""
+    limits, used = (found if isinstance(found, dict) else {} for found in (limits, used))
+    for name, text in (("octets", "at most {} octets"), ("recipients", "at most {} recipients a message")):
+        if name in limits:
+            yield text.format(limits[name])
+    for name, text in (("hour", "{} of {} recipients an hour"), ("day", "{} of {} recipients a day")):
+        if f"per_{name}" in limits:
+            yield text.format(used.get(name, "?"), limits[f"per_{name}"])
 
 
 def _list(recipients: Any) -> str:
@@ -216,7 +248,10 @@ def _attempts(id: str, own: Sequence[dict[str, Any]], dialogues: Sequence[Dialog
         kinds = ", ".join(dict.fromkeys(result.result for result in results))
         hosts = ", ".join(dict.fromkeys(dialogue.host for dialogue in mine if dialogue.host))
         where = (group[0].get("next_hop") or "-") + (f" at {hosts}" if hosts else "")
-        text = f"attempt {group[0]['attempts']} by {where}: {kinds}"
+        source = next((event["source"] for event in group if event.get("source", DEFAULT) != DEFAULT), None)
+        pool = next((event["pool"] for event in group if event.get("pool")), None)
+        by = f" from {source}" + (f" of {pool}" if pool else "") if source else ""
+        text = f"attempt {group[0]['attempts']} by {where}{by}: {kinds}"
         steps.append(
             Step(
                 _rfc3339(began),
@@ -227,6 +262,9 @@ def _attempts(id: str, own: Sequence[dict[str, Any]], dialogues: Sequence[Dialog
                 next_hop=group[0].get("next_hop"),
                 results=results,
                 dialogues=[_dialogue(dialogue) for dialogue in mine],
+                waited_s=_waited(min(group, key=_began)),
+                source=source,
+                pool=pool,
             )
         )
     for dialogue in left:  # an attempt that went on with another host, or whose events are gone
@@ -245,6 +283,23 @@ def _attempts(id: str, own: Sequence[dict[str, Any]], dialogues: Sequence[Dialog
     return steps
 
 
+def _began(event: dict[str, Any]) -> float:
+    return _seconds(event["time"]) - float(event.get("attempt_s", 0.0))
+
+
+def _waited(said: dict[str, Any]) -> dict[str, float]:
+    """What an event, or the worker, says of a wait."""
+    waited = said.get("waited")
+    if not isinstance(waited, dict):
+        return {}
+    return {cause: float(seconds) for cause, seconds in waited.items() if isinstance(seconds, int | float)}
+
+
+def _waited_in_vain(id: str, own: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """What a message whose time was over had waited for at the end."""
+    return next((_waited(event) for event in own if event["event"] == "expiry" and event.get("id") == id), {})
+
+
 def _has_attempts(own: Sequence[dict[str, Any]]) -> bool:
     return any(event["event"] in ATTEMPTS for event in own)
 
@@ -260,6 +315,8 @@ def _journalled(id: str, detail: dict[str, Any] | None) -> Iterator[dict[str, An
                 "id": id,
                 "recipient": recipient["address"],
                 "next_hop": attempt["next_hop"],
+                "source": attempt.get("source") or DEFAULT,
+                "pool": attempt.get("pool"),
                 "attempts": attempt["number"],
                 "class": recipient["state"],
                 "reply": {"code": int(code) if code.isdigit() else 0, "enhanced": None, "text": text},
@@ -297,18 +354,19 @@ def _waits(
     reception: dict[str, Any] | None,
     accepted: float | None,
     until: float | None,
+    waiting: dict[str, float],
 ) -> Iterator[Step]:
-    """The times between attempts, cut where their cause changes."""
+    """The times between attempts, cut where their cause changes. `waiting`: what is known of the last of them."""
     if accepted is None or until is None:
         return
     spans = [*_causes(id, own, around, attempts, reception, until)]
     at, behind = accepted, False
     for step in sorted(attempts, key=lambda step: step.time):
         began = _seconds(step.time)
-        yield from _cut(at, began, spans, "backoff" if behind else "queue")
+        yield from _wait(at, began, spans, "backoff" if behind else "queue", step.waited_s)
         at = max(at, began + (step.seconds or 0.0))
         behind = behind or any(result.result != "delivered" for result in step.results)
-    yield from _cut(at, until, spans, "backoff" if behind else "queue")
+    yield from _wait(at, until, spans, "backoff" if behind else "queue", waiting)
 
 
 def _causes(
@@ -376,6 +434,28 @@ def _suspensions(
 def _by(event: dict[str, Any]) -> str:
     by = f"by {event['by']}" if event.get("by") else ""
     return ": ".join(part for part in (by, event.get("why")) if part)
+
+
+def _wait(
+    begin: float,
+    end: float,
+    spans: Sequence[tuple[float, float, str, str]],
+    otherwise: str,
+    waited: dict[str, float],
+) -> Iterator[Step]:
+    """One time between two attempts. `waited`: what is known of its end, by cause."""
+    total = sum(waited.values())
+    told = min(total, max(0.0, end - begin))  # clocks are set, and a dialogue may begin before its attempt
+    yield from _cut(begin, end - told, spans, otherwise)
+    for cause, share in waited.items():
+        seconds = share * told / total if total > 0 else 0.0
+        if seconds < SHORTEST_WAIT_S:
+            continue
+        why = next((why for at, then, name, why in spans if name == cause and at < end and then > end - told), "")
+        text = f"waits: {cause}" + (f" ({why})" if why else "")
+        if len(waited) > 1:
+            text += f", of {told:.3f} s in all"
+        yield Step(_rfc3339(end - told), "wait", text, seconds=round(seconds, 6), cause=cause)
 
 
 def _cut(begin: float, end: float, spans: Sequence[tuple[float, float, str, str]], otherwise: str) -> Iterator[Step]:

@@ -187,10 +187,13 @@ async def test_show_finds_the_message_with_whichever_worker_has_it(
                 "time": None,
                 "next_hop": "mx",
                 "host": None,
+                "source": "a7",
+                "pool": None,
                 "recipients": [{"address": "b@example.net", "state": "deferred", "reply": "451 4.3.0 later"}],
             }
         ],
         "waits_for": {"what": "schedule", "text": "the time of its next attempt", "until": "2026-01-02T03:14:05.000Z"},
+        "waited": {"connection": 2.5},
     }
     first.results["show"] = None
     second.results["show"] = detail
