@@ -317,11 +317,16 @@ class KafkaBroker:
         "CONTROLLER": "PLAINTEXT",
     }
 
+    MISSING = "Apache Kafka is not in .cache/kafka (.ci/install-peers brings it where there are java and mvn)"
+
+    @staticmethod
+    def is_there() -> bool:
+        """Whether it can be run."""
+        return (KAFKA_FOLDER / "complete").exists() and shutil.which("java") is not None
+
     def __init__(self, folder: Path, keys: Keys) -> None:
-        if not (KAFKA_FOLDER / "complete").exists() or shutil.which("java") is None:
-            pytest.skip(
-                "Apache Kafka is not in .cache/kafka (.ci/install-peers brings it where there are java and mvn)"
-            )
+        if not self.is_there():
+            pytest.skip(self.MISSING)
         self._folder = folder
         self._keys = keys
         self.ports = {name: free_port() for name in self.LISTENERS}
