@@ -3,8 +3,8 @@ of it clears without a restart.
 
 The full disk is a tmpfs of some megabytes, mounted here and unmounted after. A disk that refuses writes is made
 with RLIMIT_FSIZE of the running worker (prlimit): from one moment to the next every write to a file fails, as
-after a read-only remount, which the kernel itself refuses while files are open for writing. One that does not answer is a
-small file system of its own under fsfreeze(8).
+after a read-only remount, which the kernel itself refuses while files are open for writing. One that does not answer
+is a small file system of its own under fsfreeze(8).
 """
 
 from __future__ import annotations
