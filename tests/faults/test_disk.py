@@ -1,15 +1,17 @@
-"""The disk of the whole relay fills up, or refuses every write: intake says so, delivery goes on, both clear
-without a restart.
+"""The disk of the whole relay fills up, refuses every write, or does not answer: intake says so, delivery goes on, all
+of it clears without a restart.
 
 The full disk is a tmpfs of some megabytes, mounted here and unmounted after. A disk that refuses writes is made
 with RLIMIT_FSIZE of the running worker (prlimit): from one moment to the next every write to a file fails, as
-after a read-only remount, which the kernel itself refuses while files are open for writing.
+after a read-only remount, which the kernel itself refuses while files are open for writing. One that does not answer
+is a small file system of its own under fsfreeze(8).
 """
 
 from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -213,3 +215,57 @@ def test_a_disk_that_refuses_every_write(tmp_path: Path, next_hop: HopThread) ->
         twice = next_hop.ledger.twice
         assert all(ids[0] in doubtful for ids in twice.values()), twice
         assert not TRACEBACK.search(relay.stderr), relay.stderr[-4000:]
+
+
+@pytest.fixture
+def freezable(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own that fsfreeze(8) may stop."""
+    folder, image = tmp_path / "frozen", tmp_path / "image"
+    folder.mkdir()
+    image.write_bytes(b"")
+    os.truncate(image, 48 << 20)
+    for command in (["mkfs.ext4", "-q", str(image)], ["mount", "-o", "loop", str(image), str(folder)]):
+        program = shutil.which(command[0], path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+        done = subprocess.run([program or "false", *command[1:]], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no file system can be made and mounted here: {command[0]}: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+def test_a_disk_that_does_not_answer_is_said_and_the_node_takes_no_more(tmp_path: Path, freezable: Path) -> None:
+    """No write fails and no loop stands still: a client waits for its 250, and the next ones are to go elsewhere."""
+    if shutil.which("fsfreeze") is None:
+        pytest.skip("fsfreeze is not installed")
+    config = {
+        "node": {"spool": str(freezable / "spool"), "workers": 1},
+        "queue": {"segment_size": "1MiB", "shards": 1},
+        "route": [{"recipients": ["*"], "next_hop": "discard:"}],
+    }
+    with Relay(tmp_path / "relay", config) as relay, relay.client() as client:
+        client.ehlo()
+        client.envelope("a@client.test", ["b@next.test"])
+        client.expect(354, "DATA")
+        # it thaws by itself, whatever becomes of this test
+        freeze = 'fsfreeze --freeze "$1" && echo frozen && { read -t 120 line; fsfreeze --unfreeze "$1"; }'
+        with subprocess.Popen(
+            ["bash", "-c", freeze, "bash", str(freezable)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as frozen:
+            assert frozen.stdin is not None
+            assert frozen.stdout is not None
+            if frozen.stdout.readline() != b"frozen\n":
+                pytest.skip("fsfreeze is not allowed here")
+            client.write(CONTENT % b"frozen" + b".\r\n")
+            says = b"worker 0: takes no mail: the disk does not answer"
+            relay.wait(lambda: says in relay.get("/readyz")[1], "that to be said")
+            assert relay.get("/readyz")[0] == 503
+            assert "the disk has not answered for 5 s" in relay.stderr
+            assert relay.get("/healthz")[0] == 200
+            frozen.stdin.close()
+        client.queued()  # as soon as it answers
+        relay.wait(lambda: relay.get("/readyz")[0] == 200, "the node to be ready")
+        relay.wait(lambda: "the disk answers again" in relay.stderr, "that to be said")
+        relay.wait_event("delivery", recipient="b@next.test")
+        assert not relay.events("process_hung")

@@ -50,6 +50,7 @@ class State(enum.IntEnum):
     DISK_FAILED = 6
     MEMORY_FULL = 7
     STOPPING = 8
+    DISK_SILENT = 9
 
 
 WHY_NOT: dict[State, str] = {
@@ -61,6 +62,7 @@ WHY_NOT: dict[State, str] = {
     State.DISK_FAILED: "takes no mail: a write to the disk failed; it is tried again every five seconds",
     State.MEMORY_FULL: "takes no mail: the memory budget is used up",
     State.STOPPING: "is stopping",
+    State.DISK_SILENT: "takes no mail: the disk does not answer; clients wait for their 250",
 }
 
 

@@ -162,6 +162,7 @@ class Children:
                 except subprocess.TimeoutExpired:
                     continue
                 break
+            child.board.absent(child.role, child.place)
 
     # -------------------------------------------------------------- those that hang
 

@@ -1,8 +1,9 @@
 """What the journals of a worker need again and again beside their commits: a spare file, checkpoints, another try.
 
 Job: keep one prepared segment ready, so that a sync in the next one changes no metadata; write the checkpoint of class
-memory; try a journal again that has failed or was full. Input: the journals, and calls on the worker's tick. Fails: an
-OSError is logged, and tried again later. Bounds: one spare is prepared at a time, in a thread.
+memory; try a journal again that has failed or was full. DiskWatch notices a disk that neither does what it is asked to
+nor fails. Input: the journals, and calls on the worker's tick. Fails: an OSError is logged, and tried again later.
+Bounds: one spare is prepared at a time, in a thread.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from angarium._core.journal import Journal, Segment
 
-__all__ = ["JournalCare"]
+__all__ = ["DISK_SILENT_S", "DiskWatch", "JournalCare"]
 
 log = logging.getLogger(__name__)
 
+DISK_SLOW_S = 0.5  # a commit that somebody waits for may take so long; then nothing is done on the disk but commits
+DISK_SILENT_S = 5.0  # and after so long it does not answer
 SPARE_TICKS = 20  # segments that are done come back as spares: one is made only when none has for so long
 
 
@@ -93,3 +96,33 @@ class JournalCare:
                 log.warning("shard %d takes mail again", journal.shard)
             elif journal.full:
                 journal.full = False  # the next message tries again
+
+
+class DiskWatch:
+    """Whether the commits of a worker come back, while somebody waits for one."""
+
+    def __init__(self, journals: Sequence[Journal], commits: Callable[[], int]) -> None:
+        """commits: how many have come back so far."""
+        self._journals = journals
+        self._commits = commits
+        self._seen = -1
+        self._since = 0.0
+        self.is_slow = False
+        self.is_silent = False
+
+    def look(self, now: float) -> None:
+        """Look. now: monotonic."""
+        commits = self._commits()
+        silent_s = now - self._since
+        if commits == self._seen and any(journal.waiting for journal in self._journals):
+            self.is_slow = silent_s > DISK_SLOW_S
+            if silent_s > DISK_SILENT_S and not self.is_silent:
+                self.is_silent = True
+                log.error("the disk has not answered for %.0f s; clients wait for their 250", silent_s)
+            return
+        if self.is_silent:
+            self.is_silent = False
+            log.warning("the disk answers again, after %.0f s", silent_s)
+        self.is_slow = False
+        self._seen = commits
+        self._since = now

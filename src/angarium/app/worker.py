@@ -33,7 +33,7 @@ from angarium.app.bouncer import Bouncer
 from angarium.app.collection import settle_garbage_collection
 from angarium.app.control import ControlServer
 from angarium.app.drop import LocalMail, settle_crash
-from angarium.app.journal_care import JournalCare
+from angarium.app.journal_care import DiskWatch, JournalCare
 from angarium.app.lateness import Lateness
 from angarium.app.renewal import Renewal, wordings_of
 from angarium.app.retry_schedules import RetrySchedules
@@ -160,6 +160,7 @@ class Worker:
         change_pools(self.dispatcher, self.config.source_pool)
         self._open_shards(loop)
         self.care = JournalCare(self.journals)
+        self._disk = DiskWatch(self.journals, lambda: self.counters.value(Slot.QUEUE_COMMITS_TOTAL))
         self.care.first_spare()
         self._wire()
         inbound = InboundPolicies(self.lookup, self.counters, self.events, self._clock)
@@ -490,6 +491,7 @@ class Worker:
     def _beat(self, count: int) -> None:
         dispatcher = self.dispatcher
         self.memory.refresh()
+        self._disk.look(self._clock.monotonic())
         self._heart.say(self.state, events_failing=self.events.failing)
         self._share_memory()
         dispatcher.tick()
@@ -511,7 +513,8 @@ class Worker:
         looking_up = sum(ways.router.looking_up for ways in (self.ways, *self._former))
         if looking_up:
             self.counters.add(Slot.QUEUE_WAITED_DNS, looking_up * int(TICK_S * 1e6))
-        self.care.tick()
+        if not self._disk.is_slow:  # a file that is made now would hold up the loop
+            self.care.tick()
         if count % DEFERRED_TICKS == 0:
             self.recorder.deferred.halve()
         if count % SWEEP_TICKS == 0:
@@ -539,6 +542,7 @@ class Worker:
             self._dialogue_files.tidy(self._clock.now())
         if count % HEAL_TICKS == 0:
             self.care.heal()
+            self._heart.say(self.state, events_failing=self.events.failing)
             if memory_octets() < IDLE_OCTETS and not dispatcher.ready and not dispatcher.loading:
                 trim_heap(KEPT_OCTETS)  # a pause of some milliseconds, when nobody waits
 
@@ -637,7 +641,7 @@ class Worker:
             return State.DISK_FULL if any(journal.full for journal in self.journals) else State.DISK_FAILED
         if self.memory.state == MemoryState.MEMORY_REFUSING:
             return State.MEMORY_FULL
-        return State.SERVING
+        return State.DISK_SILENT if self._disk.is_silent else State.SERVING
 
     @property
     def accepting(self) -> tuple[bool, str]:

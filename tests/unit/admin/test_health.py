@@ -51,6 +51,7 @@ async def test_ready_while_one_worker_accepts(connect: Connect, tmp_path: Path) 
         (State.DISK_FULL, "the disk is full"),
         (State.DISK_FAILED, "a write to the disk failed"),
         (State.MEMORY_FULL, "the memory budget is used up"),
+        (State.DISK_SILENT, "the disk does not answer"),
         (State.STOPPING, "is stopping"),
     ],
 )
