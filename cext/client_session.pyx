@@ -191,6 +191,7 @@ cdef class ClientSession(Carrier):
         egress.sessions += 1
         self._linked = True
         self.queue.open += 1
+        self.queue.note_cause()
         slot_add(egress.counters.slots, Slot.DELIVERY_CONNECTIONS, 1)
         if egress.dialogues.watch is not None:
             self._show("+", self.opening)
@@ -1135,6 +1136,7 @@ cdef class ClientSession(Carrier):
             self._next = self._previous = None
             egress.sessions -= 1
             self.queue.open -= 1
+            self.queue.note_cause()
             slot_sub(egress.counters.slots, Slot.DELIVERY_CONNECTIONS, 1)
             if self._expecting == PHASE_IDLE and self in self.queue.idle:
                 self.queue.idle.remove(self)

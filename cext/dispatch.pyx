@@ -24,10 +24,12 @@ before that it is in doubt, never lost.
 
 from collections import deque
 
+from angarium._core.timeline import CAUSE_NAMES
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 from angarium._core.command cimport NOTIFY_SUCCESS
@@ -76,6 +78,24 @@ from angarium._core.schedule cimport (
 )
 from angarium._core.source_pool cimport Outlet, SourcePool
 from angarium._core.survey cimport Survey
+from angarium._core.timeline cimport (
+    CAUSE_BACKOFF,
+    CAUSE_CONCURRENCY,
+    CAUSE_CONNECTION,
+    CAUSE_DISK,
+    CAUSE_DNS,
+    CAUSE_HELD,
+    CAUSE_NONE,
+    CAUSE_QUOTA,
+    CAUSE_RELEASE,
+    CAUSE_RESTART,
+    CAUSE_ROOM,
+    CAUSE_SUSPENDED,
+    Timeline,
+    Waits,
+    add_wait,
+    seconds_by_cause,
+)
 
 cdef enum:
     MOST_DOMAINS = 200000        # whose ready queue is remembered; with source pools, for each outlet of up to 8
@@ -84,6 +104,9 @@ cdef enum:
     UNATTACHED_BATCH = 200       # messages of a queue without a ready queue that go at a time
     SPREAD_BATCH = 1000          # messages that are assigned to other outlets at a time
 
+    MOST_KEPT_WAITS = 20000      # of messages for which nothing was tried, or whose data is being read
+    MOST_NAMELESS = 10000        # domains without names that are remembered, each with
+    MOST_PERIODS = 8             # times
     LEAST_WINDOW = 4             # deliveries that may be ready for a next hop, however many wait for others
     OWN_POLICY = MESSAGE_REQUIRETLS | MESSAGE_TLS_REQUIRED_NO    # mail that never takes the way of its domain's
 
@@ -94,6 +117,7 @@ cdef double SEVERAL_S = 60.0     # mail to several domains of which one cannot b
 cdef double CROWDED_S = 0.25     # such a queue comes back after that
 cdef double SOON_S = 10.0        # what waits longer than that does not keep its mail data in memory
 cdef double OVERDUE_S = 60.0
+cdef double BRIEF_S = 0.0005     # a wait up to that is none
 
 cdef const char *R_STORAGE_FULL = b"452 4.3.1 Out of disk space for mail; try again later\r\n"
 cdef const char *R_STORAGE_FAILED = b"451 4.3.0 Mail cannot be stored at the moment; try again later\r\n"
@@ -112,6 +136,13 @@ cdef inline double unix_s() noexcept nogil:
 
 
 cdef bytes SUSPENDED = b"suspended: "
+
+
+cdef int cause_of(object reason, int failures) except -2:
+    """Why a next hop is left alone, as a cause."""
+    if reason is not None and (<bytes>reason).startswith(SUSPENDED):
+        return CAUSE_SUSPENDED
+    return CAUSE_CONNECTION if failures or reason is not None else CAUSE_ROOM
 
 
 cdef inline size_t key_of(char *key, size_t n, uint16_t outlet) noexcept nogil:
@@ -196,6 +227,10 @@ cdef class Share:
     pass
 
 
+cdef class Waited:
+    pass
+
+
 cdef class ReadyQueue:
     def __init__(self, Dispatcher dispatcher, bytes next_hop, bytes site, target=None, *, int limit=20,
                  connect=None, hand_over=None,
@@ -214,6 +249,7 @@ cdef class ReadyQueue:
         self._first = [None] * LANES
         self._last = [None] * LANES
         self._shares = [None] * LANES
+        self.timeline = Timeline()
         if dispatcher.schedule.suspensions:
             self.apply_suspensions()
 
@@ -248,15 +284,50 @@ cdef class ReadyQueue:
         now = monotonic()
         return now < self.blocked_until or now < self.suspended_until
 
-    cdef int _cause(self, double now) except -1:
-        """The slot that counts what waits for this next hop: what it waits for; now: monotonic."""
-        if now < self.suspended_until:
-            return Slot.QUEUE_WAITED_SUSPENDED
-        if self.hand_over is None and (now < self.blocked_until or self.open == 0):
-            return Slot.QUEUE_WAITED_CONNECTION
+    cdef int _cause(self) noexcept:
+        """What mail that waits for this next hop waits for."""
+        if self.suspended_until and monotonic() < self.suspended_until:
+            return CAUSE_SUSPENDED
+        if self.hand_over is None and (self.open == 0 or self.blocked_until and monotonic() < self.blocked_until):
+            return CAUSE_CONNECTION
         if self.open + self.connecting >= self.limit:
-            return Slot.QUEUE_WAITED_CONCURRENCY
-        return Slot.QUEUE_WAITED_CONNECTION if self.connecting else Slot.QUEUE_WAITED_ROOM
+            return CAUSE_CONCURRENCY
+        return CAUSE_CONNECTION if self.connecting else CAUSE_ROOM
+
+    cdef int note_cause(self) except -1:
+        """Something has changed that mail here may wait for: its timeline says so, while there is any."""
+        cdef int cause
+        if self.backlog or self.attached or self.loading or self.failures or self._closed():
+            cause = self._cause()
+            if cause != self.timeline.cause:
+                self.timeline.turn(cause, monotonic())
+        elif self.timeline.cause != CAUSE_NONE:
+            self.timeline.stop()
+        return 0
+
+    cdef int _charge(self, Delivery delivery) except -1:
+        """delivery goes: what it has waited for here since it was counted last."""
+        cdef Waits *waits = &delivery.waits
+        if delivery.began - waits.since >= BRIEF_S:
+            self.dispatcher._charge(waits, self, None, waits.since, delivery.began)
+        waits.since = 0
+        return 0
+
+    @property
+    def waits_for(self) -> str:
+        """What mail that waits for this next hop waits for at the moment: a cause, as in the metrics."""
+        return CAUSE_NAMES[self._cause()]
+
+    cdef Delivery _find(self, Message message):
+        """The delivery of message that waits here."""
+        cdef Delivery delivery
+        for found in self._first:
+            delivery = <Delivery>found
+            while delivery is not None:
+                if delivery.message is message:
+                    return delivery
+                delivery = delivery._next
+        return None
 
     # ------------------------------------------------------------------ deliveries that are ready
 
@@ -266,6 +337,9 @@ cdef class ReadyQueue:
         if self.retired:
             return self.dispatcher.postpone(delivery, unix_s(), None, 0)     # it finds its way again
         delivery._next = None
+        if in_front and delivery.began:      # a connection had it, and another one is to take it
+            delivery.waits.since = monotonic()
+            add_wait(&delivery.waits, CAUSE_CONNECTION, delivery.waits.since - delivery.began)
         first = self._first[lane]
         if first is None:
             self._first[lane] = self._last[lane] = delivery
@@ -316,6 +390,8 @@ cdef class ReadyQueue:
         if delivery is not None:
             delivery.began = monotonic()
             delivery.transfers += 1
+            if delivery.waits.since:
+                self._charge(delivery)
         return delivery
 
     cdef Delivery first(self):
@@ -371,6 +447,8 @@ cdef class ReadyQueue:
                 self.connecting += 1
                 self.connect(self)
             break
+        if self._lanes or self.attached or self.timeline.cause != CAUSE_NONE:
+            self.note_cause()
         return 0
 
     def wake(self):
@@ -493,6 +571,7 @@ cdef class ReadyQueue:
         cdef double until = unix_s() + seconds
         self.blocked_until = max(self.blocked_until, monotonic() + seconds)
         self.reason = reason
+        self.note_cause()
         self._detach_all(until, reason, self.failures)
         for _ in range(self.backlog):
             delivery = self._unlink()
@@ -547,6 +626,7 @@ cdef class ReadyQueue:
                 reason = suspension_text(key[0], key[1], found[1])
         if until <= now:
             self.suspended_until = 0
+            self.note_cause()
             self.pump()
             return
         rest_s = until - now
@@ -571,7 +651,10 @@ cdef class Dispatcher(Taker):
         self.memory_soft_octets = <uint64_t>1 << 62
         self.memory_load_octets = <uint64_t>1 << 62
         self.busy = []
-        self._grown = monotonic()
+        self._began = self._grown = monotonic()
+        self._unix_offset = unix_s() - self._began
+        self._kept_waits = {}
+        self._nameless = {}
         self.survey = Survey(counters, self._grown)
         self._expire_s = []
         self._warn_s = []
@@ -625,6 +708,10 @@ cdef class Dispatcher(Taker):
         and will not be tried at once, is written to the journal.
         """
         cdef ScheduledQueue queue = self._join(message)
+        if fresh and at == 0:                # its place among fresh mail does not depend on that
+            at = unix_s()
+            if message.received_us * 1e-6 < self._began + self._unix_offset:
+                at = min(at, message.received_us * 1e-6)
         if message.segment is None and (not fresh or queue.not_before or queue.suspended):
             self.persist(message)            # of class memory, and it will not be tried at once
         if message.marks & MARK_HOLD:
@@ -749,12 +836,16 @@ cdef class Dispatcher(Taker):
         if message.outstanding or message.state != MESSAGE_READY:
             return 0
         if self._postponed_until and not message.marks & MARK_ATTEMPTED:
-            return self._put_off(message, self._postponed_until, self._postponed_reason, self._postponed_failures)
+            return self._put_off(message, self._postponed_until, self._postponed_reason, self._postponed_failures, None)
         return self._round_over(message)
 
-    cdef int _put_off(self, Message message, double until, object reason, int failures) except -1:
-        """Nothing was tried for message: its next hop is left alone until then, and that is no attempt."""
+    cdef int _put_off(self, Message message, double until, object reason, int failures, Delivery delivery) except -1:
+        """Nothing was tried for message: its next hop is left alone until then, and that is no attempt.
+
+        delivery: it knows what message has waited so far; None: what is launched knows.
+        """
         cdef ScheduledQueue queue = self._join(message)
+        self._keep_waits(message, delivery, until - self._unix_offset, cause_of(reason, failures))
         message.marks &= ~MARK_URGENT
         if not message.flags & OWN_POLICY and self._ready_of(queue) is not None:
             if queue.not_before < until:
@@ -777,6 +868,7 @@ cdef class Dispatcher(Taker):
         cdef double until = monotonic() + most_s
         cdef ScheduledQueue queue
         cdef int count = 0
+        self._unix_offset = now - monotonic()
         if self.unrecorded:
             self._record_done()
         while count < most and self.ready + self.loading < self.ready_limit and not self.stopped and not self.is_full():
@@ -820,15 +912,23 @@ cdef class Dispatcher(Taker):
 
     cdef int launch(self, Message message, ReadyQueue ready) except -1:
         """message, taken out of its scheduled queue, goes; ready: where to, None: that is to be found."""
+        cdef Waits saved = self._carried
+        cdef uint64_t carrying = self._carrying
         message.state = MESSAGE_READY
         message.marks &= ~MARK_ATTEMPTED
-        if message.buffer is None:
-            self.loading += 1
-            if ready is not None:
-                ready.loading += 1
-            self.load(message, ready)
-            return 0
-        return self.admit(message, ready)
+        self._note_departure(message, ready)
+        try:
+            if message.buffer is None:
+                self.loading += 1
+                if ready is not None:
+                    ready.loading += 1
+                self._keep_waits(message, None, 0, CAUSE_DISK)
+                self.load(message, ready)
+                return 0
+            return self.admit(message, ready)
+        finally:
+            self._carried = saved
+            self._carrying = carrying
 
     cdef int admit(self, Message message, ReadyQueue ready) except -1:
         cdef Delivery delivery
@@ -837,6 +937,7 @@ cdef class Dispatcher(Taker):
         ):
             if ready._closed():
                 self._leave_alone(self._join(message), ready)
+                self._keep_waits(message, None, 0, CAUSE_NONE)
                 return self._keep(message, 0, message.attempts == 0)
             delivery = Delivery()
             if message.queue_number:
@@ -846,13 +947,25 @@ cdef class Dispatcher(Taker):
 
     def loaded(self, Message message, ReadyQueue ready):
         """The mail data asked of `load` is in memory, or cannot be had: then the message is kept back."""
+        cdef Waited waited = <Waited>self._kept_waits.pop(message.id, None)
+        cdef Waits saved = self._carried
+        cdef uint64_t carrying = self._carrying
         self.loading -= 1
         if ready is not None:
             ready.loading -= 1
-        if message.state == MESSAGE_READY and message.buffer is not None and message.outstanding == 0:
-            self.admit(message, ready)
-        elif ready is not None:
-            ready.pump()
+        if waited is not None:
+            self._carried = waited.waits
+            self._carried.since = monotonic()
+            self._carrying = message.id
+            add_wait(&self._carried, CAUSE_DISK, self._carried.since - waited.waits.since)
+        try:
+            if message.state == MESSAGE_READY and message.buffer is not None and message.outstanding == 0:
+                self.admit(message, ready)
+            elif ready is not None:
+                ready.pump()
+        finally:
+            self._carried = saved
+            self._carrying = carrying
 
     cdef int postpone(self, Delivery delivery, double until, object reason, int failures) except -1:
         """A delivery comes back that nothing was tried for: its next hop is left alone until then."""
@@ -872,7 +985,7 @@ cdef class Dispatcher(Taker):
                 break
         else:
             return self.remove(message)
-        return self._put_off(message, until, reason, failures)
+        return self._put_off(message, until, reason, failures, delivery)
 
     def give_back(self, Delivery delivery):
         """A delivery that waited for names finds its way again, for the routes have changed meanwhile."""
@@ -884,6 +997,15 @@ cdef class Dispatcher(Taker):
         if queue.domain_length:
             self.schedule.block(queue, unix_s() + seconds, reason, queue.failures + 1)
             queue.nameless = True
+            domain = queue.domain
+            periods = self._nameless.get(domain)
+            if periods is None:
+                if len(self._nameless) >= MOST_NAMELESS:
+                    del self._nameless[next(iter(self._nameless))]
+                periods = self._nameless[domain] = []
+            if not periods or periods[0][1]:
+                periods.insert(0, [monotonic(), 0.0])
+                del periods[MOST_PERIODS:]
 
     def failures_of(self, Message message) -> int:
         """Look-ups or connections that failed in a row for the domain of message."""
@@ -971,10 +1093,168 @@ cdef class Dispatcher(Taker):
             ready = <ReadyQueue>found
             ready._busy = False
             if ready.backlog:
-                slot_add(slots, ready._cause(now), ready.backlog * passed_us)
+                slot_add(slots, <int>Slot.QUEUE_WAITED_HELD + ready._cause(), ready.backlog * passed_us)
             if ready.backlog or ready.attached:
                 ready._is_busy()
                 ready.grow()
+            ready.note_cause()
+
+    # ------------------------------------------------------------------ what a message has waited for
+
+    cdef int _note_departure(self, Message message, ReadyQueue ready) except -1:
+        """message has been taken out of its scheduled queue: what it waits for next is another matter.
+
+        What it has waited is `_carried` from now on, until the delivery that is made of it takes it over.
+        """
+        cdef Waited waited
+        cdef Waits *carried = &self._carried
+        cdef double now = monotonic()
+        cdef double since = self.schedule.taken_due - self._unix_offset if self.schedule.taken_due else now
+        memset(carried, 0, sizeof(Waits))
+        self._carrying = message.id
+        if message.attempts and self.schedule.taken_due <= message.received_us * 1e-6:
+            since = now                      # that is its place among the others, not its time
+        if self._kept_waits:
+            waited = <Waited>self._kept_waits.pop(message.id, None)
+            if waited is not None:
+                carried[0] = waited.waits
+                since = carried.since
+                if waited.until > since:
+                    add_wait(carried, waited.cause, min(waited.until, now) - since)
+                    since = waited.until
+        if now - since >= BRIEF_S:
+            self._charge(carried, ready, self.schedule.queue_of(message), since, now)
+        carried.since = now
+        return 0
+
+    cdef int _charge(self, Waits *waits, ReadyQueue ready, ScheduledQueue queue, double begin, double end) except -1:
+        """Add what stood in the way from begin to end (monotonic) of what goes by ready, from queue if it was there.
+
+        The first of these that held: this process had not begun; it was suspended; the domain had no names; what the
+        ready queue says; the next hop was left alone; there was no room.
+        """
+        cdef double first, at
+        cdef list pauses
+        if begin < self._began:
+            add_wait(waits, CAUSE_RESTART, min(end, self._began) - begin)
+            begin = self._began
+        if queue is not None and (self._nameless or self.schedule.pauses or self.schedule._suspended_at):
+            pauses = [
+                (since - self._unix_offset, until - self._unix_offset, CAUSE_SUSPENDED)
+                for since, until in self.schedule.pauses_of(
+                    queue, None if ready is None else ready.site, None if ready is None else ready.source
+                )
+            ]
+            for since, until in self._nameless.get(queue.domain, ()):
+                pauses.append((since, until if until else end, CAUSE_DNS))
+            at = begin
+            for since, until, cause in sorted(pauses):
+                if until <= at or since >= end:
+                    continue
+                self._charge_by(waits, ready, queue, at, since)
+                at = max(at, since)
+                add_wait(waits, cause, min(until, end) - at)
+                at = until
+            begin = max(begin, at)
+        return self._charge_by(waits, ready, queue, begin, end)
+
+    cdef int _charge_by(self, Waits *waits, ReadyQueue ready, ScheduledQueue queue, double begin, double end) except -1:
+        """As `_charge`, from what the ready queue says on."""
+        cdef double known = end
+        cdef double alone = 0
+        if end <= begin:
+            return 0
+        if ready is not None:
+            known = min(ready.timeline.begins(), end)
+        if begin < known:
+            if queue is not None and queue.not_before:
+                alone = min(queue.not_before - self._unix_offset, known)
+            if alone > begin:
+                add_wait(waits, CAUSE_DNS if queue.nameless else cause_of(queue.reason, queue.failures), alone - begin)
+                begin = alone
+            add_wait(waits, CAUSE_ROOM, known - begin)
+            begin = known
+        if begin < end:
+            ready.timeline.charge(begin, end, waits)
+        return 0
+
+    cdef int _keep_waits(self, Message message, Delivery delivery, double until, int cause) except -1:
+        """message goes back to its scheduled queue, or its data is read: remember what it has waited.
+
+        until (monotonic): it waits for cause until then.
+        """
+        cdef Waited waited = Waited()
+        cdef double now = monotonic()
+        if delivery is not None:
+            waited.waits = delivery.waits
+            if delivery.waits.since and now - delivery.waits.since >= BRIEF_S:
+                self._charge(&waited.waits, delivery.queue, None, delivery.waits.since, now)
+        elif self._carrying == message.id:
+            waited.waits = self._carried
+        waited.waits.since = now
+        waited.until = until
+        waited.cause = cause
+        if len(self._kept_waits) >= MOST_KEPT_WAITS:
+            del self._kept_waits[next(iter(self._kept_waits))]
+        self._kept_waits[message.id] = waited
+        return 0
+
+    cdef int _note_names(self, bytes domain) except -1:
+        """The names of domain are known (again)."""
+        periods = self._nameless.get(domain)
+        if periods is not None and not periods[0][1]:
+            periods[0][1] = monotonic()
+        return 0
+
+    def waited(self, Message message) -> dict[str, float]:
+        """Seconds by cause that message has waited since it could go; empty while it is not to go yet, or goes."""
+        cdef Waits waits
+        cdef Waited kept
+        cdef Delivery delivery
+        cdef ScheduledQueue queue = self.schedule.queue_of(message)
+        cdef double now = monotonic()
+        cdef double since = message.next_attempt - self._unix_offset if message.next_attempt else now
+        memset(&waits, 0, sizeof(Waits))
+        if message.outstanding:
+            delivery = self._waiting(message)
+            if delivery is not None:
+                waits = delivery.waits
+                if waits.since:
+                    self._charge(&waits, delivery.queue, None, waits.since, now)
+            return seconds_by_cause(&waits)
+        if message.state == MESSAGE_HELD:
+            return {}
+        if message.attempts and message.next_attempt <= message.received_us * 1e-6:
+            since = now
+        kept = <Waited>self._kept_waits.get(message.id)
+        if kept is not None:
+            waits = kept.waits
+            since = waits.since
+            if kept.until > since:
+                add_wait(&waits, kept.cause, min(kept.until, now) - since)
+                since = kept.until
+        if now - since >= BRIEF_S:
+            self._charge(&waits, None if queue is None else self._ready_of(queue), queue, since, now)
+        return seconds_by_cause(&waits)
+
+    cdef Delivery _waiting(self, Message message):
+        """The delivery of message that is ready, and which no connection has."""
+        cdef Delivery delivery
+        for found in self.busy:
+            delivery = (<ReadyQueue>found)._find(message)
+            if delivery is not None:
+                return delivery
+        return None
+
+    def waiting_in(self, Message message) -> ReadyQueue | None:
+        """The ready queue in which message waits: as a delivery, or with what is due for the same domain."""
+        cdef Delivery delivery
+        cdef ScheduledQueue queue
+        if message.outstanding:
+            delivery = self._waiting(message)
+            return None if delivery is None else delivery.queue
+        queue = self.schedule.queue_of(message)
+        return None if queue is None or queue.place != PLACE_READY else self._ready_of(queue)
 
     # ------------------------------------------------------------------ the time of what waits is over
 
@@ -1009,34 +1289,30 @@ cdef class Dispatcher(Taker):
         """The row of the metrics of the source pool that delivery goes by."""
         return self._pool_row(delivery)
 
-    cdef int _cause(self, Message message, ScheduledQueue queue, double now, double monotonic_now) except -1:
-        """The slot that counts what a message in queue waits for; the order is that of angarium.app.waiting."""
+    cdef int _cause(self, Message message, ScheduledQueue queue, double now) except -1:
+        """What a message in queue waits for; the order is that of angarium.app.waiting."""
         cdef ReadyQueue ready
         if message.state == MESSAGE_HELD:
-            return Slot.QUEUE_WAITED_HELD
+            return CAUSE_HELD
         if queue._suspended:
-            return Slot.QUEUE_WAITED_SUSPENDED
+            return CAUSE_SUSPENDED
         if message.next_attempt > now and not message.marks & MARK_FRESH:
             if message.attempts:
-                return Slot.QUEUE_WAITED_BACKOFF
+                return CAUSE_BACKOFF
             if message.flags & MESSAGE_OVER_QUOTA:
-                return Slot.QUEUE_WAITED_QUOTA
+                return CAUSE_QUOTA
             if message.received_us * 1e-6 > now:
-                return Slot.QUEUE_WAITED_RELEASE
-            return Slot.QUEUE_WAITED_CONNECTION          # its next hop was left alone when its way was found
+                return CAUSE_RELEASE
+            return CAUSE_CONNECTION          # its next hop was left alone when its way was found
         if queue.not_before > now:
-            if queue.nameless:
-                return Slot.QUEUE_WAITED_DNS
-            if queue.reason is not None and (<bytes>queue.reason).startswith(SUSPENDED):
-                return Slot.QUEUE_WAITED_SUSPENDED
-            return Slot.QUEUE_WAITED_CONNECTION if queue.failures else Slot.QUEUE_WAITED_ROOM
+            return CAUSE_DNS if queue.nameless else cause_of(queue.reason, queue.failures)
         if queue.place == PLACE_READY:
             ready = self._ready_of(queue)
             if ready is not None:
-                return ready._cause(monotonic_now)
-        return Slot.QUEUE_WAITED_ROOM
+                return ready._cause()
+        return CAUSE_ROOM
 
-    cdef int _count(self, Message message, double now, double monotonic_now) except -1:
+    cdef int _count(self, Message message, double now) except -1:
         """message is met on the round through the table."""
         cdef Survey survey = self.survey
         cdef ScheduledQueue queue = self.schedule.queue_of(message)
@@ -1045,7 +1321,7 @@ cdef class Dispatcher(Taker):
         survey.note_tenant(self._tenant_row(message, queue))
         if queue is not None and (message.state == MESSAGE_SCHEDULED or message.state == MESSAGE_HELD):
             survey.note_waiting(queue.provider, age_s, queue.domain_text, queue.domain_length)
-            survey.charge(self._cause(message, queue, now, monotonic_now))
+            survey.charge(<int>Slot.QUEUE_WAITED_HELD + self._cause(message, queue, now))
         return 0
 
     def sweep(self, size_t slots) -> tuple[list[Message], list[Message]]:
@@ -1072,7 +1348,7 @@ cdef class Dispatcher(Taker):
             if self.table._slots[i] == NULL:
                 continue
             message = <Message>self.table._slots[i]
-            self._count(message, now, monotonic_now)
+            self._count(message, now)
             if message.state != MESSAGE_SCHEDULED or not self._expire_s:
                 continue
             if short and message.segment is not None:
@@ -1126,8 +1402,13 @@ cdef class Dispatcher(Taker):
         if delivery._indices == NULL:
             delivery.recipients = message.recipients
         message.outstanding += 1
+        if self._carrying == message.id:
+            delivery.waits = self._carried
         queue.push(delivery, False)
-        return queue.pump()
+        queue.pump()
+        if delivery.began == 0 and delivery.waits.since == 0:
+            delivery.waits.since = monotonic()
+        return 0
 
     def send(self, Message message, ReadyQueue queue, list indices, uint8_t provider=0, uint16_t pool=0):
         """Make a delivery of some recipients of message (indices, ascending) and put it into queue.
@@ -1168,6 +1449,7 @@ cdef class Dispatcher(Taker):
         rest.provider = delivery.provider
         rest.pool = delivery.pool
         rest.began = delivery.began
+        rest.waits = delivery.waits
         rest.set_recipients(apart)
         delivery.set_recipients(stay)
         delivery.message.outstanding += 1
@@ -1175,8 +1457,12 @@ cdef class Dispatcher(Taker):
 
     def redirect(self, Delivery delivery, ReadyQueue queue):
         """A delivery that waited for its next hop's names goes into the queue of that next hop."""
+        cdef double now = monotonic()
+        add_wait(&delivery.waits, CAUSE_DNS, now - delivery.began)
+        delivery.waits.since = now
         delivery.queue = queue
         delivery.transfers = 0
+        delivery.began = 0
         if delivery.provider == 0:
             delivery.provider = queue.provider
         if delivery.message.marks & MARK_URGENT:
@@ -1206,6 +1492,8 @@ cdef class Dispatcher(Taker):
             raise ValueError(f"a domain has at most 255 octets, not {n}")
         memcpy(key, PyBytes_AS_STRING(domain), n)
         n = key_of(key, n, outlet)
+        if self._nameless and type(way) is ReadyQueue:
+            self._note_names(domain)
         if n > 255:
             return                           # each message to it finds its way by itself
         if self.by_domain.count >= most or self.by_domain.targets() >= most:
@@ -1235,7 +1523,7 @@ cdef class Dispatcher(Taker):
             message.states[index] = RECIPIENT_DELIVERED
             self.events.attempt(b"delivery", message, delivery.buffer, index,
                                 delivery.queue.next_hop, delivery.queue.site, delivery.queue.source,
-                                reply, text, attempt_s, delivery.tls)
+                                reply, text, attempt_s, delivery.tls, &delivery.waits)
         slot_add(slots, Slot.DELIVERY_ATTEMPTS, 1)
         slot_add(slots, Slot.DELIVERY_DELIVERED_RECIPIENTS, delivery.recipients)
         slot_add(slots, Slot.DELIVERY_OCTETS, delivery.buffer.end - delivery.buffer.data_begin)
@@ -1280,7 +1568,8 @@ cdef class Dispatcher(Taker):
         if enhanced is not None:
             reply.enhanced_class, reply.enhanced_subject, reply.enhanced_detail = enhanced
         self.events.attempt(PyBytes_AS_STRING(name), delivery.message, delivery.buffer, index, delivery.queue.next_hop,
-                            delivery.queue.site, delivery.queue.source, &reply, text, delivery.seconds(), delivery.tls)
+                            delivery.queue.site, delivery.queue.source, &reply, text, delivery.seconds(), delivery.tls,
+                            &delivery.waits)
 
     cdef int close(self, Delivery delivery) except -1:
         """A delivery is over and its recipients' states are set."""
@@ -1304,6 +1593,8 @@ cdef class Dispatcher(Taker):
                 delivered = False
                 break
         self.table.remove(message)
+        if self._kept_waits:
+            self._kept_waits.pop(message.id, None)
         if delivered:
             slot_add(self.counters.slots, Slot.DELIVERY_DELIVERED_MESSAGES, 1)
         message.buffer = None

@@ -16,6 +16,8 @@ import json
 import os
 import time
 
+from angarium._core.timeline import CAUSE_NAMES
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, errno
 from libc.math cimport floor
@@ -46,6 +48,7 @@ from angarium._core.record cimport (
     id_text,
 )
 from angarium._core.reply cimport Reply
+from angarium._core.timeline cimport CAUSES, Waits
 
 cdef extern from *:
     """
@@ -72,6 +75,10 @@ cdef enum:
     PATIENCE = 10                # 100 us apart
     OPEN_TRIES = 10              # of a file that is rotated while it is opened
     LAST_TRIES = 200             # of the last write, 1 ms apart, while others write
+
+cdef double TOLD_WAIT_S = 0.005  # what has waited less says nothing of it
+cdef double LEAST_SHARE_S = 0.0001
+cdef tuple _CAUSES = tuple([b'"%s":' % name.encode() for name in CAUSE_NAMES])
 
 _ESCAPER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
@@ -426,10 +433,10 @@ cdef class EventLog:
 
     cdef int attempt(self, const char *event, Message message, MailBuffer buffer, int recipient,
                      bytes next_hop, bytes site, bytes source,
-                     Reply *reply, bytes text, double attempt_s, bytes tls) except -1:
+                     Reply *reply, bytes text, double attempt_s, bytes tls, Waits *waits) except -1:
         """What one attempt came to for one recipient. `event`: delivery, deferral, bounce or in_doubt.
 
-        `tls` is the connection's, as JSON; None: it had none, or there was no connection.
+        `tls` is the connection's, as JSON; None: it had none, or there was no connection. `waits`: before the attempt.
         """
         cdef char id[13]
         cdef Text value
@@ -492,10 +499,29 @@ cdef class EventLog:
         self._seconds(now.tv_sec + now.tv_nsec * 1e-9 - message.received_us * 1e-6)
         self._put(b',"attempt_s":', 13)
         self._seconds(attempt_s)
+        if waits.total >= TOLD_WAIT_S:
+            self._waited(waits)
         if tls is not None:
             self._put(b',"tls":', 7)
             self._put(PyBytes_AS_STRING(tls), PyBytes_GET_SIZE(tls))
         return self._end()
+
+    cdef int _waited(self, Waits *waits) except -1:
+        """How long, by cause."""
+        cdef int cause
+        cdef bytes name
+        cdef bint several = False
+        self._put(b',"waited":{', 11)
+        for cause in range(CAUSES):
+            if waits.seconds[cause] < LEAST_SHARE_S:
+                continue
+            name = <bytes>_CAUSES[cause]
+            if several:
+                self._put(b",", 1)
+            several = True
+            self._put(PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
+            self._seconds(waits.seconds[cause])
+        return self._put(b"}", 1)
 
     cdef int rejected(self, Text client, Text greeting, Text tenant, Text reverse_path, Text recipient,
                       const char *reply) except -1:

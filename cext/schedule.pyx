@@ -19,6 +19,7 @@ Fails: memory that cannot be had raises MemoryError and changes nothing. Bounds:
 their own, the others share one.
 """
 
+import time
 from array import array
 
 cimport cython
@@ -50,6 +51,7 @@ cdef enum:
     FIRST_CAPACITY = 1024
     LONGEST_DOMAIN = 255
     MOST_TENANTS = 0xFFFE
+    MOST_PAUSES = 64             # suspensions that are over and remembered
 
 cdef size_t MOVED_AT_A_TIME = 16  # slots; a table that begins to grow when 7/12 full has grown before it is 2/3 full
 cdef double FRESH_FIRST = 1e10   # seconds by which fresh mail goes before anything tried
@@ -166,6 +168,8 @@ cdef class Schedule:
         self.tenants = [b""]
         self._tenant_numbers = {b"": 0}
         self.suspensions = {}
+        self._suspended_at = {}
+        self.pauses = []
         self.pools = SourcePools()
 
     def __dealloc__(self):
@@ -445,6 +449,7 @@ cdef class Schedule:
         if queue._suspended or due_at(queue) > now:
             return None
         message = <Message>queue.items[0]
+        self.taken_due = message.next_attempt
         self.cancel(message)
         return message
 
@@ -577,14 +582,39 @@ cdef class Schedule:
         What is under way ends.
         """
         self.suspensions[kind, name] = (until, reason)
+        self._suspended_at.setdefault((kind, name), time.time())
         self._apply_suspensions()
 
     def resume(self, str kind, bytes name) -> bool:
         """Whether there was such a suspension; there is none any more."""
         found = self.suspensions.pop((kind, name), None)
         if found is not None:
+            self._note_pause((kind, name), time.time())
             self._apply_suspensions()
         return found is not None
+
+    def _note_pause(self, tuple key, double until):
+        """A suspension is over: remember it for those who waited for that."""
+        if len(self.pauses) >= MOST_PAUSES:
+            del self.pauses[0]
+        self.pauses.append((*key, self._suspended_at.pop(key, until), until))
+
+    cdef list pauses_of(self, ScheduledQueue queue, bytes site, bytes source):
+        """When what is in queue was suspended: (since, until) in unix seconds.
+
+        site, source: of its next hop; None: not known.
+        """
+        cdef list found = []
+        cdef tuple keys = (
+            ("domain", queue.domain), ("tenant", self.tenants[queue.tenant]), ("site", site), ("source", source)
+        )
+        for kind, name, since, until in self.pauses:
+            if (kind, name) in keys:
+                found.append((since, until))
+        for key in keys:
+            if key in self._suspended_at:
+                found.append((self._suspended_at[key], NEVER))
+        return found
 
     def unblock(self, bytes reason):
         """Next hops that are left alone for this reason are not any more."""
@@ -626,6 +656,7 @@ cdef class Schedule:
         over = [key for key, (until, _) in self.suspensions.items() if until and until <= now]
         for key in over:
             del self.suspensions[key]
+            self._note_pause(key, now)
         if over:
             self._apply_suspensions()
         return over

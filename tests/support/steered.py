@@ -24,9 +24,16 @@ class NotingDispatcher:
         self.by_domain: dict[bytes, Any] = {}
         self.told: list[tuple[Any, ...]] = []
         self.failure: OSError | None = None
+        self.ready_queue: Any = None
 
     def known(self, domain: bytes, outlet: int = 0) -> Any:
         return self.by_domain.get(domain)
+
+    def waited(self, message: Message) -> dict[str, float]:
+        return {}
+
+    def waiting_in(self, message: Message) -> Any:
+        return self.ready_queue
 
     def journal(self, message: Message) -> Any:
         if self.failure is not None:

@@ -11,6 +11,7 @@ from angarium._core.record cimport MailBuffer, Message
 from angarium._core.reply cimport Reply
 from angarium._core.schedule cimport LANES, MessageTable, Schedule, ScheduledQueue
 from angarium._core.survey cimport Survey
+from angarium._core.timeline cimport Timeline, Waits
 
 
 cdef class Carrier:
@@ -29,6 +30,7 @@ cdef class Delivery:
     cdef readonly uint8_t provider
     cdef readonly uint16_t pool              # that of its source pool, where the message itself names none
     cdef readonly double began               # monotonic; when a connection took it
+    cdef Waits waits                         # before that
     cdef readonly int transfers              # connections that took it so far
     cdef public bytes host                   # the connection that took it last: name[address]:port
     cdef public bytes tls                    # what that connection has, as JSON; None: plaintext
@@ -47,6 +49,13 @@ cdef class Share:
     cdef int64_t deficit                     # octets that may go before it is the next one's turn
     cdef int64_t weight
     cdef object ring                         # deque of ScheduledQueue
+
+
+cdef class Waited:
+    """What a message has waited, while no delivery of it can say so."""
+    cdef Waits waits
+    cdef double until                        # monotonic: until then it waits for `cause`; 0: for what its queue says
+    cdef int cause
 
 
 cdef class ReadyQueue:
@@ -81,6 +90,7 @@ cdef class ReadyQueue:
     cdef uint8_t _attached_lanes             # bit by lane: scheduled queues wait
     cdef bint _refilling
     cdef bint _busy                          # it is in Dispatcher.busy
+    cdef readonly Timeline timeline          # of what stands in the way of what waits here
     cdef readonly bint retired               # no more mail goes this way
     cdef public object trouble               # None, or: a host is in trouble; whether another may take the delivery
 
@@ -97,7 +107,10 @@ cdef class ReadyQueue:
     cdef int _detach_all(self, double until, object reason, int failures) except -1
     cdef bint _closed(self) noexcept
     cdef bint is_too_large(self, Message message) noexcept
-    cdef int _cause(self, double now) except -1
+    cdef int _cause(self) noexcept
+    cdef int note_cause(self) except -1
+    cdef int _charge(self, Delivery delivery) except -1
+    cdef Delivery _find(self, Message message)
 
 
 cdef class Dispatcher(Taker):
@@ -134,6 +147,12 @@ cdef class Dispatcher(Taker):
     cdef size_t _swept                       # where the sweep is
     cdef readonly Survey survey              # of what is queued, made on the way of the sweep
     cdef double _grown                       # monotonic, of the last `grow`
+    cdef double _began                       # monotonic: what was before is not known
+    cdef double _unix_offset                 # unix less monotonic seconds
+    cdef Waits _carried                      # of the message that is being launched
+    cdef uint64_t _carrying                  # its id; 0: none is
+    cdef dict _kept_waits                    # id -> Waited: its data is being read, or nothing was tried for it
+    cdef dict _nameless                      # domain -> [[since, until or 0], ...], monotonic, the last first: it had no names
 
     cdef bint is_full(self) noexcept
     cdef int enqueue(self, Message message) except -1
@@ -147,14 +166,20 @@ cdef class Dispatcher(Taker):
     cdef int launch(self, Message message, ReadyQueue ready) except -1
     cdef int admit(self, Message message, ReadyQueue ready) except -1
     cdef int postpone(self, Delivery delivery, double until, object reason, int failures) except -1
-    cdef int _put_off(self, Message message, double until, object reason, int failures) except -1
+    cdef int _put_off(self, Message message, double until, object reason, int failures, Delivery delivery) except -1
+    cdef int _keep_waits(self, Message message, Delivery delivery, double until, int cause) except -1
+    cdef int _note_departure(self, Message message, ReadyQueue ready) except -1
+    cdef int _charge(self, Waits *waits, ReadyQueue ready, ScheduledQueue queue, double begin, double end) except -1
+    cdef int _charge_by(self, Waits *waits, ReadyQueue ready, ScheduledQueue queue, double begin, double end) except -1
+    cdef int _note_names(self, bytes domain) except -1
+    cdef Delivery _waiting(self, Message message)
     cdef int _wake(self, ScheduledQueue queue, double now) except -1
     cdef int dispatch(self, Message message, ReadyQueue queue, Delivery delivery) except -1
     cdef Delivery split(self, Delivery delivery, list apart)
     cdef int delivered(self, Delivery delivery, Reply *reply, bytes text) except -1
     cdef int close(self, Delivery delivery) except -1
-    cdef int _cause(self, Message message, ScheduledQueue queue, double now, double monotonic_now) except -1
-    cdef int _count(self, Message message, double now, double monotonic_now) except -1
+    cdef int _cause(self, Message message, ScheduledQueue queue, double now) except -1
+    cdef int _count(self, Message message, double now) except -1
     cdef uint16_t _tenant_row(self, Message message, ScheduledQueue queue) except? 0xFFFF
     cdef uint16_t _pool_row(self, Delivery delivery) except? 0xFFFF
     cdef int _round_over(self, Message message) except -1

@@ -14,6 +14,7 @@ from angarium._core.record import MailBuffer, Message
 from angarium._core.schedule import MessageTable, Schedule
 from angarium._core.source_pool import SourcePool
 from angarium._core.survey import Survey
+from angarium._core.timeline import Timeline
 
 _Enhanced: TypeAlias = tuple[int, int, int] | None
 # recipient index, reply code (0: no reply was seen), enhanced status, text, Phase
@@ -63,6 +64,10 @@ class Delivery:
 @disjoint_base
 class Share:
     """The scheduled queues of one tenant and lane that wait for room in a ready queue, in turn."""
+
+@disjoint_base
+class Waited:
+    """What a message has waited, while no delivery of it can say so."""
 
 @disjoint_base
 class ReadyQueue:
@@ -134,6 +139,12 @@ class ReadyQueue:
         """Mail has waited since the last tick: one more connection, if the limit allows."""
     def block(self, seconds: float, reason: bytes) -> None:
         """Leave the next hop alone for so long: whatever waits for it goes back untouched, and comes again then."""
+    @property
+    def waits_for(self) -> str:
+        """What mail that waits for this next hop waits for at the moment: a cause, as in the metrics."""
+    @property
+    def timeline(self) -> Timeline:
+        """Of what stands in the way of what waits here."""
     @property
     def retired(self) -> bool: ...
     def retire(self) -> None:
@@ -214,6 +225,10 @@ class Dispatcher(Taker):
         """Whether there was such a suspension; there is none any more. Ready queues: as for `suspend`."""
     def grow(self) -> None:
         """Look after the ready queues in which something waits. Call it some ten times a second."""
+    def waited(self, message: Message) -> dict[str, float]:
+        """Seconds by cause that message has waited since it could go; empty while it is not to go yet, or goes."""
+    def waiting_in(self, message: Message) -> ReadyQueue | None:
+        """The ready queue in which message waits: as a delivery, or with what is due for the same domain."""
     def set_retry_schedules(self, expire_s: list[float], warn_s: list[float]) -> None:
         """By number of the retry schedule: seconds until a message is given up, and its sender warned (0: never)."""
     def sweep(self, slots: int) -> tuple[list[Message], list[Message]]:

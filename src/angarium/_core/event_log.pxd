@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from angarium._core.counters cimport Counters
 from angarium._core.record cimport MailBuffer, Message, Text
 from angarium._core.reply cimport Reply
+from angarium._core.timeline cimport Waits
 
 
 cdef class EventLog:
@@ -26,10 +27,11 @@ cdef class EventLog:
     cdef int accepted(self, Message message, MailBuffer buffer, const char *protocol, double seconds) except -1
     cdef int attempt(self, const char *event, Message message, MailBuffer buffer, int recipient,
                      bytes next_hop, bytes site, bytes source,
-                     Reply *reply, bytes text, double attempt_s, bytes tls) except -1
+                     Reply *reply, bytes text, double attempt_s, bytes tls, Waits *waits) except -1
     cdef int rejected(self, Text client, Text greeting, Text tenant, Text reverse_path, Text recipient,
                       const char *reply) except -1
     cdef int _write(self) except -1
+    cdef int _waited(self, Waits *waits) except -1
     cdef int _say_lost(self) except -1
     cdef int _room(self, size_t n) except -1
     cdef int _put(self, const char *octets, size_t n) except -1

@@ -38,7 +38,7 @@ cdef class ScheduledQueue:
     cdef uint8_t place                       # QueuePlace
     cdef readonly uint8_t provider           # row of its metrics, 0: what the next hop's is
     cdef uint8_t _suspended
-    cdef uint8_t nameless                    # not_before is for want of the next hop's names
+    cdef readonly uint8_t nameless           # not_before is for want of the next hop's names
     cdef char *domain_text
     cdef readonly double not_before          # unix seconds; its next hop is left alone until then
     cdef double time                         # when it is due, while it is in the timer
@@ -59,6 +59,9 @@ cdef class Schedule:
     cdef dict _tenant_numbers
     cdef readonly SourcePools pools
     cdef readonly dict suspensions           # (kind, name) -> (until in unix seconds, reason)
+    cdef dict _suspended_at                  # (kind, name) -> unix seconds
+    cdef readonly list pauses                # suspensions that are over, at most 64: (kind, name, since, until)
+    cdef double taken_due                    # unix seconds: since when what `take` gave could have gone; 0: not known
     cdef public object fold_domain           # (bytes) -> bytes: U-labels to A-labels; None: as they are
     cdef public object policy_of             # (domain) -> number of its retry schedule; None: 0
     cdef public object provider_of           # (domain) -> row of its provider; None: 0
@@ -82,6 +85,7 @@ cdef class Schedule:
     cdef int _grow(self) except -1
     cdef int _forget(self, ScheduledQueue queue) except -1
     cdef bint _is_suspended(self, ScheduledQueue queue) except -1
+    cdef list pauses_of(self, ScheduledQueue queue, bytes site, bytes source)
     cdef int _timer_put(self, ScheduledQueue queue, double time) except -1
     cdef void _timer_remove(self, ScheduledQueue queue) noexcept
     cdef void _timer_set(self, size_t i, void *queue) noexcept

@@ -39,6 +39,9 @@ class ScheduledQueue:
     @property
     def reason(self) -> bytes | None: ...
     @property
+    def nameless(self) -> int:
+        """1: `not_before` is for want of the next hop's names."""
+    @property
     def waits_for_room(self) -> bool:
         """Whether something in it may go and only waits for room in the ready queue of its next hop."""
     @property
@@ -64,6 +67,9 @@ class Schedule:
     def pools(self) -> SourcePools: ...
     @property
     def suspensions(self) -> dict[tuple[str, bytes], tuple[float, str]]: ...
+    @property
+    def pauses(self) -> list[tuple[str, bytes, float, float]]:
+        """Suspensions that are over, the last 64: kind, name, since, until (unix seconds)."""
     @property
     def first(self) -> float | None:
         """When the first queue is due (unix seconds), or None."""

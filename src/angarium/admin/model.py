@@ -189,9 +189,10 @@ class Attempt(msgspec.Struct, frozen=True):
 class Wait(msgspec.Struct, frozen=True):
     """What a message waits for.
 
-    `what`: `attempt` (a connection has it), `disk`, `held`, `suspended`, `schedule`, `site` (its host is down),
-    `source` (no source of its pool can be used), `room` (others are before it), `quota` (its sender's limit), `unusual`
-    (held: its log-in sent unusually much). `until` is null when nobody can say.
+    `what`: `attempt` (a connection has it), `disk`, `held`, `suspended`, `schedule`, `site` (its host is down), `dns`
+    (its host's names cannot be had), `source` (no source of its pool can be used), `concurrency` (all connections that
+    there may be are busy), `connection` (one is being opened), `room` (others are before it), `quota` (its sender's
+    limit), `unusual` (held: its log-in sent unusually much). `until` is null when nobody can say.
     """
 
     what: str
@@ -207,6 +208,7 @@ class MessageDetail(QueuedMessage, frozen=True):
     envelope: Envelope
     attempts: list[Attempt]
     waits_for: Wait
+    waited: dict[str, float]  # seconds by cause, since it could go
 
 
 class QueueFilter(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -322,6 +322,9 @@ class Inspector:
             "record": record,
             "envelope": envelope_of(buffer),
             "attempts": attempts,
+            "waited": {
+                cause: round(seconds, 6) for cause, seconds in self._dispatcher.waited(message).items()
+            },
             "waits_for": waits_for(
                 self._dispatcher, self._steering.suspended, message, buffer, self._permission_of(buffer)
             ),
@@ -334,6 +337,8 @@ class Inspector:
         next_attempt = message.next_attempt
         if queue is not None and message.state == MessageState.MESSAGE_SCHEDULED:
             next_attempt = max(next_attempt, queue.not_before)  # its next hop is left alone until then
+        if not message.attempts and next_attempt <= time.time():
+            next_attempt = 0.0  # it could go, and waits for something else
         recipients = []
         for index, (path, _, _) in enumerate(envelope["recipients"]):
             reply = replies.get(index)

@@ -1,4 +1,4 @@
-"""What a queued message waits for, in words: held, suspended, a connection, its time, its host, room.
+"""What a queued message waits for, in words: held, suspended, a connection, names, its time, its host, room.
 
 Input: the message and its envelope, and what the dispatcher and the steering know. Output: `{"what", "text", "until"}`
 as the API gives it; `until` is null when nobody can say. Nothing here fails, and nothing is changed.
@@ -16,7 +16,7 @@ from angarium.mail.address import split_mailbox
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from angarium._core.dispatch import Dispatcher
+    from angarium._core.dispatch import Dispatcher, ReadyQueue
     from angarium._core.record import MailBuffer, Message
     from angarium.config.model import Permission
     from angarium.queue.suspension import Suspension
@@ -38,8 +38,9 @@ def waits_for(
             who = buffer.envelope()["login"].decode("utf-8", "replace")
             return _wait("unusual", f"an operator: log-in {who} sent unusually much, and what it sends is held")
         return _wait("held", "an operator, who holds it")
+    ready = dispatcher.waiting_in(message)
     if message.outstanding:
-        return _wait("attempt", "the attempt that is under way")
+        return _wait("attempt", "the attempt that is under way") if ready is None else _behind(ready)
     domains = _domains(message, buffer)
     queues = [queue for domain in domains if (queue := dispatcher.known(domain, message.outlet)) is not None]
     scheduled = dispatcher.schedule.queue(message)
@@ -65,10 +66,22 @@ def waits_for(
         if why.startswith("source pool "):
             return _wait("source", f"an address to leave by: {why}", scheduled.not_before)
         domain = scheduled.domain.decode("utf-8", "replace")
+        if scheduled.nameless:
+            return _wait("dns", f"the next look-up of the names of {domain}: {why}", scheduled.not_before)
         return _wait("site", f"the next probe of the host of {domain}: {why}", scheduled.not_before)
     if message.buffer is None and message.state == MessageState.MESSAGE_READY:
         return _wait("disk", "its mail data, which is being read")
-    return _wait("room", "room in the queue of its next hop")
+    return _wait("room", "room in the queue of its next hop") if ready is None else _behind(ready)
+
+
+def _behind(ready: ReadyQueue) -> dict[str, Any]:
+    """What mail waits for that may go to this next hop."""
+    hop, cause = ready.site.decode("ascii", "replace"), ready.waits_for
+    if cause == "concurrency":
+        return _wait(cause, f"a connection to {hop}: all {ready.limit} that there may be are busy")
+    if cause == "connection":
+        return _wait(cause, f"a connection to {hop}, which is being opened")
+    return _wait("room", f"its turn at {hop}")
 
 
 def _limits_text(permission: Permission | None) -> str:

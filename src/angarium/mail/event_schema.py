@@ -17,9 +17,12 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-__all__ = ["EVENTS", "FIELDS", "SCHEMA_VERSION", "Event", "Field", "json_schema", "render_page"]
+__all__ = ["CAUSES", "EVENTS", "FIELDS", "SCHEMA_VERSION", "Event", "Field", "json_schema", "render_page"]
 
 SCHEMA_VERSION = 1
+# of waits between the moment in which a message could go and its attempt: those of the metric, and what was before this
+# process began
+CAUSES = ("suspended", "dns", "connection", "concurrency", "room", "disk", "restart")
 
 Type = Literal["string", "integer", "number", "object", "array of strings"]
 
@@ -92,6 +95,11 @@ FIELDS: dict[str, Field] = {
     "attempts": Field("integer", "this one included"),
     "age_s": Field("number", "since the message was accepted"),
     "attempt_s": Field("number", "since a connection took it"),
+    "waited": Field(
+        "object",
+        "seconds by cause that it has waited before that, since it could go; not there below 5 ms: "
+        "[trace.md](trace.md#waits)",
+    ),
     "tls": Field(
         "object",
         "of the connection: `version`, `cipher`, and `authentication` (`none`, `webpki`, `dane`, "
@@ -189,21 +197,21 @@ _EVENTS: tuple[Event, ...] = (
         "delivery",
         "id reverse_path recipient next_hop site source tenant reply class durability attempts age_s attempt_s",
         "the next hop took the message for this recipient",
-        optional="tls",
+        optional="tls waited",
         classes="delivered",
     ),
     Event(
         "deferral",
         "id reverse_path recipient next_hop site source tenant reply class durability attempts age_s attempt_s",
         "this recipient is tried again later",
-        optional="tls",
+        optional="tls waited",
         classes="deferred",
     ),
     Event(
         "bounce",
         "id reverse_path recipient next_hop site source tenant reply class durability attempts age_s attempt_s",
         "this recipient has failed",
-        optional="tls",
+        optional="tls waited",
         classes="failed",
     ),
     Event(
@@ -212,13 +220,14 @@ _EVENTS: tuple[Event, ...] = (
         "the connection died between the last octet and the reply, or the host went on behind a 421; or, at a start, "
         "the node died: then with `why` alone",
         optional="reverse_path recipient next_hop site source tenant reply class durability attempts age_s attempt_s "
-        "tls why",
+        "tls waited why",
         classes="in_doubt",
     ),
     Event(
         "expiry",
         "id reverse_path recipient class attempts age_s reply",
         "this recipient is given up: its time is over",
+        optional="waited",
         classes="expired",
     ),
     Event(
@@ -443,6 +452,11 @@ _OBJECTS: dict[str, dict[str, Any]] = {
             "text": {"type": "string"},
         },
         "required": ["code", "enhanced", "text"],
+    },
+    "waited": {
+        "type": "object",
+        "properties": {cause: {"type": "number", "minimum": 0} for cause in CAUSES},
+        "additionalProperties": False,
     },
     "tls": {
         "type": "object",

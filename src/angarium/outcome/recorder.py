@@ -304,10 +304,16 @@ class Recorder:
         left = message.unfinished()
         reports = self._of_those_left(message, left, "expired", why)
         ended = list(zip(reports, left, strict=True))
-        self._tell(message, reports, partial(self._expired, message, message.loaded.reverse_path(), ended))
+        waited = self._dispatcher.waited(message)
+        self._tell(message, reports, partial(self._expired, message, message.loaded.reverse_path(), ended, waited))
 
     def _expired(
-        self, message: Message, reverse_path: bytes, ended: list[tuple[RecipientReport, int]], room: bool
+        self,
+        message: Message,
+        reverse_path: bytes,
+        ended: list[tuple[RecipientReport, int]],
+        waited: dict[str, float],
+        room: bool,
     ) -> None:
         if message.state == MessageState.MESSAGE_GONE:
             return
@@ -334,7 +340,8 @@ class Recorder:
                         "enhanced": None,
                         "text": report.text.decode("utf-8", "replace"),
                     },
-                },
+                }
+                | ({"waited": {cause: round(s, 6) for cause, s in waited.items()}} if waited else {}),
             )
         self._dispatcher.drop(message)
 

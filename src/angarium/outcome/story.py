@@ -4,10 +4,13 @@ Input: its events, what happened on the node meanwhile (event_search), what was 
 and what its worker says while it is queued. Output: a Story: how it came in, what policy made of it, and steps in the
 order of time: waits by cause, attempts with what was said, what operators did, what it came to.
 
-**Waits** are the times in which no attempt was under way. A moment of one is charged to the first of these that holds
-in it: `held` (by an operator, or `queue.in_doubt`), `release` (the time that the client or a limit asked for),
-`unusual` (held for its log-in), `suspended`, `connection` (its next hop could not be reached), `backoff` (behind a
-deferral), `queue` (room, a connection, names: not told apart afterwards). What it waits for now is the worker's word.
+**Waits** are the times in which no attempt was under way. What the attempt that ends one says of it (`waited` of its
+event: seconds by cause, from the moment it could go until a connection took it) is the end of that wait, and stands as
+it says. A moment before that is charged to the first of these that holds in it: `held` (by an operator, or
+`queue.in_doubt`), `release` (the time that the client or a limit asked for), `unusual` (held for its log-in),
+`suspended`, `connection` (its next hop could not be reached), `backoff` (behind a deferral), `queue` (what no event
+says: it was short, or the event is not there). So the shares of a wait always make up the whole of it. What it waits
+for now, and has waited for since it could go, is the worker's word.
 
 It never fails for what a log can hold. Nothing here reads a file or a clock.
 """
@@ -67,7 +70,11 @@ class Result(Struct, frozen=True):
 
 
 class Step(Struct, frozen=True):
-    """`kind`: reception, policy, wait, attempt, or event. `cause`: of a wait. `event`: as it stands in the log."""
+    """`kind`: reception, policy, wait, attempt, or event. `cause`: of a wait. `event`: as it stands in the log.
+
+    `waited_s`: of an attempt, what it says of the wait before it. Waits of several causes that it tells of have the same
+    `time`, the beginning of them all: how long each was is known, not in which order.
+    """
 
     time: str
     kind: str
@@ -78,6 +85,7 @@ class Step(Struct, frozen=True):
     next_hop: str | None = None
     results: list[Result] = []
     dialogues: list[SessionDialogue] = []
+    waited_s: dict[str, float] = {}
     event: dict[str, Any] | None = None
 
 
@@ -113,7 +121,9 @@ def tell(
     attempts = _attempts(id, own if _has_attempts(own) else [*own, *_journalled(id, detail)], dialogues)
     accepted = _accepted(reception, detail, own)
     over = None if detail is not None else _end(id, own)
-    waits = list(_waits(id, own, around, attempts, reception, accepted, now if detail is not None else over))
+    waiting = _waited(detail) if detail is not None else _waited_in_vain(id, own)
+    until = now if detail is not None else over
+    waits = list(_waits(id, own, around, attempts, reception, accepted, until, waiting))
     steps = [*_reception(reception, detail), *attempts, *waits, *_others(id, own)]
     steps.sort(key=lambda step: step.time)
     waited: dict[str, float] = {}
@@ -227,6 +237,7 @@ def _attempts(id: str, own: Sequence[dict[str, Any]], dialogues: Sequence[Dialog
                 next_hop=group[0].get("next_hop"),
                 results=results,
                 dialogues=[_dialogue(dialogue) for dialogue in mine],
+                waited_s=_waited(min(group, key=_began)),
             )
         )
     for dialogue in left:  # an attempt that went on with another host, or whose events are gone
@@ -243,6 +254,23 @@ def _attempts(id: str, own: Sequence[dict[str, Any]], dialogues: Sequence[Dialog
             )
         )
     return steps
+
+
+def _began(event: dict[str, Any]) -> float:
+    return _seconds(event["time"]) - float(event.get("attempt_s", 0.0))
+
+
+def _waited(said: dict[str, Any]) -> dict[str, float]:
+    """What an event, or the worker, says of a wait."""
+    waited = said.get("waited")
+    if not isinstance(waited, dict):
+        return {}
+    return {cause: float(seconds) for cause, seconds in waited.items() if isinstance(seconds, int | float)}
+
+
+def _waited_in_vain(id: str, own: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """What a message whose time was over had waited for at the end."""
+    return next((_waited(event) for event in own if event["event"] == "expiry" and event.get("id") == id), {})
 
 
 def _has_attempts(own: Sequence[dict[str, Any]]) -> bool:
@@ -297,18 +325,19 @@ def _waits(
     reception: dict[str, Any] | None,
     accepted: float | None,
     until: float | None,
+    waiting: dict[str, float],
 ) -> Iterator[Step]:
-    """The times between attempts, cut where their cause changes."""
+    """The times between attempts, cut where their cause changes. `waiting`: what is known of the last of them."""
     if accepted is None or until is None:
         return
     spans = [*_causes(id, own, around, attempts, reception, until)]
     at, behind = accepted, False
     for step in sorted(attempts, key=lambda step: step.time):
         began = _seconds(step.time)
-        yield from _cut(at, began, spans, "backoff" if behind else "queue")
+        yield from _wait(at, began, spans, "backoff" if behind else "queue", step.waited_s)
         at = max(at, began + (step.seconds or 0.0))
         behind = behind or any(result.result != "delivered" for result in step.results)
-    yield from _cut(at, until, spans, "backoff" if behind else "queue")
+    yield from _wait(at, until, spans, "backoff" if behind else "queue", waiting)
 
 
 def _causes(
@@ -376,6 +405,28 @@ def _suspensions(
 def _by(event: dict[str, Any]) -> str:
     by = f"by {event['by']}" if event.get("by") else ""
     return ": ".join(part for part in (by, event.get("why")) if part)
+
+
+def _wait(
+    begin: float,
+    end: float,
+    spans: Sequence[tuple[float, float, str, str]],
+    otherwise: str,
+    waited: dict[str, float],
+) -> Iterator[Step]:
+    """One time between two attempts. `waited`: what is known of its end, by cause."""
+    total = sum(waited.values())
+    told = min(total, max(0.0, end - begin))  # clocks are set, and a dialogue may begin before its attempt
+    yield from _cut(begin, end - told, spans, otherwise)
+    for cause, share in waited.items():
+        seconds = share * told / total if total > 0 else 0.0
+        if seconds < SHORTEST_WAIT_S:
+            continue
+        why = next((why for at, then, name, why in spans if name == cause and at < end and then > end - told), "")
+        text = f"waits: {cause}" + (f" ({why})" if why else "")
+        if len(waited) > 1:
+            text += f", of {told:.3f} s in all"
+        yield Step(_rfc3339(end - told), "wait", text, seconds=round(seconds, 6), cause=cause)
 
 
 def _cut(begin: float, end: float, spans: Sequence[tuple[float, float, str, str]], otherwise: str) -> Iterator[Step]:

@@ -191,6 +191,7 @@ async def test_show_finds_the_message_with_whichever_worker_has_it(
             }
         ],
         "waits_for": {"what": "schedule", "text": "the time of its next attempt", "until": "2026-01-02T03:14:05.000Z"},
+        "waited": {"connection": 2.5},
     }
     first.results["show"] = None
     second.results["show"] = detail
