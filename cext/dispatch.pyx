@@ -117,7 +117,7 @@ cdef double SEVERAL_S = 60.0     # mail to several domains of which one cannot b
 cdef double CROWDED_S = 0.25     # such a queue comes back after that
 cdef double SOON_S = 10.0        # what waits longer than that does not keep its mail data in memory
 cdef double OVERDUE_S = 60.0
-cdef double BRIEF_S = 0.0005     # a wait up to that is none
+cdef double UNDISTURBED_S = 5e-5 # both clocks were read within that: they were read at once
 
 cdef const char *R_STORAGE_FULL = b"452 4.3.1 Out of disk space for mail; try again later\r\n"
 cdef const char *R_STORAGE_FAILED = b"451 4.3.0 Mail cannot be stored at the moment; try again later\r\n"
@@ -219,6 +219,11 @@ cdef class Delivery:
         """Since a connection took it."""
         return monotonic() - self.began if self.began else 0.0
 
+    @property
+    def waited(self) -> dict[str, float]:
+        """Seconds by cause that it waited for connections to take it, as far as it does not wait any more."""
+        return seconds_by_cause(&self.waits)
+
     def __repr__(self):
         return f"<Delivery of {self.message!r} to {self.queue.next_hop!r}>"
 
@@ -308,7 +313,9 @@ cdef class ReadyQueue:
     cdef int _charge(self, Delivery delivery) except -1:
         """delivery goes: what it has waited for here since it was counted last."""
         cdef Waits *waits = &delivery.waits
-        if delivery.began - waits.since >= BRIEF_S:
+        if self.timeline.cause != CAUSE_NONE and waits.since >= self.timeline._since:
+            add_wait(waits, self.timeline.cause, delivery.began - waits.since)       # nothing has changed meanwhile
+        else:
             self.dispatcher._charge(waits, self, None, waits.since, delivery.began)
         waits.since = 0
         return 0
@@ -845,17 +852,20 @@ cdef class Dispatcher(Taker):
         delivery: it knows what message has waited so far; None: what is launched knows.
         """
         cdef ScheduledQueue queue = self._join(message)
-        self._keep_waits(message, delivery, until - self._unix_offset, cause_of(reason, failures))
+        cdef double now = unix_s()
         message.marks &= ~MARK_URGENT
         if not message.flags & OWN_POLICY and self._ready_of(queue) is not None:
             if queue.not_before < until:
                 self.schedule.block(queue, until, reason, failures)
+            self._keep_waits(message, delivery, until - self._unix_offset, cause_of(reason, failures))
             return self._keep(message, message.received_us * 1e-6, message.attempts == 0)
         # other mail of this queue may go elsewhere: it must not wait for this next hop. While that is probed there is
         # room for one, and the others look again at about every second probe
         if failures:
-            until = max(until, unix_s() + <double>(1 << min(failures, 6)))
-        return self._keep(message, min(until, unix_s() + SEVERAL_S), False)
+            until = max(until, now + <double>(1 << min(failures, 6)))
+        until = min(until, now + SEVERAL_S)
+        self._keep_waits(message, delivery, until - self._unix_offset, cause_of(reason, failures))
+        return self._keep(message, until, False)
 
     # ------------------------------------------------------------------ what is due goes
 
@@ -868,7 +878,7 @@ cdef class Dispatcher(Taker):
         cdef double until = monotonic() + most_s
         cdef ScheduledQueue queue
         cdef int count = 0
-        self._unix_offset = now - monotonic()
+        self._compare_clocks()
         if self.unrecorded:
             self._record_done()
         while count < most and self.ready + self.loading < self.ready_limit and not self.stopped and not self.is_full():
@@ -1101,6 +1111,14 @@ cdef class Dispatcher(Taker):
 
     # ------------------------------------------------------------------ what a message has waited for
 
+    cdef void _compare_clocks(self) noexcept:
+        """How far the clock of the day is ahead of the one that nobody sets."""
+        cdef double before = monotonic()
+        cdef double unix = unix_s()
+        cdef double after = monotonic()
+        if after - before < UNDISTURBED_S:
+            self._unix_offset = unix - 0.5 * (before + after)
+
     cdef int _note_departure(self, Message message, ReadyQueue ready) except -1:
         """message has been taken out of its scheduled queue: what it waits for next is another matter.
 
@@ -1122,7 +1140,7 @@ cdef class Dispatcher(Taker):
                 if waited.until > since:
                     add_wait(carried, waited.cause, min(waited.until, now) - since)
                     since = waited.until
-        if now - since >= BRIEF_S:
+        if since < now:
             self._charge(carried, ready, self.schedule.queue_of(message), since, now)
         carried.since = now
         return 0
@@ -1187,7 +1205,7 @@ cdef class Dispatcher(Taker):
         cdef double now = monotonic()
         if delivery is not None:
             waited.waits = delivery.waits
-            if delivery.waits.since and now - delivery.waits.since >= BRIEF_S:
+            if delivery.waits.since:
                 self._charge(&waited.waits, delivery.queue, None, delivery.waits.since, now)
         elif self._carrying == message.id:
             waited.waits = self._carried
@@ -1233,7 +1251,7 @@ cdef class Dispatcher(Taker):
             if kept.until > since:
                 add_wait(&waits, kept.cause, min(kept.until, now) - since)
                 since = kept.until
-        if now - since >= BRIEF_S:
+        if since < now:
             self._charge(&waits, None if queue is None else self._ready_of(queue), queue, since, now)
         return seconds_by_cause(&waits)
 

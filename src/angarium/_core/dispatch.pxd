@@ -172,6 +172,7 @@ cdef class Dispatcher(Taker):
     cdef int _charge(self, Waits *waits, ReadyQueue ready, ScheduledQueue queue, double begin, double end) except -1
     cdef int _charge_by(self, Waits *waits, ReadyQueue ready, ScheduledQueue queue, double begin, double end) except -1
     cdef int _note_names(self, bytes domain) except -1
+    cdef void _compare_clocks(self) noexcept
     cdef Delivery _waiting(self, Message message)
     cdef int _wake(self, ScheduledQueue queue, double now) except -1
     cdef int dispatch(self, Message message, ReadyQueue queue, Delivery delivery) except -1

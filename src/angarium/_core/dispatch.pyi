@@ -52,6 +52,9 @@ class Delivery:
     @property
     def transfers(self) -> int: ...
     @property
+    def waited(self) -> dict[str, float]:
+        """Seconds by cause that it waited for connections to take it, as far as it does not wait any more."""
+    @property
     def wants_success(self) -> bool:
         """Whether the NOTIFY of one of its recipients holds SUCCESS."""
     def indices(self) -> list[int]:

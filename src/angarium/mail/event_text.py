@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["describe"]
 
 RECIPIENTS_SHOWN = 3
-_IN_FRONT = ("time", "event", "id", "reverse_path", "recipient", "recipients", "reply", "attempts", "age_s", "next_hop")
+_IN_FRONT = (
+    *("time", "event", "id", "reverse_path", "recipient", "recipients", "reply", "attempts", "age_s", "waited"),
+    "next_hop",
+)
 _LEFT_OUT = (*_IN_FRONT, "durability", "class", "site", "greeting", "commit_s", "attempt_s", "tls", "protocol")
 
 
@@ -43,7 +46,7 @@ def describe(event: Mapping[str, Any]) -> str:
         said = (reply.get("code"), reply.get("enhanced"), reply.get("text"))
         parts.append("said " + " ".join(str(part) for part in said if part))
     if "attempts" in event and "age_s" in event:
-        parts.append(f"(attempt {event['attempts']}, after {event['age_s']:.2f} s)")
+        parts.append(f"(attempt {event['attempts']}, after {event['age_s']:.2f} s{_waited(event.get('waited'))})")
     rest = [
         f"{name}={_shown(value)}"
         for name, value in event.items()
@@ -52,6 +55,14 @@ def describe(event: Mapping[str, Any]) -> str:
     if "class" in event and event["event"] not in ("delivery", "deferral", "bounce", "expiry"):
         rest.insert(0, str(event["class"]))
     return " ".join(parts + rest)
+
+
+def _waited(waited: object) -> str:
+    """The causes of a wait, the longest first."""
+    if not isinstance(waited, dict):
+        return ""
+    shares = sorted(((s, cause) for cause, s in waited.items() if isinstance(s, int | float)), reverse=True)
+    return ", waited " + " + ".join(f"{cause} {seconds:.2f} s" for seconds, cause in shares) if shares else ""
 
 
 def _shown(value: object) -> str:

@@ -113,6 +113,53 @@ def test_each_moment_is_charged_to_the_strongest_cause() -> None:
     ]
 
 
+def test_what_an_attempt_says_of_the_wait_before_it_is_the_end_of_that_wait() -> None:
+    own = [
+        reception(),
+        attempt(41, "deferral", 1, waited={"dns": 1.7, "concurrency": 38.3}),
+        attempt(120, "delivery", 2, waited={"suspended": 5.0, "connection": 13.0}),
+    ]
+    other = [
+        around(30, "unreachable", next_hop="mx", site="dest.test", failures=1, retry_s=15.0, reply={"text": "refused"}),
+        around(108, "suspension", kind="domain", name="dest.test", by="ops", why="pause", until=at(500)),
+        around(113, "resumption", kind="domain", name="dest.test"),
+    ]
+    assert waits(own, other) == [
+        ("dns", 1.7),
+        ("concurrency", 38.3),
+        ("connection", 4.0),  # it was left alone; and this attempt says nothing of what was before its time
+        ("backoff", 56.0),
+        ("suspended", 5.0),
+        ("connection", 13.0),
+    ]
+    story = tell(ID, own, other, [], None, now=BEGAN + 10_000)
+    assert story.waited_s == {"dns": 1.7, "concurrency": 38.3, "connection": 17.0, "backoff": 56.0, "suspended": 5.0}
+    texts = [step.text for step in story.steps if step.kind == "wait"]
+    assert texts[:2] == ["waits: dns, of 40.000 s in all", "waits: concurrency, of 40.000 s in all"]
+    assert texts[4] == "waits: suspended (by ops: pause), of 18.000 s in all"
+    began = [step.time for step in story.steps if step.cause in {"dns", "concurrency"}]
+    assert began == [at(0), at(0)]  # both are of one wait
+    assert [step.waited_s for step in story.steps if step.kind == "attempt"][0] == {"dns": 1.7, "concurrency": 38.3}
+
+
+def test_a_wait_is_never_longer_than_there_is_time() -> None:
+    own = [reception(), attempt(11, "delivery", 1, waited={"room": 15.0, "disk": 5.0})]
+    assert waits(own) == [("room", 7.5), ("disk", 2.5)]
+    assert waits([reception(), attempt(11, "delivery", 1, waited="what?")]) == [("queue", 10.0)]
+    assert waits([reception(), attempt(11, "delivery", 1, waited={"room": "long"})]) == [("queue", 10.0)]
+
+
+def test_what_waits_now_and_what_waited_in_vain() -> None:
+    detail = {"state": "scheduled", "received": at(0), "recipients": [], "waited": {"connection": 20.0}}
+    story = tell(ID, [reception(hold_until=at(5))], [], [], detail, now=BEGAN + 25)
+    assert story.waited_s == {"release": 5.0, "connection": 20.0}
+    reply = {"code": 451, "enhanced": None, "text": "expired"}
+    over = event(90, "expiry", recipient="a@dest.test", attempts=0, age_s=90.0, reply=reply, waited={"dns": 88.0})
+    over["class"] = "expired"
+    story = tell(ID, [reception(), over], [], [], None, now=BEGAN + 200)
+    assert (story.state, story.waited_s) == ("expired", {"queue": 2.0, "dns": 88.0})
+
+
 def test_releases_and_log_ins_that_are_held() -> None:
     assert waits([reception(hold_until=at(50)), attempt(62, "delivery", 1)]) == [("release", 50.0), ("queue", 11.0)]
     own = [reception(held="unusual"), event(30, "release", by="ops"), attempt(32, "delivery", 1)]
