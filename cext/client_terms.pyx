@@ -11,6 +11,8 @@ A message may ask for a durability class by a header field (header.pyx finds it)
 Fails: ValueError for a class that does not stand between floor and ceiling.
 """
 
+import json
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
 
@@ -33,6 +35,9 @@ cdef class ClientTerms:
         self.highest_priority = highest_priority
         self.permission = permission
         self.source_pool = source_pool
+        self.told = b"" if permission is None else permission.told
+        if source_pool:
+            self.told += b',"pool":' + json.dumps(source_pool.decode("utf-8", "replace")).encode("ascii")
         if not self.durability_ceiling <= durability <= self.durability_floor <= DURABILITY_MEMORY:
             raise ValueError(
                 f"durability {durability} is not between {self.durability_ceiling} and {self.durability_floor}"

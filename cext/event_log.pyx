@@ -21,7 +21,7 @@ from angarium._core.timeline import CAUSE_NAMES
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, errno
 from libc.math cimport floor
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memmove, strlen
 from posix.unistd cimport close as c_close, usleep
@@ -73,6 +73,7 @@ cdef enum:
     LONGEST_TEXT = 1000          # octets of one string value
     PATIENT_FROM = 1 << 19       # octets gathered from which on a file that others write is worth PATIENCE tries
     PATIENCE = 10                # 100 us apart
+    MOST_REFUSED = 100           # recipients that are named of a message that was refused
     OPEN_TRIES = 10              # of a file that is rotated while it is opened
     LAST_TRIES = 200             # of the last write, 1 ms apart, while others write
 
@@ -347,8 +348,12 @@ cdef class EventLog:
             self.flush()
         return 0
 
-    cdef int accepted(self, Message message, MailBuffer buffer, const char *protocol, double seconds) except -1:
-        """A message was answered 250. `seconds`: from the end of the mail data until then."""
+    cdef int accepted(self, Message message, MailBuffer buffer, const char *protocol, double seconds,
+                      bytes granted, bytes done) except -1:
+        """A message was answered 250. `seconds`: from the end of the mail data until then.
+
+        `granted`, `done`: what policy has to say of it, as members of the object; None: nothing.
+        """
         cdef char id[13]
         cdef Text text
         cdef Recipient recipient
@@ -406,6 +411,10 @@ cdef class EventLog:
             self._put(b',"held":"unusual"', 17)
         elif message.flags & MESSAGE_OVER_QUOTA:
             self._put(b',"held":"quota"', 15)
+        if granted is not None:
+            self._put(PyBytes_AS_STRING(granted), PyBytes_GET_SIZE(granted))
+        if done is not None:
+            self._put(PyBytes_AS_STRING(done), PyBytes_GET_SIZE(done))
         self._put(b',"commit_s":', 12)
         self._seconds(seconds)
         return self._end()
@@ -523,10 +532,17 @@ cdef class EventLog:
             self._seconds(waits.seconds[cause])
         return self._put(b"}", 1)
 
-    cdef int rejected(self, Text client, Text greeting, Text tenant, Text reverse_path, Text recipient,
+    cdef int rejected(self, Text client, Text greeting, Text listener, Text login, Text tenant, Text permission,
+                      Text reverse_path, Text recipient, const char *recipients, uint32_t recipient_count,
                       const char *reply) except -1:
-        """A command or a message was refused. `reply` is the whole reply line."""
+        """A command or a message was refused. `reply` is the whole reply line.
+
+        `recipients`: of a message that was refused as a whole, as its record would have them; of these the first
+        MOST_REFUSED are named.
+        """
         cdef size_t n = strlen(reply)
+        cdef uint16_t length
+        cdef uint32_t i
         if self._fd < 0:
             return 0
         self._begin("rejection")
@@ -534,12 +550,32 @@ cdef class EventLog:
         self._json(client.octets, client.length)
         self._put(b',"greeting":', 12)
         self._json(greeting.octets, greeting.length)
+        self._put(b',"listener":', 12)
+        self._json(listener.octets, listener.length)
+        if login.length:
+            self._put(b',"login":', 9)
+            self._json(login.octets, login.length)
         self._put(b',"tenant":', 10)
         self._json(tenant.octets, tenant.length)
+        if permission.length:
+            self._put(b',"permission":', 14)
+            self._json(permission.octets, permission.length)
         self._put(b',"reverse_path":', 16)
         self._json(reverse_path.octets, reverse_path.length)
         self._put(b',"recipient":', 13)
         self._json(recipient.octets, recipient.length)
+        for i in range(min(recipient_count, <uint32_t>MOST_REFUSED)):
+            memcpy(&length, recipients, 2)
+            if i == 0:
+                self._put(b',"recipients":[', 15)
+            else:
+                self._put(b",", 1)
+            self._json(recipients + 2, length)
+            recipients += 2 + length + 1     # NOTIFY
+            memcpy(&length, recipients, 2)
+            recipients += 2 + length         # ORCPT
+        if recipient_count:
+            self._put(b"]", 1)
         self._put(b',"reply":{"code":', 17)
         self._put(reply, 3)
         self._put(b',"enhanced":', 12)

@@ -26,6 +26,8 @@ that is longer than LONGEST_FIELD octets is not remembered.
 Fails: what policy's functions raise, OSError of the quota's file.
 """
 
+import json
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset, strlen
@@ -72,6 +74,15 @@ cdef class Permission:
         self.identity = identity
         self._paths = {}
         self._fields = {}
+        self.told = b""
+        if PyBytes_GET_SIZE(name):
+            self.told = b',"permission":' + json.dumps(name.decode("utf-8", "replace")).encode("ascii")
+        limits = {"octets": message_octets, "recipients": recipients}
+        if quota is not None:
+            limits |= {"per_hour": quota.per_hour, "per_day": quota.per_day}
+        limits = {what: limit for what, limit in limits.items() if limit}
+        if limits:
+            self.told += b',"limits":' + json.dumps(limits, separators=(",", ":")).encode("ascii")
         if quota is not None:
             self._hour_reached = b" 4.7.1 The limit of %d recipients an hour is reached; try again later\r\n" % (
                 quota.per_hour
@@ -118,6 +129,16 @@ cdef class Permission:
     cdef const char *reply_of(self, int verdict) noexcept:
         self._reached = b"452" + (self._hour_reached if verdict == QUOTA_HOUR_REACHED else self._day_reached)
         return PyBytes_AS_STRING(self._reached)
+
+    cdef bytes used(self):
+        cdef Quota quota = self.quota
+        if quota is None or not (quota.per_hour or quota.per_day):
+            return None
+        if not quota.per_day:
+            return b',"used":{"hour":%d}' % quota.hour_used
+        if not quota.per_hour:
+            return b',"used":{"day":%d}' % quota.day_used
+        return b',"used":{"hour":%d,"day":%d}' % (quota.hour_used, quota.day_used)
 
     def unusual_text(self) -> bytes:
         """Why the last message that was found unusual was, for people."""

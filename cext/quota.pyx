@@ -340,6 +340,8 @@ cdef class Quota:
             self._note_arrival(entry, n)
             entry.steps[step % QUOTA_STEPS] += n
             self.step = step
+            self.hour_used = sum_of(entry, step, QUOTA_HOUR) if self.per_hour else 0
+            self.day_used = sum_of(entry, step, QUOTA_DAY) if self.per_day else 0
             if step == entry.step:
                 return QUOTA_OK
             entry.last = step

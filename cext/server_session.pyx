@@ -15,6 +15,8 @@ silence, or a node that drains end the session with 421. A client that is gone l
 nothing else: a message that was complete is ours already, whether or not the 250 could be written.
 """
 
+import json
+
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int8_t, int64_t, uint16_t, uint32_t, uint64_t
@@ -608,18 +610,28 @@ cdef class ServerSession(Receiver):
 
     cdef int _reject(self, const char *reply, int slot, const char *path, size_t path_length) except -1:
         """Refuse mail (not just a malformed command): counted by reason and logged."""
-        cdef Text client, greeting, tenant, reverse_path, recipient
+        self._note_rejection(reply, slot, path, path_length, 0)
+        return self._reply(reply)
+
+    cdef int _note_rejection(self, const char *reply, int slot, const char *path, size_t path_length,
+                             uint32_t recipients) except -1:
+        """Count and log a refusal, before anything is forgotten. `recipients`: of a message that is refused whole."""
+        cdef Text client, greeting, listener, login, tenant, permission, reverse_path, recipient
         cdef Counters counters = self.reception.counters
         slot_add(counters.slots, slot, 1)
         slot_add(counters.slots, <int>Slot.LISTENER_REFUSED + self.profile.row(counters), 1)
         set_text(&client, self._client)
         set_text(&greeting, self._greeting_name)
+        set_text(&listener, self.profile.name)
+        set_text(&login, self._login)
         set_text(&tenant, self._terms.tenant)
+        set_text(&permission, b"" if self._terms.permission is None else self._terms.permission.name)
         set_text(&reverse_path, self._reverse_path)
         recipient.octets = path
         recipient.length = path_length
-        self.reception.events.rejected(client, greeting, tenant, reverse_path, recipient, reply)
-        return self._reply(reply)
+        self.reception.events.rejected(client, greeting, listener, login, tenant, permission, reverse_path, recipient,
+                                       self._recipients, recipients, reply)
+        return 0
 
     cdef int _flush(self) except -1:
         """Write the replies gathered so far in one piece."""
@@ -1036,7 +1048,11 @@ cdef class ServerSession(Receiver):
         if path is None:
             self._reject(R_NOT_YOUR_PATH, Slot.INGRESS_REJECTED_SENDER, NULL, 0)
             return False
-        self._reverse_path = path
+        if path != self._reverse_path:
+            self._done = b',"original_reverse_path":' + json.dumps(
+                self._reverse_path.decode("utf-8", "replace")
+            ).encode("ascii")
+            self._reverse_path = path
         return True
 
     cdef uint64_t _most_octets(self) noexcept:
@@ -1234,9 +1250,10 @@ cdef class ServerSession(Receiver):
         if self._refusal != NULL:
             # said at once, so that the client need not send the rest
             reply = self._refusal
+            self._note_rejection(reply, self._slot_of(reply), NULL, 0, self._recipient_count)
             self._reset()
             self._dialogue = DIALOGUE_SPOILT
-            return self._reject(reply, self._slot_of(reply), NULL, 0)
+            return self._reply(reply)
         return self._reply(b"250 2.0.0 Chunk received\r\n")
 
     cdef int _slot_of(self, const char *reply) noexcept:
@@ -1348,9 +1365,10 @@ cdef class ServerSession(Receiver):
     cdef int _refuse_message(self, const char *reply, int slot) except -1:
         """The transaction is over, and the message went nowhere."""
         cdef uint32_t recipients = self._recipient_count
+        self._note_rejection(reply, slot, NULL, 0, recipients)
         self._reset()
         self._dialogue = DIALOGUE_READY
-        self._reject(reply, slot, NULL, 0)
+        self._reply(reply)
         return self._repeat(reply, recipients)
 
     cdef const char *_apply_permission(self, uint64_t id, HeaderFacts *facts, AcceptedMeta *meta,
@@ -1383,6 +1401,9 @@ cdef class ServerSession(Receiver):
             slot[0] = Slot.INGRESS_REJECTED_QUOTA
             return permission.reply_of(verdict)
         self._counted_step = permission.quota.step
+        used = permission.used()
+        if used is not None:
+            self._done = used if self._done is None else self._done + used
         if verdict == QUOTA_LATER:
             meta.hold_until = max(meta.hold_until, <uint64_t>permission.quota.step * QUOTA_STEP_S)
             meta.flags |= MESSAGE_OVER_QUOTA
@@ -1448,7 +1469,7 @@ cdef class ServerSession(Receiver):
                         <uint64_t>((self._end_of_data_at - self._data_at) * 1e6), message.id, now_us)
         observe_message(reception.counters.own, Slot.INGRESS_COMMIT_LATENCY, <uint64_t>(seconds * 1e6), message.id,
                         now_us)
-        reception.events.accepted(message, message.buffer, self._protocol(), seconds)
+        reception.events.accepted(message, message.buffer, self._protocol(), seconds, self._terms.told, self._done)
         recipients = self._recipient_count
         self._reset()
         self._dialogue = DIALOGUE_READY
@@ -1470,6 +1491,7 @@ cdef class ServerSession(Receiver):
         self._refusal = NULL
         self._hold_until = 0
         self._counted_step = 0
+        self._done = None
         self._priority = 0
         memset(&self._mail, 0, sizeof(self._mail))
 

@@ -15,6 +15,7 @@ cdef class ClientTerms:
     cdef readonly uint8_t durability_ceiling     # the strongest
     cdef readonly int8_t highest_priority        # RFC 6710; what asks for more is lowered to it
     cdef readonly Permission permission          # None: nothing is asked about single messages
+    cdef readonly bytes told                     # members of the event of a message: what was granted by name
     cdef readonly bytes source_pool              # what its mail goes by; b"": as the route says
 
     cdef uint8_t durability_of(self, const char *asked, size_t n) noexcept nogil

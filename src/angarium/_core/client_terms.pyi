@@ -48,6 +48,9 @@ class ClientTerms:
     def permission(self) -> Permission | None: ...
     @property
     def source_pool(self) -> bytes: ...
+    @property
+    def told(self) -> bytes:
+        """Members of the event of a message, as JSON: its permission and its pool."""
     def asked(self, value: bytes) -> int:
         """The class of a message whose X-Angarium-Durability says value."""
 

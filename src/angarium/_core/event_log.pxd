@@ -24,11 +24,13 @@ cdef class EventLog:
     cdef uint64_t _said                      # of them, said in the log
 
     cdef bint enabled(self) noexcept
-    cdef int accepted(self, Message message, MailBuffer buffer, const char *protocol, double seconds) except -1
+    cdef int accepted(self, Message message, MailBuffer buffer, const char *protocol, double seconds,
+                      bytes granted, bytes done) except -1
     cdef int attempt(self, const char *event, Message message, MailBuffer buffer, int recipient,
                      bytes next_hop, bytes site, bytes source,
                      Reply *reply, bytes text, double attempt_s, bytes tls, Waits *waits) except -1
-    cdef int rejected(self, Text client, Text greeting, Text tenant, Text reverse_path, Text recipient,
+    cdef int rejected(self, Text client, Text greeting, Text listener, Text login, Text tenant, Text permission,
+                      Text reverse_path, Text recipient, const char *recipients, uint32_t recipient_count,
                       const char *reply) except -1
     cdef int _write(self) except -1
     cdef int _waited(self, Waits *waits) except -1

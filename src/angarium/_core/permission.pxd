@@ -34,6 +34,7 @@ cdef class Permission:
     cdef readonly bytes rewrite_path
     cdef readonly bytes identity             # From of mail that has none, and no reverse path; None: none is added
     cdef readonly bytes hostname
+    cdef readonly bytes told                 # members of the event of a message: its name, and what it limits
     cdef bytes _reached                      # the replies at a limit
     cdef bytes _hour_reached
     cdef bytes _day_reached
@@ -48,6 +49,8 @@ cdef class Permission:
     cdef const char *refuse_recipient(self, uint32_t n, uint64_t now_s) except? NULL
     # The reply for a QuotaVerdict of a whole message.
     cdef const char *reply_of(self, int verdict) noexcept
+    # A member of the event of the message that was counted last; None: nothing is counted.
+    cdef bytes used(self)
     # Judges the header section of complete mail data and tidies it: the reply that refuses it, or NULL. `facts` say
     # afterwards what _write_trace asks of them.
     cdef const char *handle(self, MailBuffer buffer, HeaderFacts *facts, bytes reverse_path,

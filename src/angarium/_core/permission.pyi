@@ -58,6 +58,9 @@ class Permission:
     def identity(self) -> bytes | None: ...
     @property
     def hostname(self) -> bytes: ...
+    @property
+    def told(self) -> bytes:
+        """Members of the event of a message, as JSON: its name, and what it limits."""
     def unusual_text(self) -> bytes:
         """Why the last message that was found unusual was, for people."""
     def tidied(

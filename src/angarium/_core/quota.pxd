@@ -93,6 +93,8 @@ cdef class Quota:
     # of the last `take`
     cdef readonly uint32_t step              # that it was counted in
     cdef readonly uint32_t arrived           # recipients that came in within the last hour
+    cdef readonly uint64_t hour_used         # recipients of the hour that it is counted in, its own included
+    cdef readonly uint64_t day_used          # and of the day; 0 where there is no limit
     cdef readonly bint unusual               # the message is to be held …
     cdef readonly bint tripped               # … and is the first
 

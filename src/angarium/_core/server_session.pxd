@@ -101,6 +101,7 @@ cdef class ServerSession(Receiver):
     cdef bint _read_paused
     # mail transaction
     cdef bytes _reverse_path
+    cdef bytes _done                             # by policy to this message, as members of its event; None: nothing
     cdef bytes _envid
     cdef MailParameters _mail
     cdef uint64_t _hold_until                    # unix seconds, 0: none (RFC 4865)
@@ -167,6 +168,8 @@ cdef class ServerSession(Receiver):
     cdef int _say(self, const char *octets, size_t n) except -1
     cdef int _reply(self, const char *reply) except -1
     cdef int _reject(self, const char *reply, int slot, const char *path, size_t path_length) except -1
+    cdef int _note_rejection(self, const char *reply, int slot, const char *path, size_t path_length,
+                             uint32_t recipients) except -1
     cdef int _flush(self) except -1
     cdef int _show(self, str direction, bytes octets) except -1
     cdef int _keep(self, const char *p, size_t n) except -1

@@ -207,6 +207,8 @@ def _moment(_: click.Context, parameter: click.Parameter, text: str | None) -> s
 @click.option("--class", "classes", multiple=True, metavar="CLASS", help="With this class: deferred, failed, …")
 @click.option("--site", "sites", multiple=True, metavar="SITE", help="At this site.")
 @click.option("--client", "clients", multiple=True, metavar="ADDRESS", help="Of this client.")
+@click.option("--log-in", "log_ins", multiple=True, metavar="NAME", help="Of who logged in by this name, or did not.")
+@click.option("--permission", "permissions", multiple=True, metavar="NAME", help="Under this [[permission]].")
 @click.option("--since", callback=_moment, metavar="TIME", help='From then on: RFC 3339 (UTC), or "2h": that long ago.')
 @click.option("--until", callback=_moment, metavar="TIME", help="Up to then.")
 @click.option("-n", "--last", type=click.IntRange(min=1), metavar="COUNT", help="No more than the last COUNT.")
@@ -230,6 +232,8 @@ def log(  # one parameter for each option
     classes: tuple[str, ...],
     sites: tuple[str, ...],
     clients: tuple[str, ...],
+    log_ins: tuple[str, ...],
+    permissions: tuple[str, ...],
     since: str,
     until: str,
     last: int | None,
@@ -249,6 +253,8 @@ def log(  # one parameter for each option
         ("class", classes),
         ("site", sites),
         ("client", clients),
+        ("login", log_ins),
+        ("permission", permissions),
     )
     wanted = Wanted(
         ids=ids, events=events, addresses=addresses, domains=domains, fields=fields, since=since, until=until

@@ -82,7 +82,13 @@ FIELDS: dict[str, Field] = {
         "string",
         "`quota`: it goes when its sender's limit allows; `unusual`: when an operator releases its log-in",
     ),
-    "permission": Field("string", "name of the [[permission]]; empty when it has none"),
+    "permission": Field("string", "name of the [[permission]], or its place among them: `#2`"),
+    "limits": Field(
+        "object",
+        "of the permission: `octets` and `recipients` of a message, recipients `per_hour` and `per_day`; those that it has",
+    ),
+    "used": Field("object", "of these limits: recipients of the `hour` and the `day`, this message's included"),
+    "original_reverse_path": Field("string", "the client's, where the permission's stands in its place"),
     "commit_s": Field("number", "from the end of the mail data until the 250"),
     "next_hop": Field("string", "as in the route: `mx`, `smtp://host:port`, …"),
     "site": Field("string", "who is behind it: [routing.md](routing.md#sites)"),
@@ -163,15 +169,16 @@ _EVENTS: tuple[Event, ...] = (
     Event(
         "reception",
         "id reverse_path recipients octets client greeting listener tenant protocol durability commit_s",
-        "a message was answered 250. `login`, `priority`, `hold_until` and `held` only when there is one, "
-        "`traffic` for bulk mail only",
-        optional="login traffic priority hold_until held",
+        "a message was answered 250. `login`, `priority`, `hold_until`, `held`, `permission` and `pool` only when there "
+        "is one, `traffic` for bulk mail only",
+        optional="login traffic priority hold_until held permission limits used pool original_reverse_path",
     ),
     Event(
         "rejection",
-        "client greeting tenant reverse_path recipient reply",
+        "client greeting listener tenant reverse_path recipient reply",
         'mail was refused: see the replies marked * in [smtp.md](smtp.md#every-reply). `recipient` is `""` '
-        "unless a RCPT was refused",
+        "unless a RCPT was refused; `recipients` are those of a message that was refused as a whole, the first 100",
+        optional="login permission recipients",
     ),
     Event(
         "client_certificate",
@@ -452,6 +459,16 @@ _OBJECTS: dict[str, dict[str, Any]] = {
             "text": {"type": "string"},
         },
         "required": ["code", "enhanced", "text"],
+    },
+    "limits": {
+        "type": "object",
+        "properties": {name: {"type": "integer"} for name in ("octets", "recipients", "per_hour", "per_day")},
+        "additionalProperties": False,
+    },
+    "used": {
+        "type": "object",
+        "properties": {name: {"type": "integer"} for name in ("hour", "day")},
+        "additionalProperties": False,
     },
     "waited": {
         "type": "object",

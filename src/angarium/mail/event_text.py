@@ -68,5 +68,7 @@ def _waited(waited: object) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value))
+    if isinstance(value, dict):
+        return ",".join(f"{name}:{one}" for name, one in value.items())
     text = str(value)
     return f'"{text}"' if " " in text else text

@@ -176,6 +176,13 @@ def _reception(reception: dict[str, Any] | None, detail: dict[str, Any] | None) 
     yield Step(reception["time"], "reception", text, seconds=reception.get("commit_s"), event=reception)
     decided = [f"durability {reception.get('durability')}", f"tenant {reception.get('tenant') or 'none'}"]
     decided += [f"{name} {reception[name]}" for name in ("traffic", "priority") if reception.get(name)]
+    if reception.get("permission"):
+        limits = ", ".join(_limits(reception.get("limits"), reception.get("used")))
+        decided.append(f"permission {reception['permission']}" + (f" ({limits})" if limits else ""))
+    if reception.get("original_reverse_path") is not None:
+        decided.append(f"its reverse path in place of <{reception['original_reverse_path']}>")
+    if reception.get("pool"):
+        decided.append(f"source pool {reception['pool']}")
     if reception.get("hold_until"):
         decided.append(f"not before {reception['hold_until']}")
     if reception.get("held") == "quota":
@@ -183,6 +190,17 @@ def _reception(reception: dict[str, Any] | None, detail: dict[str, Any] | None) 
     if reception.get("held") == "unusual":
         decided.append("held, because its log-in sends unusually much")
     yield Step(reception["time"], "policy", ", ".join(decided))
+
+
+def _limits(limits: Any, used: Any) -> Iterator[str]:
+    """What a permission allows, and how much of it was used by this message and those before it."""
+    limits, used = (found if isinstance(found, dict) else {} for found in (limits, used))
+    for name, text in (("octets", "at most {} octets"), ("recipients", "at most {} recipients a message")):
+        if name in limits:
+            yield text.format(limits[name])
+    for name in ("hour", "day"):
+        if f"per_{name}" in limits:
+            yield f"{used.get(name, '?')} of {limits[f'per_{name}']} recipients {'an' if name == 'hour' else 'a'} {name}"
 
 
 def _list(recipients: Any) -> str:

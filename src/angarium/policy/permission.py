@@ -111,7 +111,7 @@ def core_permission(
     null = permission.null_reverse_path
     fix_up = permission.fix_up
     return CorePermission(
-        name=(permission.name or "").encode(),
+        name=(permission.name or f"#{number + 1}").encode(),
         hostname=hostname,
         reverse_paths=None if paths is None else _paths_of(paths),
         from_addresses=None if authors is None else _authors_of(authors),
