@@ -1303,6 +1303,15 @@ cdef class Dispatcher(Taker):
         name = (<Outlet>self.schedule.pools.outlets[outlet]).pool
         return self.counters.pool_row(PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
 
+    cdef bytes _pool_of(self, Delivery delivery):
+        cdef uint16_t outlet = delivery.message.outlet
+        return (<Outlet>self.schedule.pools.outlets[outlet]).pool if outlet else None
+
+    def pool_of(self, Delivery delivery) -> bytes:
+        """The source pool that delivery goes by; empty where it goes by none, or is one of several of its message."""
+        cdef bytes pool = self._pool_of(delivery)
+        return b"" if pool is None else pool
+
     def pool_row_of(self, Delivery delivery) -> int:
         """The row of the metrics of the source pool that delivery goes by."""
         return self._pool_row(delivery)
@@ -1541,7 +1550,7 @@ cdef class Dispatcher(Taker):
             message.states[index] = RECIPIENT_DELIVERED
             self.events.attempt(b"delivery", message, delivery.buffer, index,
                                 delivery.queue.next_hop, delivery.queue.site, delivery.queue.source,
-                                reply, text, attempt_s, delivery.tls, &delivery.waits)
+                                self._pool_of(delivery), reply, text, attempt_s, delivery.tls, &delivery.waits)
         slot_add(slots, Slot.DELIVERY_ATTEMPTS, 1)
         slot_add(slots, Slot.DELIVERY_DELIVERED_RECIPIENTS, delivery.recipients)
         slot_add(slots, Slot.DELIVERY_OCTETS, delivery.buffer.end - delivery.buffer.data_begin)
@@ -1586,8 +1595,8 @@ cdef class Dispatcher(Taker):
         if enhanced is not None:
             reply.enhanced_class, reply.enhanced_subject, reply.enhanced_detail = enhanced
         self.events.attempt(PyBytes_AS_STRING(name), delivery.message, delivery.buffer, index, delivery.queue.next_hop,
-                            delivery.queue.site, delivery.queue.source, &reply, text, delivery.seconds(), delivery.tls,
-                            &delivery.waits)
+                            delivery.queue.site, delivery.queue.source, self._pool_of(delivery), &reply, text,
+                            delivery.seconds(), delivery.tls, &delivery.waits)
 
     cdef int close(self, Delivery delivery) except -1:
         """A delivery is over and its recipients' states are set."""

@@ -441,7 +441,7 @@ cdef class EventLog:
         return 0
 
     cdef int attempt(self, const char *event, Message message, MailBuffer buffer, int recipient,
-                     bytes next_hop, bytes site, bytes source,
+                     bytes next_hop, bytes site, bytes source, bytes pool,
                      Reply *reply, bytes text, double attempt_s, bytes tls, Waits *waits) except -1:
         """What one attempt came to for one recipient. `event`: delivery, deferral, bounce or in_doubt.
 
@@ -473,6 +473,9 @@ cdef class EventLog:
         self._json(PyBytes_AS_STRING(site), PyBytes_GET_SIZE(site))
         self._put(b',"source":', 10)
         self._json(PyBytes_AS_STRING(source), PyBytes_GET_SIZE(source))
+        if pool is not None:
+            self._put(b',"pool":', 8)
+            self._json(PyBytes_AS_STRING(pool), PyBytes_GET_SIZE(pool))
         value = buffer.text(TEXT_TENANT)
         self._put(b',"tenant":', 10)
         self._json(value.octets, value.length)

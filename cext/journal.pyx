@@ -699,7 +699,7 @@ cdef class Journal:
         return 0
 
     def append_outcome(self, Message message, list entries, *, double attempted, int attempt, double next_attempt,
-                       bytes next_hop=b"", bytes host=b""):
+                       bytes next_hop=b"", bytes host=b"", bytes source=b"", bytes pool=b""):
         """Journal what an attempt came to and make the record the last of the message's chain.
 
         entries: [(recipient index, RecipientState, reply code, text)]; recipients for whom it has ended without the
@@ -727,7 +727,7 @@ cdef class Journal:
             previous = (<Move>self._moving[message.id]).outcome
         body = encode_outcome(message.attempts, next_attempt, entries, attempted=attempted, attempt=attempt,
                               next_hop=next_hop, host=host, previous=previous,
-                              ended=(delivered, failed, expired))
+                              ended=(delivered, failed, expired), source=source, pool=pool)
         self._chain(message, body)
         for index in ended:
             set_counted(message, index)
@@ -1266,7 +1266,7 @@ cdef class Journal:
                     self._chain(message, encode_outcome(
                         outcome.attempts, outcome.next_attempt, outcome.entries, attempted=outcome.attempted,
                         attempt=outcome.attempt, next_hop=outcome.next_hop, host=outcome.host,
-                        previous=places.get(message.id, previous_of(body)),
+                        previous=places.get(message.id, previous_of(body)), source=outcome.source, pool=outcome.pool,
                     ))
                     places[message.id] = (message.outcome_serial, message.outcome_offset)
             for i in range(count):
@@ -1344,6 +1344,7 @@ cdef class Journal:
             body = encode_outcome(
                 outcome.attempts, outcome.next_attempt, outcome.entries, attempted=outcome.attempted,
                 attempt=outcome.attempt, next_hop=outcome.next_hop, host=outcome.host, previous=move.outcome,
+                source=outcome.source, pool=outcome.pool,
             )
             self.append_small(RECORD_OUTCOME, message.id, RECORD_MOVED, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
             move.outcome = (self._active.serial, self._placed)

@@ -3,6 +3,9 @@
 Job: encode and decode the body of a RECORD_OUTCOME. The records of one message are a chain: each names the segment and
 the offset of the one before it, so that all attempts can be read back from the last one, and none is kept in memory.
 
+The names of the source and its pool stand behind everything else: a release that does not know of them reads the rest,
+and a body without them is one of such a release, or of mail that left by no source of the configuration.
+
 Fails: OverflowError for a number that does not fit its field; RecordError for a body that is not whole. Bounds: a
 reply's text is cut after MOST_TEXT octets, names of next hops after MOST_NAME.
 """
@@ -20,11 +23,16 @@ MOST_TEXT = 1000
 MOST_NAME = 255
 
 
-Outcome = namedtuple("Outcome", ("attempted", "attempt", "attempts", "next_attempt", "next_hop", "host", "entries"))
+Outcome = namedtuple(
+    "Outcome",
+    ("attempted", "attempt", "attempts", "next_attempt", "next_hop", "host", "entries", "source", "pool"),
+    defaults=(b"", b""),
+)
 
 
 def encode_outcome(int attempts, double next_attempt, list entries, *, double attempted=0.0, attempt=None,
-                   bytes next_hop=b"", bytes host=b"", tuple previous=(0, 0), tuple ended=(0, 0, 0)) -> bytes:
+                   bytes next_hop=b"", bytes host=b"", tuple previous=(0, 0), tuple ended=(0, 0, 0),
+                   bytes source=b"", bytes pool=b"") -> bytes:
     """The body of an outcome record.
 
     entries: [(recipient index, RecipientState, reply code, text)]; previous: (serial, offset) of the message's outcome
@@ -46,6 +54,9 @@ def encode_outcome(int attempts, double next_attempt, list entries, *, double at
         text = text[:MOST_TEXT]
         parts += (index.to_bytes(2, "little"), bytes((state,)), code.to_bytes(2, "little"))
         parts += (len(text).to_bytes(2, "little"), text)
+    if source or pool:
+        for name in (source[:MOST_NAME], pool[:MOST_NAME]):
+            parts += (bytes((len(name),)), name)
     return b"".join(parts)
 
 
@@ -73,8 +84,18 @@ def decode_outcome(bytes body) -> Outcome:
         if position == 0:
             raise RecordError("the outcome's entries run over its end")
         entries.append((entry.index, entry.state, entry.code, PyBytes_FromStringAndSize(entry.text, entry.length)))
+    names = []
+    while position < n and len(names) < 2:
+        length = body[position]
+        name = body[position + 1 : position + 1 + length]
+        if len(name) < length:
+            raise RecordError("the outcome's source runs over its end")
+        names.append(name)
+        position += 1 + length
+    if len(names) == 1:
+        raise RecordError("the outcome's source has no pool behind it")
     return Outcome(meta.attempted_us * 1e-6, meta.attempt, meta.attempts, meta.next_attempt_us * 1e-6, next_hop, host,
-                   entries)
+                   entries, *names)
 
 
 def previous_of(bytes body) -> tuple[int, int]:

@@ -114,6 +114,7 @@ typedef struct __attribute__((packed)) {
     uint16_t next_hop_length;
     uint16_t host_length;
     /* then next_hop and host (name[address]:port; empty: none was reached), and per entry: u16 recipient index, u8 state,
-     * u16 reply code, u16 length, text (enhanced status in front) */
+     * u16 reply code, u16 length, text (enhanced status in front); then, where the mail left by a source of the
+     * configuration, u8 length and its name, u8 length and its pool's. Readers that do not know of them stop before */
 } OutcomeMeta;
 #endif

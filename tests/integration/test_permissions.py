@@ -111,6 +111,12 @@ def ask(relay: Relay, *words: str) -> Any:
     return json.loads(done.stdout)
 
 
+def logged(relay: Relay, *conditions: str) -> list[dict[str, Any]]:
+    done = run_command("log", *conditions, "--config", str(relay.config_file), "--json")
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 class Office:
     """A sandbox with a submission listener on which every log-in is right, two workers, and rules."""
 
@@ -208,6 +214,17 @@ def test_a_log_in_writes_from_its_own_addresses_alone(tmp_path: Path, sink: Sink
             assert client.command("MAIL FROM:<ada@origin.test>")[0] == 530
         relay.wait_empty()
         relay.wait_event("rejection", count=2)
+        # an operator who is called finds both refusals, by whatever he is told
+        for conditions in (("--log-in", "ada"), ("--permission", "#2"), ("--client", "127.0.0.1")):
+            path, message = logged(relay, "--event", "rejection", *conditions)
+            assert (path["reverse_path"], path["recipient"], path.get("recipients")) == ("me@origin.test", "", None)
+            assert (message["reverse_path"], message["recipients"]) == ("ada@origin.test", ["you@dest.test"])
+            assert {(event["login"], event["permission"], event["listener"]) for event in (path, message)} == {
+                ("ada", "#2", "submission")
+            }
+        (message,) = logged(relay, "--event", "rejection", "--address", "you@dest.test")
+        assert message["reply"]["text"].startswith("You may not send with this From")
+        assert logged(relay, "--event", "rejection", "--log-in", "grace") == []
     content = sink.mails[-1].content
     assert b"From: ada@origin.test\r\n" in content
     assert b"\r\nDate: " in content
@@ -245,6 +262,20 @@ def test_the_standard_library_and_a_legacy_device(tmp_path: Path, sink: SinkServ
                 client.sendmail("scan@origin.test", ["b@dest.test"], b"x\r\n")
         assert refused.value.smtp_code == 450
         relay.wait_empty()
+        # which permission let it in, and what that made of it
+        relay.wait_event("reception", count=3)
+        scanned, kept, last = sorted(relay.events("reception"), key=lambda event: int(event["used"]["hour"]))
+        assert {event["permission"] for event in (scanned, kept, last)} == {"devices"}
+        assert [event["used"] for event in (scanned, kept, last)] == [{"hour": count} for count in (1, 2, 3)]
+        assert scanned["limits"] == {"per_hour": 3}
+        assert scanned["original_reverse_path"] == "root@localhost.localdomain"
+        assert "original_reverse_path" not in kept
+        story = relay.api(f"messages/{scanned['id']}/trace")
+        decided = next(step["text"] for step in story["steps"] if step["kind"] == "policy")
+        assert "permission devices (1 of 3 recipients an hour)" in decided
+        assert "its reverse path in place of <root@localhost.localdomain>" in decided
+        (refusal,) = logged(relay, "--event", "rejection", "--permission", "devices")
+        assert refusal["reply"]["text"].startswith("The limit of 3 recipients an hour is reached")
     assert len(sink.mails) == 3
     assert {mail.reverse_path for mail in sink.mails} == {"scan@origin.test"}
     scan = next(mail.content for mail in sink.mails if b"Subject: Scan" in mail.content)

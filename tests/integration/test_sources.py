@@ -210,6 +210,17 @@ def test_a_retry_keeps_its_source_and_a_restart_the_pool(tmp_path: Path) -> None
             # the record names the pool, whatever the tenant has now
             relay.config["tenant"] = [{"name": "shop"}]
             relay.restart()
+            # and the journal by what each attempt left, where there is no event log to say so
+            shown = relay.api(f"queue/{ids[0]}")
+            assert len(shown["attempts"]) >= 3
+            assert {attempt["source"] for attempt in shown["attempts"]} == {
+                event["source"] for event in relay.events("deferral", id=ids[0])
+            }
+            assert {attempt["pool"] for attempt in shown["attempts"]} == {"bulk"}
+            story = relay.api(f"messages/{ids[0]}/trace")
+            first = next(step for step in story["steps"] if step["kind"] == "attempt")
+            assert (first["source"], first["pool"]) == (shown["attempts"][0]["source"], "bulk")
+            assert f"from {first['source']} of bulk: deferred" in first["text"]
             later[0] = False
             for number, queue_id in enumerate(ids):
                 assert relay.wait_event("delivery", id=queue_id)["source"] in {"s2", "s3"}

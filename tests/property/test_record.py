@@ -119,7 +119,15 @@ names = st.binary(max_size=300)
 
 
 @given(
-    short, short, st.integers(0, 2**34), entries, names, names, st.tuples(long, long), st.tuples(short, short, short)
+    short,
+    short,
+    st.integers(0, 2**34),
+    entries,
+    names,
+    names,
+    st.tuples(long, long),
+    st.tuples(short, short, short),
+    st.just((b"", b"")) | st.tuples(names, names),
 )
 def test_outcomes_are_laid_out_as_the_format_says(
     attempts: int,
@@ -130,6 +138,7 @@ def test_outcomes_are_laid_out_as_the_format_says(
     host: bytes,
     previous: tuple[int, int],
     ended: tuple[int, int, int],
+    leaves: tuple[bytes, bytes],
 ) -> None:
     body = encode_outcome(
         attempts,
@@ -141,6 +150,8 @@ def test_outcomes_are_laid_out_as_the_format_says(
         host=host,
         previous=previous,
         ended=ended,
+        source=leaves[0],
+        pool=leaves[1],
     )
     found = decode_record(encode_record(OUTCOME, 9, 3, body))
     assert (found.attempts, found.attempt) == (attempts, attempt)
@@ -149,9 +160,27 @@ def test_outcomes_are_laid_out_as_the_format_says(
     assert (found.next_hop, found.host) == (next_hop[:255], host[:255])
     assert found.entries == [(index, state, code, text[:1000]) for index, state, code, text in entries]
     told = decode_outcome(body)
-    assert told == (time // 2, attempt, attempts, time, found.next_hop, found.host, found.entries)
-    with pytest.raises(RecordError):
-        decode_outcome(body[: len(body) - 1])
+    assert (found.source, found.pool) == (leaves[0][:255], leaves[1][:255])
+    texts = (found.next_hop, found.host, found.entries, found.source, found.pool)
+    assert told == (time // 2, attempt, attempts, time, *texts)
+    if told[7:] != (b"", b"x"):  # an empty name and one octet less are a record of an earlier release
+        with pytest.raises(RecordError):
+            decode_outcome(body[: len(body) - 1])
+
+
+def test_an_outcome_of_a_release_that_knew_no_source() -> None:
+    """The same octets as ever where mail left by no source of the configuration; and they are read as ever."""
+    entries = [(0, 2, 451, b"4.2.1 later")]
+    body = encode_outcome(1, 60.0, entries, attempted=30.0, next_hop=b"mx", host=b"mx.test[192.0.2.1]:25")
+    assert body == bytes.fromhex(
+        "80c3c901000000000087930300000000000000000000000001000100010000000000000002001500"
+        "6d786d782e746573745b3139322e302e322e315d3a3235000002c3010b00342e322e31206c61746572"
+    )
+    told = decode_outcome(body)
+    assert (told.next_hop, told.host, told.entries, told.source, told.pool) == (
+        *(b"mx", b"mx.test[192.0.2.1]:25", entries),
+        *(b"", b""),
+    )
 
 
 def test_the_reference_lays_the_header_out_as_the_core_does() -> None:

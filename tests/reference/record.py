@@ -64,6 +64,8 @@ class Record:
     ended: tuple[int, int, int] = (0, 0, 0)  # delivered, failed, expired
     next_hop: bytes = b""
     host: bytes = b""
+    source: bytes = b""
+    pool: bytes = b""
     entries: list[tuple[int, int, int, bytes]] = field(default_factory=list)
 
 
@@ -124,6 +126,9 @@ def decode_record(octets: bytes, position: int = 0) -> Record:
             at += OUTCOME_ENTRY.size
             record.entries.append((index, state, code, body[at : at + n]))
             at += n
+        if at < len(body):
+            source, pool = at + 1, at + 2 + body[at]
+            record.source, record.pool = body[source : pool - 1], body[pool : pool + body[pool - 1]]
     return record
 
 

@@ -183,6 +183,7 @@ cdef class Dispatcher(Taker):
     cdef int _count(self, Message message, double now) except -1
     cdef uint16_t _tenant_row(self, Message message, ScheduledQueue queue) except? 0xFFFF
     cdef uint16_t _pool_row(self, Delivery delivery) except? 0xFFFF
+    cdef bytes _pool_of(self, Delivery delivery)
     cdef int _round_over(self, Message message) except -1
     cdef int remove(self, Message message, int reason=*) except -1
     cdef int _record_done(self) except -1

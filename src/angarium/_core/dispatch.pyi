@@ -261,6 +261,8 @@ class Dispatcher(Taker):
         """Outlets whose source is suspended get no new mail while their pool has others."""
     def delivered_by_hand(self, delivery: Delivery, code: int, text: bytes) -> None:
         """A next hop without SMTP took the message for all recipients."""
+    def pool_of(self, delivery: Delivery) -> bytes:
+        """The source pool that delivery goes by; empty where it goes by none, or is one of several of its message."""
     def pool_row_of(self, delivery: Delivery) -> int:
         """The row of the metrics of the source pool that delivery goes by."""
     def rows_of(self, message: Message) -> tuple[int, int]:

@@ -27,7 +27,7 @@ cdef class EventLog:
     cdef int accepted(self, Message message, MailBuffer buffer, const char *protocol, double seconds,
                       bytes granted, bytes done) except -1
     cdef int attempt(self, const char *event, Message message, MailBuffer buffer, int recipient,
-                     bytes next_hop, bytes site, bytes source,
+                     bytes next_hop, bytes site, bytes source, bytes pool,
                      Reply *reply, bytes text, double attempt_s, bytes tls, Waits *waits) except -1
     cdef int rejected(self, Text client, Text greeting, Text listener, Text login, Text tenant, Text permission,
                       Text reverse_path, Text recipient, const char *recipients, uint32_t recipient_count,

@@ -161,6 +161,8 @@ class Journal:
         next_attempt: float,
         next_hop: bytes = b"",
         host: bytes = b"",
+        source: bytes = b"",
+        pool: bytes = b"",
     ) -> None:
         """Journal what an attempt came to and make the record the last of the message's chain.
 

@@ -7,7 +7,10 @@ MOST_TEXT: Final = 1000
 MOST_NAME: Final = 255
 
 class Outcome(NamedTuple):
-    """One outcome record: (part of) what one attempt came to. Times are unix seconds, 0 for none."""
+    """One outcome record: (part of) what one attempt came to. Times are unix seconds, 0 for none.
+
+    source, pool: by what it left, where that was a source of the configuration.
+    """
 
     attempted: float
     attempt: int
@@ -16,6 +19,8 @@ class Outcome(NamedTuple):
     next_hop: bytes
     host: bytes
     entries: list[tuple[int, int, int, bytes]]
+    source: bytes = ...
+    pool: bytes = ...
 
 def encode_outcome(
     attempts: int,
@@ -28,6 +33,8 @@ def encode_outcome(
     host: bytes = b"",
     previous: tuple[int, int] = (0, 0),
     ended: tuple[int, int, int] = (0, 0, 0),
+    source: bytes = b"",
+    pool: bytes = b"",
 ) -> bytes:
     """The body of an outcome record.
 

@@ -177,12 +177,17 @@ class AttemptRecipient(msgspec.Struct, frozen=True):
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One attempt for some of the recipients: when it ended, where it went, and what was said."""
+    """One attempt for some of the recipients: when it ended, where it went, and what was said.
+
+    `source`, `pool`: by what it left, where that was a source of the configuration.
+    """
 
     number: int
     time: str | None
     next_hop: str | None
     host: str | None
+    source: str | None
+    pool: str | None
     recipients: list[AttemptRecipient]
 
 

@@ -294,6 +294,8 @@ class Inspector:
                 "time": rfc3339(outcome.attempted) if outcome.attempted else None,
                 "next_hop": outcome.next_hop.decode("utf-8", "replace") or None,
                 "host": outcome.host.decode("utf-8", "replace") or None,
+                "source": outcome.source.decode("utf-8", "replace") or None,
+                "pool": outcome.pool.decode("utf-8", "replace") or None,
                 "recipients": [
                     {
                         "address": buffer.recipient(index)[0].decode("utf-8", "replace"),

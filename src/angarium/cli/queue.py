@@ -6,13 +6,16 @@ The JSON of `--json` is the admin API's, unchanged. Fails: RelayError, exit stat
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from angarium.cli.client import RelayClient, connecting, printable
 from angarium.cli.selection import act, conditions, path_of, selecting
-from angarium.cli.show import ago, octets_text, recipients_text, show_table
+from angarium.cli.show import ago, octets_text, recipients_text, show_table, span_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["queue"]
 
@@ -98,6 +101,11 @@ def list_(
         click.echo(f"the first {limit} are shown; see --limit", err=True)
 
 
+def _source(attempt: Mapping[str, Any]) -> str:
+    pool = f" of {attempt['pool']}" if attempt["pool"] else ""
+    return (attempt["source"] or "-") + pool
+
+
 @queue.command()
 @click.argument("message_id", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -125,6 +133,7 @@ def show(client: RelayClient, *, message_id: str, as_json: bool) -> None:
         ("came by", " ".join(filter(None, (envelope["listener"], envelope["client"], envelope["login"]))) or "-"),
         ("parameters", " ".join(asked) or "-"),
         ("waits for", waits_for["text"] + (f", until {waits_for['until']}" if waits_for["until"] else "")),
+        ("waited", ", ".join(f"{cause} {span_text(s)}" for cause, s in answer["waited"].items() if s >= 0.001) or "-"),
         ("record", place),
     ]
     show_table(None, facts)
@@ -143,12 +152,13 @@ def show(client: RelayClient, *, message_id: str, as_json: bool) -> None:
     if answer["attempts"]:
         click.echo()
         show_table(
-            ("attempt", "time", "host", "recipient", "state", "reply"),
+            ("attempt", "time", "host", "source", "recipient", "state", "reply"),
             [
                 (
                     str(attempt["number"]),
                     attempt["time"] or "-",
                     attempt["host"] or attempt["next_hop"] or "-",
+                    _source(attempt),
                     recipient["address"],
                     recipient["state"].replace("_", " "),
                     recipient["reply"] or "-",

@@ -65,6 +65,11 @@ def ago(seconds: float) -> str:
     return " ".join(parts)
 
 
+def span_text(seconds: float) -> str:
+    """How long something took: 8.88 ms, 2.7 s, 3 min."""
+    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.1f} s" if seconds < 60 else ago(seconds)
+
+
 def recipients_text(message: dict[str, Any]) -> str:
     """The first few recipients of a message, each with its state."""
     recipients = message["recipients"]

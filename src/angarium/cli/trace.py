@@ -14,7 +14,7 @@ import click
 
 from angarium.cli.client import RelayClient, RelayError, connecting, printable
 from angarium.cli.selection import path_of
-from angarium.cli.show import ago, show_table
+from angarium.cli.show import show_table, span_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,8 +77,8 @@ def _show(story: dict[str, Any]) -> None:
         ("state", story["state"].replace("_", " ")),
         ("from", "-" if story["reverse_path"] is None else f"<{story['reverse_path']}>"),
         ("accepted", story["accepted"] or "-"),
-        ("took" if story["waits_for"] is None else "age", "-" if story["seconds"] is None else _span(story["seconds"])),
-        ("waited", ", ".join(f"{cause} {_span(seconds)}" for cause, seconds in story["waited_s"].items()) or "-"),
+        ("took" if story["waits_for"] is None else "age", "-" if story["seconds"] is None else span_text(story["seconds"])),
+        ("waited", ", ".join(f"{cause} {span_text(seconds)}" for cause, seconds in story["waited_s"].items()) or "-"),
     ]
     waits_for = story["waits_for"]
     if waits_for is not None:
@@ -97,7 +97,7 @@ def _show(story: dict[str, Any]) -> None:
 
 
 def _show_step(step: Mapping[str, Any]) -> None:
-    seconds = f"  [{_span(step['seconds'])}]" if step["seconds"] is not None else ""
+    seconds = f"  [{span_text(step['seconds'])}]" if step["seconds"] is not None else ""
     click.echo(f"{step['time']}  {printable(step['text'])}{seconds}")
     for result in step["results"]:
         click.echo(f"    <{printable(result['recipient'])}> {result['result']}: {printable(result['reply'] or '-')}")
@@ -109,10 +109,6 @@ def _show_step(step: Mapping[str, Any]) -> None:
             at = "" if line["at_s"] is None else f"{line['at_s']:.3f}"
             for text in line["text"].split("\n"):
                 click.echo(f"    {at:>9} {line['who']}: {printable(text)}")
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.1f} s" if seconds < 60 else ago(seconds)
 
 
 # ---------------------------------------------------------------------- live

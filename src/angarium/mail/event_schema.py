@@ -204,21 +204,21 @@ _EVENTS: tuple[Event, ...] = (
         "delivery",
         "id reverse_path recipient next_hop site source tenant reply class durability attempts age_s attempt_s",
         "the next hop took the message for this recipient",
-        optional="tls waited",
+        optional="pool tls waited",
         classes="delivered",
     ),
     Event(
         "deferral",
         "id reverse_path recipient next_hop site source tenant reply class durability attempts age_s attempt_s",
         "this recipient is tried again later",
-        optional="tls waited",
+        optional="pool tls waited",
         classes="deferred",
     ),
     Event(
         "bounce",
         "id reverse_path recipient next_hop site source tenant reply class durability attempts age_s attempt_s",
         "this recipient has failed",
-        optional="tls waited",
+        optional="pool tls waited",
         classes="failed",
     ),
     Event(
@@ -227,7 +227,7 @@ _EVENTS: tuple[Event, ...] = (
         "the connection died between the last octet and the reply, or the host went on behind a 421; or, at a start, "
         "the node died: then with `why` alone",
         optional="reverse_path recipient next_hop site source tenant reply class durability attempts age_s attempt_s "
-        "tls waited why",
+        "pool tls waited why",
         classes="in_doubt",
     ),
     Event(

@@ -80,6 +80,7 @@ _SOURCE_SLOTS = {
 _LATENCY_SLOTS = (Slot.DELIVERY_LATENCY_FSYNC, Slot.DELIVERY_LATENCY_ASYNC, Slot.DELIVERY_LATENCY_MEMORY)
 GIVEN_UP = 554  # what is logged where an operator has ended it
 _DURABILITY = ("fsync", "async", "memory")
+DEFAULT_SOURCE = b"default"  # of mail that leaves by no source of the configuration
 PUT_OFF_S = 300.0  # until the notification about what has expired is tried again
 NO_ATTEMPT = b"no attempt was answered"
 LOST_REPLY = EnhancedStatus(5, 4, 2)  # RFC 3463 §3.5: bad connection
@@ -93,8 +94,10 @@ class _Part:
     """What one delivery came to, until it is in the journal."""
 
     message: Message
-    next_hop: bytes
-    host: bytes
+    next_hop: bytes = b""
+    host: bytes = b""
+    source: bytes = b""  # a source of the configuration, and its pool
+    pool: bytes = b""
     entries: list[tuple[int, int, int, bytes]] = field(default_factory=list)
 
 
@@ -140,7 +143,7 @@ class Recorder:
         accepted = sum(1 for _, code, _, _, phase in results if code // 100 == 2 and phase == Phase.PHASE_FINAL)
         if accepted:
             self._counters.add(Slot.DELIVERY_OCTETS, len(memoryview(delivery.mail_buffer())))
-        part = _Part(message, delivery.queue.next_hop, delivery.host or b"")
+        part = self._part_of(delivery)
         doubted = False
         waiting: list[Result] = []
         reports: list[RecipientReport] = []
@@ -172,7 +175,7 @@ class Recorder:
             return
         if any(state == RecipientState.DELIVERED for _, state, _, _ in part.entries):
             # a crash before the sender is told must not send to these again
-            self._part, part = part, _Part(message, part.next_hop, part.host)
+            self._part, part = part, replace(part, entries=[])
             unsure = any(outcome.state is RecipientState.DELIVERED for _, outcome, _ in waiting)
             self._write_outcome(message, message.attempts + 1, 0.0, settled=not unsure)
         self._tell(message, reports, partial(self._told, delivery, part, waiting))
@@ -230,9 +233,19 @@ class Recorder:
         self._dispatcher.finish(delivery)
         self._part = None
 
+    def _part_of(self, delivery: Delivery) -> _Part:
+        source = delivery.queue.source
+        return _Part(
+            delivery.message,
+            delivery.queue.next_hop,
+            delivery.host or b"",
+            b"" if source == DEFAULT_SOURCE else source,
+            self._dispatcher.pool_of(delivery),
+        )
+
     def delivered(self, delivery: Delivery, code: int, text: bytes) -> None:
         """Keep the reply of a delivery that went well until the journal is told that some of the message is left."""
-        self._part = _Part(delivery.message, delivery.queue.next_hop, delivery.host or b"")
+        self._part = self._part_of(delivery)
         self._part.entries += [(index, RecipientState.DELIVERED, code, text) for index in delivery.indices()]
 
     def found_in_doubt(self, message: Message) -> bool:
@@ -243,7 +256,7 @@ class Recorder:
         """
         self._counters.add(Slot.QUEUE_IN_DOUBT_TOTAL, 1)
         message.in_doubt = True
-        self._part = _Part(message, b"", b"")
+        self._part = _Part(message)
         for index in message.unfinished():
             message.set_recipient_state(index, RecipientState.IN_DOUBT)
             self._part.entries.append((index, RecipientState.IN_DOUBT, OWN_REPLY, b"4.4.2 " + WENT_DOWN))
@@ -415,7 +428,7 @@ class Recorder:
             if not message.unfinished():
                 self._dispatcher.drop(message)
                 return
-            self._part = _Part(message, b"", b"")
+            self._part = _Part(message)
             status, text = ended[0][0].status, ended[0][0].text
             self._part.entries += [
                 (index, RecipientState.FAILED, GIVEN_UP, b"%s %s" % (str(status).encode(), text)) for _, index in ended
@@ -530,7 +543,7 @@ class Recorder:
         if message.segment is None:
             return  # class memory, and the journal took nothing: the next outcome says what has ended
         if part is None or part.message is not message:
-            part = _Part(message, b"", b"")
+            part = _Part(message)
         journal = self._dispatcher.journal(message)
         try:
             journal.append_outcome(
@@ -541,6 +554,8 @@ class Recorder:
                 next_attempt=next_attempt,
                 next_hop=part.next_hop,
                 host=part.host,
+                source=part.source,
+                pool=part.pool,
             )
         except OSError as failure:
             log.error("message %s: its outcome could not be written: %s", message.queue_id, failure)

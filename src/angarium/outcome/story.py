@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["DialogueLine", "Result", "SessionDialogue", "Step", "Story", "tell"]
 
 ATTEMPTS = ("delivery", "deferral", "bounce", "in_doubt")
+DEFAULT = "default"  # source of what leaves by none of the configuration
 LAST = {"delivery": "delivered", "bounce": "failed", "expiry": "expired", "deletion": "deleted"}
 SHORTEST_WAIT_S = 0.001
 TOGETHER_S = 2.0  # events of one attempt stand no further apart than that
@@ -72,7 +73,7 @@ class Result(Struct, frozen=True):
 class Step(Struct, frozen=True):
     """`kind`: reception, policy, wait, attempt, or event. `cause`: of a wait. `event`: as it stands in the log.
 
-    `waited_s`: of an attempt, what it says of the wait before it. Waits of several causes that it tells of have the same
+    `source`, `pool`: by what an attempt left, where that was a source of the configuration. `waited_s`: of an attempt, what it says of the wait before it. Waits of several causes that it tells of have the same
     `time`, the beginning of them all: how long each was is known, not in which order.
     """
 
@@ -86,6 +87,8 @@ class Step(Struct, frozen=True):
     results: list[Result] = []
     dialogues: list[SessionDialogue] = []
     waited_s: dict[str, float] = {}
+    source: str | None = None
+    pool: str | None = None
     event: dict[str, Any] | None = None
 
 
@@ -244,7 +247,10 @@ def _attempts(id: str, own: Sequence[dict[str, Any]], dialogues: Sequence[Dialog
         kinds = ", ".join(dict.fromkeys(result.result for result in results))
         hosts = ", ".join(dict.fromkeys(dialogue.host for dialogue in mine if dialogue.host))
         where = (group[0].get("next_hop") or "-") + (f" at {hosts}" if hosts else "")
-        text = f"attempt {group[0]['attempts']} by {where}: {kinds}"
+        source = next((event["source"] for event in group if event.get("source", DEFAULT) != DEFAULT), None)
+        pool = next((event["pool"] for event in group if event.get("pool")), None)
+        by = f" from {source}" + (f" of {pool}" if pool else "") if source else ""
+        text = f"attempt {group[0]['attempts']} by {where}{by}: {kinds}"
         steps.append(
             Step(
                 _rfc3339(began),
@@ -256,6 +262,8 @@ def _attempts(id: str, own: Sequence[dict[str, Any]], dialogues: Sequence[Dialog
                 results=results,
                 dialogues=[_dialogue(dialogue) for dialogue in mine],
                 waited_s=_waited(min(group, key=_began)),
+                source=source,
+                pool=pool,
             )
         )
     for dialogue in left:  # an attempt that went on with another host, or whose events are gone
@@ -306,6 +314,8 @@ def _journalled(id: str, detail: dict[str, Any] | None) -> Iterator[dict[str, An
                 "id": id,
                 "recipient": recipient["address"],
                 "next_hop": attempt["next_hop"],
+                "source": attempt.get("source") or DEFAULT,
+                "pool": attempt.get("pool"),
                 "attempts": attempt["number"],
                 "class": recipient["state"],
                 "reply": {"code": int(code) if code.isdigit() else 0, "enhanced": None, "text": text},

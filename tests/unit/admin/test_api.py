@@ -187,6 +187,8 @@ async def test_show_finds_the_message_with_whichever_worker_has_it(
                 "time": None,
                 "next_hop": "mx",
                 "host": None,
+                "source": "a7",
+                "pool": None,
                 "recipients": [{"address": "b@example.net", "state": "deferred", "reply": "451 4.3.0 later"}],
             }
         ],

@@ -79,10 +79,13 @@ DETAIL = {
             "time": "2026-01-02T03:04:06Z",
             "next_hop": "mx",
             "host": "mx1.example.net[192.0.2.25]:25",
+            "source": "a7",
+            "pool": "bulk",
             "recipients": [{"address": "r0@example.net", "state": "deferred", "reply": "451 4.3.0 \x1b[31mfirst"}],
         }
     ],
     "waits_for": {"what": "site", "text": "mx.example.net, which cannot be reached", "until": "2026-01-02T04:00:00Z"},
+    "waited": {"connection": 41.5, "room": 0.25, "dns": 0.0002},
 }
 SUMMARY = {
     "messages": 12345,
@@ -329,6 +332,9 @@ def test_show_for_people(admin: str) -> None:
     assert "BODY=8BITMIME ENVID=E17" in result.output
     (attempt,) = [line for line in result.output.splitlines() if "mx1.example.net" in line]
     assert "451 4.3.0 \\x1b[31mfirst" in attempt
+    assert "a7 of bulk" in attempt
+    (waited,) = [line.rstrip() for line in result.output.splitlines() if line.startswith("waited ")]
+    assert waited.endswith("connection 41.5 s, room 250 ms")
     assert "\x1b" not in result.output
     assert "\x07" not in result.output
 
