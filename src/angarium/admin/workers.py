@@ -174,8 +174,10 @@ class Workers:
                         raise _Refused(msgspec.json.decode(line, type=_Reply).error or "it ends")
                     yield line
         except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError, msgspec.MsgspecError, _Refused) as error:
-            failure = WorkerFailure(f"worker {worker}: {str(error) or type(error).__name__}")
-            failure.refused = isinstance(error, _Refused)
+            refused = isinstance(error, _Refused)  # any worker would
+            text = str(error) or type(error).__name__
+            failure = WorkerFailure(text if refused else f"worker {worker}: {text}")
+            failure.refused = refused
             raise failure from error
 
     async def _ask_one(self, worker: int, line: bytes, decoder: msgspec.json.Decoder[T], timeout_s: float) -> Answer[T]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import difflib
 import logging
 import os
 from datetime import UTC, datetime
@@ -245,10 +246,18 @@ class ControlServer:
         """Write what is said in sessions, until who asked is gone: that ends as a ConnectionError."""
         watcher = Watcher(wanted)
         self._hub.add(watcher)
+        seen = self._hub.seen
         try:
+            if (note := self._unknown_site(wanted.site)) is not None:
+                writer.write(msgspec.json.encode({"note": note, "worker": self._worker.number}) + b"\n")
             while True:
                 lines = watcher.take()
-                beat = {"beat": True, "worker": self._worker.number, "dropped": watcher.dropped}
+                beat = {
+                    "beat": True,
+                    "worker": self._worker.number,
+                    "dropped": watcher.dropped,
+                    "seen": self._hub.seen - seen,
+                }
                 writer.writelines(msgspec.json.encode(line) + b"\n" for line in (*lines, *(() if lines else (beat,))))
                 if lines and watcher.dropped:
                     writer.write(msgspec.json.encode(beat) + b"\n")
@@ -259,6 +268,16 @@ class ControlServer:
                     await asyncio.wait_for(watcher.ready.wait(), BEAT_S)
         finally:
             self._hub.remove(watcher)
+
+    def _unknown_site(self, site: str) -> str | None:
+        """What to say of a site to which nothing goes at the moment."""
+        known = {queue.site.decode("ascii", "replace").lower() for queue in self._worker.router.queues}
+        if not site or site.lower() in known:
+            return None
+        near = difflib.get_close_matches(site.lower(), known, 3, 0.5)
+        return f'there is no connection to a site "{site}" yet, nor mail for it' + (
+            f"; there are {', '.join(near)}" if near else ""
+        )
 
     async def _export(self, request: Request, writer: asyncio.StreamWriter) -> dict[str, int]:
         """Write every message that is meant: a line with what is known of it, then its mail data."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from angarium.cli.client import RelayClient, RelayError, connecting, printable
-from angarium.cli.selection import path_of
 from angarium.cli.show import show_table, span_text
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["trace"]
 
+QUIET_S = 10.0  # so long without a line, and it is said that nothing is
+TELL_S = 5.0  # what was dropped is told so often
 _ENDS = {"-": "the connection has ended", "+": "a connection", "!": "no connection"}
 
 
@@ -49,11 +51,13 @@ def trace(
     With --live, what clients and next hops say as they say it. Watching slows no mail: what is too much is dropped, and
     counted. Log-ins' secrets and mail data are never shown.
     """
-    conditions = {"client": network, "from": path_of(sender), "to_domain": to_domain, "site": site}
+    conditions = {"client": network, "from": sender, "to_domain": to_domain, "site": site}
     given = {name: value for name, value in conditions.items() if value}
     if live:
         if message_id is not None:
             raise click.UsageError("--live follows sessions: it takes conditions, no ID")
+        if network and site:
+            raise click.UsageError("nothing is both from a client and to a site: --client is of what comes in")
         with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
             _follow(client, given, as_json)
         return
@@ -114,25 +118,63 @@ def _show_step(step: Mapping[str, Any]) -> None:
 # ---------------------------------------------------------------------- live
 
 
+class _Notes:
+    """What is said on standard error beside the lines: once each, and of what goes on now and then."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+        self._dropped: dict[int, int] = {}
+        self._seen: dict[int, int] = {}
+        self._told = 0  # lines that were dropped
+        self._told_at = self._shown_at = time.monotonic()
+        self._is_quiet = False
+
+    def hear(self, said: Mapping[str, Any]) -> None:
+        """A line of the relay."""
+        now = time.monotonic()
+        for name in ("error", "note"):
+            if name in said and said[name] not in self._said:
+                self._said.add(said[name])
+                self._say(said[name])
+        if "beat" in said:
+            self._dropped[said["worker"]] = said["dropped"]
+            self._seen[said["worker"]] = said["seen"]
+        if "who" in said:
+            self._shown_at, self._is_quiet = now, False
+        elif now - self._shown_at >= QUIET_S and not self._is_quiet:
+            self._is_quiet = True
+            self._say(f"nothing of what is asked for was said for {QUIET_S:.0f} s; {sum(self._seen.values())} lines went by")
+        if now - self._told_at >= TELL_S:
+            self.tell_dropped()
+
+    def tell_dropped(self) -> None:
+        """How many lines are missing, when that is news."""
+        dropped = sum(self._dropped.values())
+        if dropped > self._told:
+            self._told, self._told_at = dropped, time.monotonic()
+            self._say(f"{dropped} lines were dropped so far, to slow no mail: ask for less, by conditions")
+
+    def _say(self, text: str) -> None:
+        click.echo(f"note: {printable(text)}", err=True)
+
+
 def _follow(client: RelayClient, conditions: Mapping[str, str], as_json: bool) -> None:
-    dropped: dict[int, int] = {}
-    with client.follow("trace", "live", **conditions) as answer:
-        while line := answer.readline(1 << 20):
-            try:
-                said = json.loads(line)
-            except ValueError:
-                raise RelayError("the relay ended in the middle of a line") from None
-            if as_json:
-                if "beat" not in said:
+    notes = _Notes()
+    try:
+        with client.follow("trace", "live", **conditions) as answer:
+            while line := answer.readline(1 << 20):
+                try:
+                    said = json.loads(line)
+                except ValueError:
+                    raise RelayError("the relay ended in the middle of a line") from None
+                if "who" in said and not as_json:
+                    _show_line(said)
+                elif "who" in said or "error" in said and as_json:
                     sys.stdout.write(line.decode("utf-8"))
                     sys.stdout.flush()
-            elif "who" in said:
-                _show_line(said)
-            if "error" in said:
-                click.echo(f"note: {printable(said['error'])}", err=True)
-            if said.get("dropped", 0) > dropped.get(said.get("worker", 0), 0):
-                dropped[said.get("worker", 0)] = said["dropped"]
-                click.echo(f"note: {sum(dropped.values())} lines were dropped so far, to slow no mail", err=True)
+                notes.hear(said)
+    finally:
+        notes.tell_dropped()
 
 
 def _show_line(said: Mapping[str, Any]) -> None:

@@ -121,8 +121,97 @@ def test_what_goes_out_is_asked_for_by_site() -> None:
     assert dialogues.watch is not None
     dialogues.watch(7, "C", b"mx.dest.test", b"dest.test", b"MAIL FROM:<a@b.test>\r\nRCPT TO:<c@dest.test>\r\nDATA\r\n")
     dialogues.watch(8, "C", b"mx.else.test", b"else.test", b"MAIL FROM:<a@b.test>\r\n")
-    transaction(reception, 1, b"192.0.2.9", b"me@other.test", b"a@dest.test")
+    assert reception.watch is None  # what comes in is none of a site's: its sessions pay nothing
     assert texts(watcher) == ["out C: MAIL FROM:<a@b.test>\r\nRCPT TO:<c@dest.test>\r\nDATA"]
+    other = Watcher(WatchFilter(client="192.0.2.0/24"))
+    node.add(other)
+    node.remove(watcher)
+    assert reception.watch is not None
+    assert dialogues.watch is None
+
+
+def test_what_is_not_wanted_costs_a_narrow_filter_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy relay: sessions and transactions that are not asked for are passed over before they count."""
+    monkeypatch.setattr(watch, "LINES_A_SECOND", 8)
+    monkeypatch.setattr(watch, "LOOKS_A_SECOND", 300)
+    monkeypatch.setattr(watch.time, "monotonic", lambda: 1e9)
+    node, reception, _ = hub()
+    watcher = Watcher(WatchFilter(client="192.0.2.0/24", sender="me@origin.test"))
+    node.add(watcher)
+    for number in range(100):
+        transaction(reception, 1, b"198.51.100.1", b"me@origin.test", b"a@dest.test")
+        transaction(reception, 2, b"192.0.2.7", b"news%d@other.test" % number, b"a@dest.test")
+    transaction(reception, 3, b"192.0.2.9", b"me@origin.test", b"a@dest.test")
+    assert len(texts(watcher)) == 7
+    assert (watcher.dropped, node.seen) == (0, 1407)
+    reception.watch(1, "-", b"198.51.100.1", b"relay", b"")
+    reception.watch(2, "-", b"192.0.2.7", b"relay", b"")
+    reception.watch(1, "+", b"192.0.2.8", b"relay", b"")  # its place in memory is another's now
+    transaction(reception, 1, b"192.0.2.8", b"me@origin.test", b"a@dest.test")
+    assert watcher.dropped == 1  # there was room for one line more, the connection: then its MAIL was missed
+    assert texts(watcher) == []
+
+
+def test_nothing_is_shown_of_what_may_be_another_transaction_by_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    node, reception, _ = hub()
+    watcher = Watcher(WatchFilter(sender="me@origin.test"))
+    node.add(watcher)
+    transaction(reception, 1, b"192.0.2.9", b"me@origin.test", b"a@dest.test")
+    assert len(texts(watcher)) == 7
+    monkeypatch.setattr(watch, "LINES_A_SECOND", 0)
+    monkeypatch.setattr(watch.time, "monotonic", lambda: 1e9)
+    reception.watch(1, "C", b"192.0.2.9", b"relay", b"MAIL FROM:<boss@secret.test>")
+    assert watcher.dropped == 1
+    monkeypatch.setattr(watch, "LINES_A_SECOND", 100)
+    monkeypatch.setattr(watch.time, "monotonic", lambda: 2e9)
+    reception.watch(1, "C", b"192.0.2.9", b"relay", b"RCPT TO:<friend@secret.test>")
+    reception.watch(1, "S", b"192.0.2.9", b"relay", b"250 ok\r\n")
+    assert texts(watcher) == []
+    transaction(reception, 1, b"192.0.2.9", b"me@origin.test", b"a@dest.test")
+    assert len(texts(watcher)) == 7
+
+
+def test_a_session_that_is_joined_in_the_middle_begins_with_its_next_transaction() -> None:
+    node, reception, dialogues = hub()
+    watcher = Watcher(WatchFilter(to_domain="gr\u00fcn.test"))
+    node.add(watcher)
+    reception.watch(1, "C", b"192.0.2.9", b"relay", b"DATA")
+    reception.watch(1, "S", b"192.0.2.9", b"relay", b"250 queued as another's\r\n")
+    transaction(reception, 1, b"192.0.2.9", b"me@origin.test", b"a@xn--grn-ioa.test")
+    shown = texts(watcher)
+    assert (len(shown), shown[0]) == (7, "in C: MAIL FROM:<me@origin.test> SIZE=9")
+    assert dialogues.watch is not None
+    other = b"MAIL FROM:<me@origin.test>\r\nRCPT TO:<a@else.test>\r\nDATA\r\n"
+    dialogues.watch(7, "C", b"mx.else.test", b"else.test", other)
+    dialogues.watch(7, "S", b"mx.else.test", b"else.test", b"250 ok")
+    assert texts(watcher) == []
+    whole = Watcher(WatchFilter())
+    node.add(whole)
+    reception.watch(1, "S", b"192.0.2.9", b"relay", b"221 bye\r\n")
+    assert texts(whole) == ["in S: 221 bye"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "why"),
+    [
+        (WatchFilter(client="192.0.2.1", site="dest.test"), "nothing is both"),
+        (WatchFilter(sender="origin.test"), 'write "@origin.test"'),
+        (WatchFilter(to_domain="a@dest.test"), "is no domain"),
+    ],
+)
+def test_what_can_match_nothing_is_refused(wanted: WatchFilter, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Watcher(wanted)
+
+
+def test_the_null_reverse_path_is_asked_for_as_it_is_written() -> None:
+    node, reception, _ = hub()
+    watcher = Watcher(WatchFilter(sender="<>"))
+    node.add(watcher)
+    transaction(reception, 1, b"192.0.2.9", b"me@origin.test", b"a@dest.test")
+    transaction(reception, 1, b"192.0.2.9", b"", b"a@dest.test")
+    shown = texts(watcher)
+    assert (len(shown), shown[0]) == (7, "in C: MAIL FROM:<> SIZE=9")
 
 
 def test_what_is_too_much_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
