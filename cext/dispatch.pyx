@@ -14,6 +14,13 @@ is.
 Mail that goes by a source pool has an outlet (source_pool.pyx), and what is known of a domain is known for each outlet.
 Where that is a pool (the route's, for mail that has none of its own), a message is first assigned to an outlet of it.
 
+**Waits.** A delivery knows what its message has waited for until a connection took it (`Delivery.waits`: seconds by
+cause, which its events say). Nothing is counted while it waits: each ready queue keeps a timeline of what stood in the
+way of what waits there, and what goes is charged with its part of that (`Dispatcher._charge`), once when it leaves its
+scheduled queue and once when a connection takes it. What goes at once pays a comparison. What comes back untried, or is
+read from disk, is remembered (`_kept_waits`) for MOST_KEPT_WAITS messages; of others the last part of their wait is
+known, and so of what was due at a next hop whose routes were changed meanwhile.
+
 Bounds: at most `ready_limit` deliveries are ready, about `queue_limit` for one next hop; what comes beyond waits in
 scheduled queues. The mail data of what does not go soon, and over `memory_soft_octets` of everything that cannot go at
 once, is dropped from memory (it is on disk) and read again when its turn comes.
@@ -24,7 +31,7 @@ before that it is in doubt, never lost.
 
 from collections import deque
 
-from angarium._core.timeline import CAUSE_NAMES
+from angarium._core.timeline import CAUSE_NAMES as _CAUSE_NAMES
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -117,7 +124,7 @@ cdef double SEVERAL_S = 60.0     # mail to several domains of which one cannot b
 cdef double CROWDED_S = 0.25     # such a queue comes back after that
 cdef double SOON_S = 10.0        # what waits longer than that does not keep its mail data in memory
 cdef double OVERDUE_S = 60.0
-cdef double UNDISTURBED_S = 5e-5 # both clocks were read within that: they were read at once
+cdef double UNDISTURBED_S = 5e-5  # both clocks were read within that: they were read at once
 
 cdef const char *R_STORAGE_FULL = b"452 4.3.1 Out of disk space for mail; try again later\r\n"
 cdef const char *R_STORAGE_FAILED = b"451 4.3.0 Mail cannot be stored at the moment; try again later\r\n"
@@ -323,7 +330,7 @@ cdef class ReadyQueue:
     @property
     def waits_for(self) -> str:
         """What mail that waits for this next hop waits for at the moment: a cause, as in the metrics."""
-        return CAUSE_NAMES[self._cause()]
+        return _CAUSE_NAMES[self._cause()]
 
     cdef Delivery _find(self, Message message):
         """The delivery of message that waits here."""
@@ -1151,7 +1158,7 @@ cdef class Dispatcher(Taker):
         The first of these that held: this process had not begun; it was suspended; the domain had no names; what the
         ready queue says; the next hop was left alone; there was no room.
         """
-        cdef double first, at
+        cdef double at
         cdef list pauses
         if begin < self._began:
             add_wait(waits, CAUSE_RESTART, min(end, self._began) - begin)

@@ -16,7 +16,7 @@ import json
 import os
 import time
 
-from angarium._core.timeline import CAUSE_NAMES
+from angarium._core.timeline import CAUSE_NAMES as _CAUSE_NAMES
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, errno
@@ -79,7 +79,7 @@ cdef enum:
 
 cdef double TOLD_WAIT_S = 0.005  # what has waited less says nothing of it
 cdef double LEAST_SHARE_S = 0.0001
-cdef tuple _CAUSES = tuple([b'"%s":' % name.encode() for name in CAUSE_NAMES])
+cdef tuple _CAUSES = tuple([b'"%s":' % name.encode() for name in _CAUSE_NAMES])
 
 _ESCAPER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 

@@ -19,7 +19,6 @@ Fails: memory that cannot be had raises MemoryError and changes nothing. Bounds:
 their own, the others share one.
 """
 
-import time
 from array import array
 
 cimport cython
@@ -29,6 +28,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
+from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from angarium._core.octets cimport lower
 from angarium._core.record cimport (
@@ -56,6 +56,12 @@ cdef enum:
 cdef size_t MOVED_AT_A_TIME = 16  # slots; a table that begins to grow when 7/12 full has grown before it is 2/3 full
 cdef double FRESH_FIRST = 1e10   # seconds by which fresh mail goes before anything tried
 cdef double NEVER = 1e300
+
+
+cdef inline double unix_s() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_REALTIME, &t)
+    return t.tv_sec + t.tv_nsec * 1e-9
 
 
 cdef uint8_t lane_of(int priority, uint8_t flags) noexcept nogil:
@@ -582,14 +588,14 @@ cdef class Schedule:
         What is under way ends.
         """
         self.suspensions[kind, name] = (until, reason)
-        self._suspended_at.setdefault((kind, name), time.time())
+        self._suspended_at.setdefault((kind, name), unix_s())
         self._apply_suspensions()
 
     def resume(self, str kind, bytes name) -> bool:
         """Whether there was such a suspension; there is none any more."""
         found = self.suspensions.pop((kind, name), None)
         if found is not None:
-            self._note_pause((kind, name), time.time())
+            self._note_pause((kind, name), unix_s())
             self._apply_suspensions()
         return found is not None
 

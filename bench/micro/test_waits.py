@@ -1,4 +1,4 @@
-"""What it costs a message that it can say what it has waited for: one that goes at once, and one that waits its turn."""
+"""What it costs a message that it can say what it has waited for: when it goes at once, and when it waits its turn."""
 
 from __future__ import annotations
 

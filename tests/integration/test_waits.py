@@ -122,7 +122,9 @@ def test_names_that_cannot_be_had_for_a_while(tmp_path: Path) -> None:
 
 
 def test_names_that_take_their_time(tmp_path: Path) -> None:
-    with NameServerThread({"dest.test": "late 60 IN MX 10 mx.hosts.test.\n", "hosts.test": f"mx 60 IN A {NOBODY}\n"}) as names:
+    with NameServerThread(
+        {"dest.test": "late 60 IN MX 10 mx.hosts.test.\n", "hosts.test": f"mx 60 IN A {NOBODY}\n"}
+    ) as names:
         config: dict[str, Any] = {"delivery": {"never_contact": []}, "queue": {"retry": LATER}}
         with relay_to(tmp_path, dns={"servers": [f"127.0.0.1:{names.port}"]}, **config) as relay:
             names.hold("dest.test")

@@ -21,7 +21,21 @@ DOMAIN = b"example.net"
 
 happenings = st.lists(
     st.sampled_from(
-        ["send", "open", "close", "block", "unblock", "suspend", "resume", "site", "nameless", "names", "look", "take", "put back"]
+        [
+            "send",
+            "open",
+            "close",
+            "block",
+            "unblock",
+            "suspend",
+            "resume",
+            "site",
+            "nameless",
+            "names",
+            "look",
+            "take",
+            "put back",
+        ]
     ),
     max_size=40,
 )
@@ -112,5 +126,9 @@ def test_the_shares_make_up_the_whole(happened: list[str]) -> None:
         site.end()
         for delivery in site.taken:
             earliest, latest = site.since[delivery.message.id]
-            assert delivery.began - latest - CLOCKS_S < sum(delivery.waited.values()) < delivery.began - earliest + CLOCKS_S
+            assert (
+                delivery.began - latest - CLOCKS_S
+                < sum(delivery.waited.values())
+                < delivery.began - earliest + CLOCKS_S
+            )
         node.close()

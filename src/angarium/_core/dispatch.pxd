@@ -152,7 +152,8 @@ cdef class Dispatcher(Taker):
     cdef Waits _carried                      # of the message that is being launched
     cdef uint64_t _carrying                  # its id; 0: none is
     cdef dict _kept_waits                    # id -> Waited: its data is being read, or nothing was tried for it
-    cdef dict _nameless                      # domain -> [[since, until or 0], ...], monotonic, the last first: it had no names
+    # domain -> [[since, until or 0], ...], monotonic, the last first: it had no names
+    cdef dict _nameless
 
     cdef bint is_full(self) noexcept
     cdef int enqueue(self, Message message) except -1
@@ -170,7 +171,8 @@ cdef class Dispatcher(Taker):
     cdef int _keep_waits(self, Message message, Delivery delivery, double until, int cause) except -1
     cdef int _note_departure(self, Message message, ReadyQueue ready) except -1
     cdef int _charge(self, Waits *waits, ReadyQueue ready, ScheduledQueue queue, double begin, double end) except -1
-    cdef int _charge_by(self, Waits *waits, ReadyQueue ready, ScheduledQueue queue, double begin, double end) except -1
+    cdef int _charge_by(self, Waits *waits, ReadyQueue ready, ScheduledQueue queue, double begin,
+                        double end) except -1
     cdef int _note_names(self, bytes domain) except -1
     cdef void _compare_clocks(self) noexcept
     cdef Delivery _waiting(self, Message message)

@@ -324,9 +324,7 @@ class Inspector:
             "record": record,
             "envelope": envelope_of(buffer),
             "attempts": attempts,
-            "waited": {
-                cause: round(seconds, 6) for cause, seconds in self._dispatcher.waited(message).items()
-            },
+            "waited": {cause: round(seconds, 6) for cause, seconds in self._dispatcher.waited(message).items()},
             "waits_for": waits_for(
                 self._dispatcher, self._steering.suspended, message, buffer, self._permission_of(buffer)
             ),

@@ -91,7 +91,9 @@ class Watcher:
         self._to_domain = _domain(wanted.to_domain)
         self._site = wanted.site.lower()
         if self._network is not None and self._site:
-            raise ValueError("nothing is both from a client and to a site: client is of what comes in, site of the rest")
+            raise ValueError(
+                "nothing is both from a client and to a site: client is of what comes in, site of the rest"
+            )
         if wanted.sender and b"@" not in self._sender and self._sender:
             raise ValueError(f'"{wanted.sender}" is no address: to mean any at a domain, write "@{wanted.sender}"')
         self.wants_in = not self._site

@@ -81,7 +81,10 @@ def _show(story: dict[str, Any]) -> None:
         ("state", story["state"].replace("_", " ")),
         ("from", "-" if story["reverse_path"] is None else f"<{story['reverse_path']}>"),
         ("accepted", story["accepted"] or "-"),
-        ("took" if story["waits_for"] is None else "age", "-" if story["seconds"] is None else span_text(story["seconds"])),
+        (
+            "took" if story["waits_for"] is None else "age",
+            "-" if story["seconds"] is None else span_text(story["seconds"]),
+        ),
         ("waited", ", ".join(f"{cause} {span_text(seconds)}" for cause, seconds in story["waited_s"].items()) or "-"),
     ]
     waits_for = story["waits_for"]
@@ -143,7 +146,9 @@ class _Notes:
             self._shown_at, self._is_quiet = now, False
         elif now - self._shown_at >= QUIET_S and not self._is_quiet:
             self._is_quiet = True
-            self._say(f"nothing of what is asked for was said for {QUIET_S:.0f} s; {sum(self._seen.values())} lines went by")
+            self._say(
+                f"nothing of what is asked for was said for {QUIET_S:.0f} s; {sum(self._seen.values())} lines went by"
+            )
         if now - self._told_at >= TELL_S:
             self.tell_dropped()
 
@@ -169,7 +174,7 @@ def _follow(client: RelayClient, conditions: Mapping[str, str], as_json: bool) -
                     raise RelayError("the relay ended in the middle of a line") from None
                 if "who" in said and not as_json:
                     _show_line(said)
-                elif "who" in said or "error" in said and as_json:
+                elif "who" in said or ("error" in said and as_json):
                     sys.stdout.write(line.decode("utf-8"))
                     sys.stdout.flush()
                 notes.hear(said)

@@ -85,7 +85,7 @@ FIELDS: dict[str, Field] = {
     "permission": Field("string", "name of the [[permission]], or its place among them: `#2`"),
     "limits": Field(
         "object",
-        "of the permission: `octets` and `recipients` of a message, recipients `per_hour` and `per_day`; those that it has",
+        "of the permission, as it has them: `octets`, `recipients` of a message, recipients `per_hour` and `per_day`",
     ),
     "used": Field("object", "of these limits: recipients of the `hour` and the `day`, this message's included"),
     "original_reverse_path": Field("string", "the client's, where the permission's stands in its place"),
@@ -169,8 +169,8 @@ _EVENTS: tuple[Event, ...] = (
     Event(
         "reception",
         "id reverse_path recipients octets client greeting listener tenant protocol durability commit_s",
-        "a message was answered 250. `login`, `priority`, `hold_until`, `held`, `permission` and `pool` only when there "
-        "is one, `traffic` for bulk mail only",
+        "a message was answered 250. `login`, `priority`, `hold_until`, `held`, `permission` and `pool` only when "
+        "there is one, `traffic` for bulk mail only",
         optional="login traffic priority hold_until held permission limits used pool original_reverse_path",
     ),
     Event(

@@ -73,8 +73,9 @@ class Result(Struct, frozen=True):
 class Step(Struct, frozen=True):
     """`kind`: reception, policy, wait, attempt, or event. `cause`: of a wait. `event`: as it stands in the log.
 
-    `source`, `pool`: by what an attempt left, where that was a source of the configuration. `waited_s`: of an attempt, what it says of the wait before it. Waits of several causes that it tells of have the same
-    `time`, the beginning of them all: how long each was is known, not in which order.
+    `source`, `pool`: by what an attempt left, where that was a source of the configuration. `waited_s`: of an attempt,
+    what it says of the wait before it. Waits of several causes that it tells of have the same `time`, the beginning of
+    them all: how long each was is known, not in which order.
     """
 
     time: str
@@ -201,9 +202,9 @@ def _limits(limits: Any, used: Any) -> Iterator[str]:
     for name, text in (("octets", "at most {} octets"), ("recipients", "at most {} recipients a message")):
         if name in limits:
             yield text.format(limits[name])
-    for name in ("hour", "day"):
+    for name, text in (("hour", "{} of {} recipients an hour"), ("day", "{} of {} recipients a day")):
         if f"per_{name}" in limits:
-            yield f"{used.get(name, '?')} of {limits[f'per_{name}']} recipients {'an' if name == 'hour' else 'a'} {name}"
+            yield text.format(used.get(name, "?"), limits[f"per_{name}"])
 
 
 def _list(recipients: Any) -> str:

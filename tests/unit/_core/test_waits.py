@@ -122,7 +122,9 @@ def test_more_waits_behind_what_a_next_hop_takes_at_a_time(node: Node) -> None:
     assert main(delivery) == "concurrency"
 
 
-@pytest.mark.parametrize(("kind", "name"), [("domain", DOMAIN), ("site", b"host"), ("source", b"default"), ("tenant", b"")])
+@pytest.mark.parametrize(
+    ("kind", "name"), [("domain", DOMAIN), ("site", b"host"), ("source", b"default"), ("tenant", b"")]
+)
 def test_what_was_suspended(node: Node, kind: str, name: bytes) -> None:
     queue = site(node)
     node.dispatcher.suspend(kind, name, 0, "they asked")

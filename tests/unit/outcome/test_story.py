@@ -139,7 +139,7 @@ def test_what_an_attempt_says_of_the_wait_before_it_is_the_end_of_that_wait() ->
     assert texts[4] == "waits: suspended (by ops: pause), of 18.000 s in all"
     began = [step.time for step in story.steps if step.cause in {"dns", "concurrency"}]
     assert began == [at(0), at(0)]  # both are of one wait
-    assert [step.waited_s for step in story.steps if step.kind == "attempt"][0] == {"dns": 1.7, "concurrency": 38.3}
+    assert next(step.waited_s for step in story.steps if step.kind == "attempt") == {"dns": 1.7, "concurrency": 38.3}
 
 
 def test_a_wait_is_never_longer_than_there_is_time() -> None:

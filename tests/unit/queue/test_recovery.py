@@ -68,7 +68,17 @@ def test_everything_that_is_known_of_a_message_comes_back(shard: Shard) -> None:
     assert [found.recipient_state(i) for i in range(3)] == [1, 2, 5]
     assert again.journal.last_replies(found) == {1: (451, b"4.7.1 later"), 2: (0, b"")}
     (outcome,) = again.journal.read_outcomes(found)
-    assert outcome == (1_800_000_000.5, 4, 4, 1_800_000_060.25, b"mx", b"mx.example.net[192.0.2.1]:25", entries, b"a7", b"bulk")
+    assert outcome == (
+        1_800_000_000.5,
+        4,
+        4,
+        1_800_000_060.25,
+        b"mx",
+        b"mx.example.net[192.0.2.1]:25",
+        entries,
+        b"a7",
+        b"bulk",
+    )
     assert (found.attempts, found.next_attempt) == (4, pytest.approx(1_800_000_060.25))
     assert found.state == MessageState.MESSAGE_HELD
     assert found.in_doubt
