@@ -617,8 +617,9 @@ cdef class ServerSession(Receiver):
                              uint32_t recipients) except -1:
         """Count and log a refusal, before anything is forgotten. `recipients`: of a message that is refused whole."""
         cdef Text client, greeting, listener, login, tenant, permission, reverse_path, recipient
-        slot_add(self.reception.counters.slots, slot, 1)
-        slot_add(self.reception.counters.slots, <int>Slot.LISTENER_REFUSED + self.profile.row(self.reception.counters), 1)
+        cdef Counters counters = self.reception.counters
+        slot_add(counters.slots, slot, 1)
+        slot_add(counters.slots, <int>Slot.LISTENER_REFUSED + self.profile.row(counters), 1)
         set_text(&client, self._client)
         set_text(&greeting, self._greeting_name)
         set_text(&listener, self.profile.name)
