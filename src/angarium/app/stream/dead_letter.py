@@ -61,7 +61,11 @@ class DeadLetters:
 
     @property
     def count(self) -> int:
-        """How many there are, with those that are being sent again."""
+        """How many there are, with those that are being sent again. What somebody has moved away is none of them."""
+        if self._aside and not self.file.exists():
+            self._aside = 0
+        if self._under_way and not self.begun:
+            self._under_way = 0
         return self._aside + self._under_way
 
     @property
@@ -90,6 +94,7 @@ class DeadLetters:
             os.close(fd)
         if new:
             sync_folder(self._folder)
+            self._aside = 0
         self._aside += octets.strip(b"\n").count(b"\n") + 1
 
     def take(self, most: int) -> Iterator[list[Item]]:
