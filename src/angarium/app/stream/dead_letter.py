@@ -61,7 +61,9 @@ class DeadLetters:
 
     @property
     def count(self) -> int:
-        """How many there are, with those that are being sent again."""
+        """How many there are, with those that are being sent again; none where somebody has taken the file away."""
+        if self._aside and not self.file.exists():
+            self._aside = 0
         return self._aside + self._under_way
 
     @property
