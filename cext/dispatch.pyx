@@ -1391,7 +1391,8 @@ cdef class Dispatcher(Taker):
             expire_s = self._expire_s[queue.policy]
             warn_s = self._warn_s[queue.policy]
             age_s = now - message.received_us * 1e-6
-            if age_s > expire_s + min(OVERDUE_S, 0.1 * expire_s) and message.next_attempt <= now:
+            # what is put off again and again is never due for long; what waits for its release is younger than nothing
+            if age_s > expire_s + min(OVERDUE_S, 0.1 * expire_s) and message.next_attempt <= now + SEVERAL_S:
                 over.append(message)
             elif warn_s and age_s > warn_s and not message.marks & MARK_WARNED and (
                 message.attempts or message.marks & MARK_FRESH

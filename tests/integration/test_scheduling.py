@@ -83,3 +83,17 @@ def test_mail_for_a_host_that_is_dead_to_the_end_expires_without_an_attempt(tmp_
         attempts = [event["attempts"] for event in relay.events("expiry")]
         assert 0 in attempts
         relay.wait_empty()
+
+
+def test_mail_to_several_domains_of_which_one_is_dead_expires_in_time_too(tmp_path: Path) -> None:
+    with SinkServer() as sink:
+        dead = {"recipients": ["dead.test"], "next_hop": f"smtp://127.0.0.1:{free_port()}"}
+        retry = {"first": "1s", "longest": "1s", "expire": "3s", "warn_after": "0s", "jitter": 0.0}
+        routes = [ORIGIN, dead, {"recipients": ["*"], "next_hop": sink.url}]
+        with Relay(tmp_path, {"route": routes, "queue": {"retry": retry}, "node": {"workers": 1}}) as relay:
+            ids = [relay.send([f"r{number}@dead.test", f"r{number}@dest.test"]) for number in range(30)]
+            for queue_id in ids:
+                relay.wait_event("delivery", id=queue_id, recipient=f"r{ids.index(queue_id)}@dest.test")
+            ends = [relay.wait_event("expiry", id=queue_id) for queue_id in ids]
+            assert {end["recipient"] for end in ends} == {f"r{number}@dead.test" for number in range(30)}
+            relay.wait_empty()

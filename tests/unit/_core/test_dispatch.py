@@ -938,8 +938,10 @@ def test_the_sweep_finds_what_is_over_and_what_is_late(node: Node) -> None:
     node.wait(0.0, received_us=now_us - 50_000_000)
     held = node.wait(0.0, received_us=now_us - 5_000_000_000)
     node.dispatcher.hold(held)
-    released = node.wait(time.time() + 50, received_us=now_us - 5_000_000_000)  # its sender wants it later
-    assert released.attempts == 0
+    node.wait(time.time() + 50, received_us=now_us + 50_000_000)  # its sender wants it later: it counts from then
+    node.wait(
+        time.time() + 500, received_us=now_us - 1_100_000_000
+    )  # its time was made shorter: it has an attempt left
     found_over, found_late = node.dispatcher.sweep(node.dispatcher.table.capacity)
     assert (found_over, found_late) == ([over], [late])
     late.warned = True
@@ -947,6 +949,13 @@ def test_the_sweep_finds_what_is_over_and_what_is_late(node: Node) -> None:
     assert node.dispatcher.withdraw(over)
     assert not node.dispatcher.withdraw(over)
     assert node.dispatcher.sweep(node.dispatcher.table.capacity) == ([], [])
+
+
+def test_what_is_put_off_again_and_again_ends_all_the_same(node: Node) -> None:
+    node.dispatcher.set_retry_schedules([1000.0], [0.0])
+    over = node.wait(time.time() + 55, received_us=time.time_ns() // 1000 - 1_100_000_000)  # one of its hosts is dead
+    assert node.dispatcher.sweep(node.dispatcher.table.capacity) == ([over], [])
+    assert node.dispatcher.withdraw(over)
 
 
 def test_a_sweep_over_the_soft_mark_takes_mail_data_from_memory(node: Node) -> None:
