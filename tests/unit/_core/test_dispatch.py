@@ -939,9 +939,8 @@ def test_the_sweep_finds_what_is_over_and_what_is_late(node: Node) -> None:
     held = node.wait(0.0, received_us=now_us - 5_000_000_000)
     node.dispatcher.hold(held)
     node.wait(time.time() + 50, received_us=now_us + 50_000_000)  # its sender wants it later: it counts from then
-    node.wait(
-        time.time() + 500, received_us=now_us - 1_100_000_000
-    )  # its time was made shorter: it has an attempt left
+    # its time was made shorter: it has an attempt left
+    node.wait(time.time() + 500, received_us=now_us - 1_100_000_000)
     found_over, found_late = node.dispatcher.sweep(node.dispatcher.table.capacity)
     assert (found_over, found_late) == ([over], [late])
     late.warned = True
