@@ -444,8 +444,10 @@ def _wait(
     waited: dict[str, float],
 ) -> Iterator[Step]:
     """One time between two attempts. `waited`: what is known of its end, by cause."""
+    if end <= begin:  # an attempt that began while another was under way
+        return
     total = sum(waited.values())
-    told = min(total, max(0.0, end - begin))  # clocks are set, and a dialogue may begin before its attempt
+    told = min(total, end - begin)  # clocks are set, and a dialogue may begin before its attempt
     yield from _cut(begin, end - told, spans, otherwise)
     for cause, share in waited.items():
         seconds = share * told / total if total > 0 else 0.0

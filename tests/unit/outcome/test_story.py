@@ -149,6 +149,12 @@ def test_a_wait_is_never_longer_than_there_is_time() -> None:
     assert waits([reception(), attempt(11, "delivery", 1, waited={"room": "long"})]) == [("queue", 10.0)]
 
 
+def test_attempts_at_the_same_time_have_no_wait_between_them() -> None:
+    one = attempt(11, "deferral", 1, attempt_s=10.0)
+    other = attempt(5, "delivery", 1, recipient="b@else.test", next_hop="mx9", site="else.test", attempt_s=2.0)
+    assert waits([reception(), other, one]) == [("queue", 1.0)]
+
+
 def test_what_waits_now_and_what_waited_in_vain() -> None:
     detail = {"state": "scheduled", "received": at(0), "recipients": [], "waited": {"connection": 20.0}}
     story = tell(ID, [reception(hold_until=at(5))], [], [], detail, now=BEGAN + 25)
