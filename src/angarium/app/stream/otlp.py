@@ -75,6 +75,8 @@ _ATTRIBUTES = {
     "next_hop": "angarium.next_hop",
     "site": "angarium.site",
     "source": "angarium.source",
+    "pool": "angarium.pool",
+    "permission": "angarium.permission",
     "class": "angarium.class",
     "attempts": "angarium.attempt",
     "age_s": "angarium.age_s",
@@ -227,6 +229,9 @@ def _attributes(event: dict[str, Any], reply: dict[str, Any]) -> dict[str, str |
         found["angarium.reply.code"] = reply["code"]
     if reply.get("enhanced"):
         found["angarium.reply.enhanced"] = reply["enhanced"]
+    waited = event.get("waited")
+    if isinstance(waited, dict):
+        found |= {f"angarium.waited.{cause}": float(seconds) for cause, seconds in waited.items()}
     tls = event.get("tls")
     if isinstance(tls, dict):
         found["tls.protocol.name"] = "tls"

@@ -25,7 +25,7 @@ def item(number: int, event: str, queue_id: str = "0SAQS2V780G00", **fields: Any
 
 RECEPTION = {"client": "192.0.2.1", "tenant": "shop", "octets": 9, "recipients": ["a@dest.test"], "commit_s": 0.25}
 LATER = {"recipient": "a@Dest.test", "attempts": 1, "attempt_s": 2.0, "next_hop": "mx", "class": "deferred"}
-LATER |= {"reply": {"code": 452, "enhanced": "4.2.2", "text": "full"}}
+LATER |= {"reply": {"code": 452, "enhanced": "4.2.2", "text": "full"}, "waited": {"concurrency": 1.5}, "pool": "bulk"}
 DONE = LATER | {"attempts": 2, "class": "delivered", "reply": {"code": 250, "enhanced": None, "text": "ok"}}
 STORY = (item(1, "reception", **RECEPTION), item(9, "deferral", **LATER), item(20, "delivery", **DONE))
 
@@ -77,7 +77,7 @@ async def send(collector: Collector, items: tuple[Item, ...], **keys: Any) -> No
 
 
 def attributes(span: Any) -> dict[str, Any]:
-    return {one.key: one.value.string_value or one.value.int_value for one in span.attributes}
+    return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in span.attributes}
 
 
 async def test_a_message_is_one_trace(collector: Collector) -> None:
@@ -98,6 +98,8 @@ async def test_a_message_is_one_trace(collector: Collector) -> None:
     assert first.status.message == "full"
     assert attributes(first)["angarium.reply.code"] == 452
     assert attributes(first)["angarium.recipient_domain"] == "dest.test"
+    assert attributes(first)["angarium.waited.concurrency"] == 1.5
+    assert attributes(first)["angarium.pool"] == "bulk"
     assert attributes(root)["client.address"] == "192.0.2.1"
     assert not any("a@" in str(span) for span in collector.spans)  # addresses are not sent
     # what is sent again is the same
