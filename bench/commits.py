@@ -22,7 +22,7 @@ import threading
 import time
 import urllib.request
 from pathlib import Path
-from statistics import median
+from statistics import mean, median, stdev
 from typing import TYPE_CHECKING, Any
 
 from .load.machine import first_match, git
@@ -151,6 +151,15 @@ def render(result: dict[str, Any]) -> str:
         for name in ("this", "other")
     ]
     rows.append(["this / other, by pairs", *(spread(shares[name], ".1%") for name in ("rate", "relay_cpu_us")), ""])
+    if len(shares["rate"]) > 1:
+        error = {name: stdev(values) / len(values) ** 0.5 for name, values in shares.items()}
+        rows.append(
+            [
+                "the same, mean ± standard error",
+                *(f"{mean(shares[name]):.1%} ± {error[name]:.1%}" for name in ("rate", "relay_cpu_us")),
+                "",
+            ]
+        )
     return "\n".join(
         [
             "# One commit beside another",

@@ -2,9 +2,8 @@
 
 Job: begin one handshake in a turn of the loop. A handshake is some 500 µs of arithmetic; when hundreds of clients
 come at once, and the loop takes up all of them in one turn, everybody else waits for hundreds. So a turn has one of
-them, and whatever else is ready. Behind a turn that took LONG_S of processor time the next handshake waits for as long
-as that took: when a loop has more to do than it can, handshakes have half of its time, and those who have shaken hands
-the rest. (Time of the clock would count what other programs took of the processor, and make that worse.)
+them, and whatever else is ready. Behind a turn that took LONG_S the next handshake waits for as long as that took:
+when a loop has more to do than it can, handshakes have half of its time, and those who have shaken hands the rest.
 
 Input: those who want to begin, when the client has spoken. Output: their turn, in the order in which they came. It
 fails never; who gives up takes nobody's turn. Bounds: those of connections.
@@ -22,17 +21,17 @@ if TYPE_CHECKING:
 
 __all__ = ["HandshakeLine"]
 
-LONG_S = 0.001  # of processor time in a turn: less is what any loop takes
+LONG_S = 0.001  # of a turn: less is what any loop takes
 
 
 class HandshakeLine:
     """The line of one loop."""
 
-    def __init__(self, processor_time: Callable[[], float] = time.thread_time) -> None:
-        self._processor_time = processor_time  # seconds of this thread
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._taken = False  # this turn of the loop has its handshake
-        self._began = 0.0  # in processor time
+        self._began = 0.0  # monotonic
 
     async def turn(self) -> None:
         """Until this turn of the loop is ours; at once when nobody else has it."""
@@ -46,12 +45,12 @@ class HandshakeLine:
         await mine
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._began = self._processor_time()
+        self._began = self._monotonic()
         loop.call_soon(self._turned, loop)
 
     def _turned(self, loop: asyncio.AbstractEventLoop) -> None:
         """The turn is over in which one has begun."""
-        took_s = self._processor_time() - self._began
+        took_s = self._monotonic() - self._began
         if took_s < LONG_S:
             self._next(loop)
         else:

@@ -34,6 +34,23 @@ def test_a_checkout_beside_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "| this / other, by pairs |" in out.with_suffix(".md").read_text()
 
 
+def test_pairs_are_set_beside_each_other() -> None:
+    runs = [
+        {"pair": pair, "tree": tree, "rate": rate, "relay_cpu_us": 50.0, "scrapes": 7}
+        for pair, rates in enumerate(((1.0, 9.0), (110.0, 100.0), (90.0, 100.0), (130.0, 100.0)))
+        for tree, rate in zip(("this", "other"), rates, strict=True)
+    ]
+    result = {
+        "options": {"sessions": 3, "pairs": 3, "seconds": 6.0},
+        "machine": {"cores": 2, "cpu": "a processor", "load": 0.5},
+        "commits": {"this": "aaaaaaa", "other": "bbbbbbb"},
+        "runs": runs,
+    }
+    report = commits.render(result)
+    assert "| this / other, by pairs | 110.0% (90.0% to 130.0%) | 100.0% (100.0% to 100.0%) |  |" in report
+    assert "| the same, mean ± standard error | 110.0% ± 11.5% | 100.0% ± 0.0% |  |" in report  # without the warm-up
+
+
 def test_a_run_that_fails_is_said(tmp_path: Path) -> None:
     given = commits.parse_arguments(["run", str(tmp_path), "--spool", str(tmp_path)])
     (tmp_path / ".venv/bin").mkdir(parents=True)

@@ -39,7 +39,7 @@ async def test_who_has_gone_takes_nobody_s_turn() -> None:
     await asyncio.wait_for(line.turn(), 60)  # the line is free again
 
 
-async def test_behind_a_turn_of_much_work_the_next_waits_for_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_behind_a_turn_that_took_long_the_next_waits_for_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeClock()
     line, loop = HandshakeLine(clock.monotonic), asyncio.get_running_loop()
     later: list[tuple[float, Callable[[], object]]] = []
