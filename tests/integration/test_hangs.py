@@ -104,7 +104,7 @@ def test_each_process_that_hangs_is_killed_and_started_again_and_mail_goes_on(tm
 
 def test_a_worker_that_hangs_costs_nothing_that_was_acknowledged(tmp_path: Path, sink: SinkServer) -> None:
     with node(tmp_path, sink, SOON) as relay:
-        # refused for as long as it takes: what the first attempt came to may not be on disk yet when its worker is killed
+        # refused as long as it takes: what the first attempt came to may not be on disk when its worker is killed
         sink.answer = lambda step: "451 4.3.0 later" if step.verb == "RCPT" and "queued@" in step.argument else None
         queued = relay.send("queued@dest.test")
         relay.wait_event("deferral", id=queued)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.peers import SinkServer, Step
-from tests.support.relay import Relay
+from tests.support.relay import Relay, run_command
 from tests.support.stream_peer import Collector, Poster
 
 if TYPE_CHECKING:
@@ -232,6 +232,24 @@ def test_failures_are_kept_where_nothing_is_sampled(
         assert {attributes(span)["angarium.id"] for span in spans} == {ids[name] for name in kept}
         # with all that came before it
         assert [span.name for span in spans] == ["message", "attempt"] * len(kept)
+
+
+def test_what_fails_after_a_restart_has_its_reception_too(tmp_path: Path) -> None:
+    replies = iter(("451 4.2.1 Come again", "550 5.1.1 Nobody"))
+    with SinkServer(answer=lambda step: next(replies, None) if step.verb == "RCPT" else None) as sink:
+        with Poster() as receiver, Relay(tmp_path, traced(sink, receiver, sample=0.0)) as relay:
+            receiver.start()
+            queue_id = relay.send("turns@dest.test")
+            relay.wait_event("deferral", id=queue_id)
+            relay.wait(lambda: status(relay)["sent"] >= 2, "the stream to have seen it")
+            relay.restart()
+            assert receiver.spans() == []
+            run_command("queue", "retry", queue_id, "--config", str(relay.config_file))
+            relay.wait_event("bounce", id=queue_id)
+            relay.wait(lambda: len(receiver.spans()) >= 3, "its trace")
+            spans = receiver.spans()
+        assert {attributes(span)["angarium.id"] for span in spans} == {queue_id}
+        assert [span.name for span in spans] == ["message", "attempt", "attempt"]
 
 
 def test_a_share_is_sampled_message_by_message(tmp_path: Path, sink: SinkServer) -> None:

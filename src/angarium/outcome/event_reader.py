@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-__all__ = ["LogReader", "Position", "oldest", "youngest"]
+__all__ = ["LogReader", "Position", "before", "oldest", "youngest"]
+
+_COMPRESSES_TO = 8  # events take about this part of their octets when they are compressed
 
 
 class Position(Struct, frozen=True):
@@ -62,6 +64,38 @@ def youngest(path: Path) -> Position:
         if line is not None:
             return Position(head_of(line), time_of(line), _whole_length(file))
     return Position()
+
+
+def before(path: Path, position: Position, octets: int) -> Position:
+    """About so many octets before a position, maybe within a line: for who wants to see again what was last read.
+
+    Less where there is less; a compressed file that has only a part of them is taken from its start. The position
+    itself when its file is gone.
+    """
+    files = list_files(path)
+    lines = [_first_line_of(file) for file in files]
+    heads = ["" if line is None else head_of(line) for line in lines]
+    if not position.head or position.head not in heads:
+        return position
+    left, found = octets, position
+    for number in range(heads.index(position.head), -1, -1):
+        file, line = files[number], lines[number]
+        if line is None:
+            continue
+        size = position.offset if heads[number] == position.head else file.size
+        exact = not file.compressed or heads[number] == position.head
+        found = Position(heads[number], time_of(line), max(0, size - left) if exact else 0)
+        left -= size if exact else size * _COMPRESSES_TO
+        if left <= 0:
+            break
+    return found
+
+
+def _first_line_of(file: LogFile) -> bytes | None:
+    try:
+        return first_line(file)
+    except FileNotFoundError:
+        return None
 
 
 def _whole_length(file: LogFile) -> int:

@@ -19,7 +19,7 @@ from angarium._core.counters import Slab
 from angarium._core.event_log import EventLog, open_log
 from angarium.outcome.event_files import LogFile, first_line, has_writers, head_of, list_files, open_file, rotated_name
 from angarium.outcome.event_keeping import Retention, compress, rotate, rotation_due, to_compress, to_delete
-from angarium.outcome.event_reader import LogReader, Position, oldest, youngest
+from angarium.outcome.event_reader import LogReader, Position, before, oldest, youngest
 from tests.support.relay import wait_until
 
 if TYPE_CHECKING:
@@ -446,6 +446,36 @@ def test_the_end_of_the_log_is_behind_its_last_whole_line(path: Path) -> None:
     assert rest_of(reading(path, position)) == [2]
     compress(rotate(path, NOON), "gzip")
     assert rest_of(reading(path, youngest(path))) == []
+
+
+@pytest.mark.parametrize("how", [None, "gzip", "zstd"])
+def test_who_looks_back_sees_what_was_last_before_a_position(path: Path, how: Any) -> None:
+    """Over rotations; within a compressed file from its start on; all of it where there is less."""
+    for first in (0, 10, 20):
+        write(path, *range(first, first + 10))
+        if first < 20 and (rotated := rotate(path, NOON + first)) and how is not None:
+            compress(rotated, how)
+    one = len(line(10))
+    reader = reading(path, oldest())
+    while numbers_of(reader.read(1)) != [24]:
+        pass
+    here = reader.position
+
+    def seen(octets: int) -> list[int]:
+        back = reading(path, before(path, here, octets))
+        found: list[int] = []
+        while back.position != here:
+            found += numbers_of(back.read(1))
+        return found
+
+    assert seen(3 * one) == [22, 23, 24]
+    assert seen(5 * one) == [20, 21, 22, 23, 24]
+    assert seen(7 * one) == ([18, 19] if how is None else [*range(10, 20)]) + [20, 21, 22, 23, 24]
+    assert seen(1 << 30) == [*range(25)]
+    assert before(path, here, 0) == here
+    assert before(path, Position(), 100) == Position()
+    gone = Position("0" * 24, here.begins, 7)
+    assert before(path, gone, 100) == gone
 
 
 def test_what_was_deleted_before_it_was_read_is_a_gap(path: Path) -> None:

@@ -12,8 +12,8 @@ is read; an attempt may end long after its root.
 
 **Sampling** is by the trace's id, so that all spans of a message are sent or none: the share `stream.sample` of all
 messages, and, with `stream.sample_failures`, every one that fails (bounce, expiry, in_doubt). For that the last
-MOST_REMEMBERED messages that were not chosen are remembered; of one that fails later than that, what happened from then
-on is sent, and its root is missing.
+MOST_REMEMBERED messages that were not chosen are remembered, over a restart those in the last LOOK_BACK_OCTETS of the
+log; of one that fails later than that, what happened from then on is sent, and its root is missing.
 
 Addresses are not sent, but the domains of recipients. The secret, where there is one, is sent as a bearer token.
 
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = ["Otlp", "Traces"]
 
 MOST_REMEMBERED = 20_000
+LOOK_BACK_OCTETS = 32 << 20  # what about so many messages make of events
 EVENTS_REMEMBERED = 20
 TEXT_OCTETS = 200
 LATER = (429, 502, 503, 504)  # OTLP 1.x, "Failures": all others are not to be tried again
@@ -113,7 +114,7 @@ class Traces:
             if event is None:
                 continue
             name = str(event["id"])
-            if self._trace_id(name) & (2**64 - 1) < self._bound or name in self._failed:
+            if self._chosen(name) or name in self._failed:
                 made += self._span(event, item.key)
             elif self._sample_failures and event["event"] in FAILURES:
                 earlier = self._remembered.get(name, OrderedDict[str, bytes]())
@@ -128,12 +129,24 @@ class Traces:
                 self._remember(name, item)
         return made
 
+    def recall(self, items: Sequence[Item]) -> None:
+        """Remember again what was remembered before a restart. Nothing is made of these events."""
+        for item in items:
+            event = _decoded(item.line)
+            if event is None or self._chosen(name := str(event["id"])):
+                continue
+            if event["event"] in FAILURES:
+                self._remembered.pop(name, None)
+                self._failed[name] = None
+            elif name not in self._failed:
+                self._remember(name, item)
+        self._forget_failed()
+
     def settled(self) -> None:
         """What `spans` gave last was taken."""
         for name in self._sent:
             self._remembered.pop(name, None)
-        while len(self._failed) > MOST_REMEMBERED:
-            self._failed.popitem(last=False)
+        self._forget_failed()
 
     def given_up(self) -> None:
         """It was not taken: the same events come again."""
@@ -146,6 +159,13 @@ class Traces:
             kept[item.key] = item.line
         if len(self._remembered) > MOST_REMEMBERED:
             self._remembered.popitem(last=False)
+
+    def _forget_failed(self) -> None:
+        while len(self._failed) > MOST_REMEMBERED:
+            self._failed.popitem(last=False)
+
+    def _chosen(self, name: str) -> bool:
+        return self._trace_id(name) & (2**64 - 1) < self._bound
 
     def _trace_id(self, name: str) -> int:
         return int.from_bytes(hashlib.sha256(f"{self._node}\0{name}".encode()).digest()[:16], "big") or 1
@@ -255,6 +275,15 @@ class Otlp:
         self._url = stream.url.removeprefix("otlp+")
         self._traces = Traces(node, stream.sample, stream.sample_failures)
         self._receiver = HttpReceiver(stream)
+
+    @property
+    def look_back_octets(self) -> int:
+        """Of the log; 0 where nothing is to be remembered."""
+        return LOOK_BACK_OCTETS if self._stream.sample_failures and self._stream.sample < 1 else 0
+
+    def recall(self, items: Sequence[Item]) -> None:
+        """What was sent or left out before this process began."""
+        self._traces.recall(items)
 
     async def send(self, batch: Batch) -> None:
         """The spans of these events; SinkFailure unless they are taken."""

@@ -17,6 +17,9 @@ never keeps the others waiting.
 **Falling behind.** The log's own retention spares what is not sent yet, up to `events.keep_unsent`; then `lose` gives
 up a file, and counts what was in it.
 
+**What came before.** A sink that remembers (`Remembering`) is shown again what lies before the position, when the
+stream begins; nothing of it is sent.
+
 **A state that cannot be read or written** (a disk that fails, a foreign hand) keeps its stream from beginning, and no
 other; it is tried again.
 
@@ -37,14 +40,14 @@ from angarium.app.stream.choice import Choice
 from angarium.app.stream.dead_letter import DeadLetters
 from angarium.app.stream.durable import make_folder
 from angarium.app.stream.log_in import discreet
-from angarium.app.stream.sink import Batch, Item, SinkFailure
+from angarium.app.stream.sink import Batch, Item, Remembering, SinkFailure
 from angarium.app.stream.state import StreamState, load, save
 from angarium.delivery.event_protocol import StreamStatus
 from angarium.outcome.event_files import time_of
-from angarium.outcome.event_reader import LogReader, oldest, youngest
+from angarium.outcome.event_reader import LogReader, before, oldest, youngest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from random import Random
 
@@ -159,6 +162,7 @@ class StreamRunner:
         if self._letters.begun:
             self._again.set()
         try:
+            await self._recall()
             while not self._stop.is_set():
                 if self._again.is_set():
                     await self._resend()
@@ -178,6 +182,36 @@ class StreamRunner:
         """Let what is under way go: it is sent again by the successor."""
         self._stop.set()
 
+    async def _recall(self) -> None:
+        """Show a sink that remembers what lies before the position."""
+        sink, end = self._sink, self.state.position
+        if not isinstance(sink, Remembering) or not sink.look_back_octets:
+            return
+        reader = LogReader(self._path, before(self._path, end, sink.look_back_octets))
+        try:
+            while reader.position != end and not self._stop.is_set():
+                lines = reader.read(READ_LINES, READ_OCTETS)
+                at = reader.position
+                if not lines or (at.head != end.head and at.begins > end.begins):
+                    break  # the file in which it ends is gone
+                offset = at.offset
+                while lines and at.head == end.head and offset > end.offset:
+                    offset -= len(lines.pop())
+                sink.recall(list(self._items(lines, at.head, offset)))
+                if at.head == end.head and at.offset >= end.offset:
+                    break
+                await asyncio.sleep(0)
+        finally:
+            reader.close()
+
+    def _items(self, lines: list[bytes], head: str, end: int) -> Iterator[Item]:
+        """What of these lines, which end at this offset of that file, is sent."""
+        end -= sum(map(len, lines))
+        for line in lines:
+            end += len(line)
+            if taken := self._choice.taken_of(line):
+                yield Item(taken[:-1], f"{head}-{end}")
+
     async def _gather(self) -> list[Item]:
         """The next batch; nothing when a position is to be written, or there is something else to do."""
         stream, reader, clock = self._stream, self._reader, self._clock
@@ -192,13 +226,10 @@ class StreamRunner:
             if reader.gaps > self._gaps_seen:
                 self._say_gap()
             position = reader.position
-            end = position.offset - sum(map(len, lines))
             self._lines_read += len(lines)
-            for line in lines:
-                end += len(line)
-                if taken := self._choice.taken_of(line):
-                    items.append(Item(taken[:-1], f"{position.head}-{end}"))
-                    size += len(taken)
+            for item in self._items(lines, position.head, position.offset):
+                items.append(item)
+                size += len(item.line) + 1
             if items and not due:
                 due = clock.monotonic() + stream.batch_wait_s
                 self._oldest = items[0].line

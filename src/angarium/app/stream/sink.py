@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-__all__ = ["Batch", "Item", "Sink", "SinkFailure"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Batch", "Item", "Remembering", "Sink", "SinkFailure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +63,15 @@ class Sink(Protocol):
 
     async def close(self) -> None:
         """Let go of what is open. It can be used again."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A sink for which what came before matters: what was settled before it was made is shown to it again."""
+
+    @property
+    def look_back_octets(self) -> int:
+        """About so much of the log, up to where the stream stands."""
+
+    def recall(self, items: Sequence[Item]) -> None:
+        """Events in their order, which were sent, or not to be sent, long ago."""

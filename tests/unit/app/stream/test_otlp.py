@@ -180,6 +180,24 @@ async def test_what_fails_is_traced_from_its_reception_on(collector: Collector) 
     assert never.spans((*STORY, item(30, "bounce", **failed))) == []
 
 
+async def test_what_fails_after_a_restart_is_traced_from_its_reception_on_too(collector: Collector) -> None:
+    stream = Stream(name="traces", url=collector.url, sample=0.0)
+    failed = LATER | {"class": "failed", "attempts": 3}
+    bounce = item(30, "bounce", **failed)
+    others = (item(2, "reception", "0SAQS2V780G01", **RECEPTION), item(3, "bounce", "0SAQS2V780G01", **failed))
+    successor = Otlp(stream, "relay.test")
+    assert successor.look_back_octets > 0
+    successor.recall((*STORY[:2], *others, Item(b"half a li", "k")))
+    await successor.send(Batch((bounce,)))
+    assert [span.name for span in collector.spans] == ["message", "attempt", "attempt"]
+    # of what had failed before the restart the rest is still wanted, and what was sent is not sent again
+    await successor.send(Batch((item(31, "deletion", "0SAQS2V780G01", by="ops"),)))
+    assert [span.name for span in collector.spans[3:]] == ["deletion"]
+    await successor.close()
+    for keys in ({"sample": 1.0}, {"sample": 0.5, "sample_failures": False}):
+        assert Otlp(Stream(name="traces", url=collector.url, **keys), "relay.test").look_back_octets == 0
+
+
 @pytest.mark.parametrize(
     ("status", "refused", "too_large"),
     [(400, True, False), (401, True, False), (413, False, True), (429, False, False), (504, False, False)],
@@ -204,6 +222,10 @@ def test_memory_for_what_is_not_chosen_is_bounded(monkeypatch: pytest.MonkeyPatc
     for number in range(100):
         traces.spans(tuple(item(i, "deferral", f"0SAQS2V78{number:04}", **LATER) for i in range(EVENTS_REMEMBERED + 9)))
         traces.settled()
+    traces.recall([item(1, "deferral", f"0SAQS2V77{number:04}", **LATER) for number in range(100)])
+    traces.recall([item(1, "bounce", f"0SAQS2V76{number:04}", **LATER) for number in range(100)])
+    assert len(traces._failed) == 10
+    traces.recall([item(i, "deferral", "0SAQS2V750000", **LATER) for i in range(EVENTS_REMEMBERED + 9)])
     assert len(traces._remembered) == 10
-    assert {len(kept) for kept in traces._remembered.values()} == {EVENTS_REMEMBERED}
+    assert {len(kept) for kept in traces._remembered.values()} == {1, EVENTS_REMEMBERED}
     assert traces.spans((Item(b"half a li", "k"), Item(b'{"event":"log_opened","time":"x"}', "l"))) == []

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from angarium.app.stream.sink import SinkFailure
+from angarium.app.stream.sink import Item, SinkFailure
 from angarium.app.stream.state import StreamState, load, save
 from angarium.outcome.event_files import list_files
 from angarium.outcome.event_keeping import compress, rotate
 from angarium.outcome.event_reader import Position
-from tests.support.stream import Rig, event_line
+from tests.support.stream import FakeSink, Rig, event_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 NOON = 1795694400.0
@@ -84,6 +85,51 @@ async def test_a_restart_goes_on_behind_what_was_taken(rig: Rig) -> None:
     async with rig.running():
         await rig.until(lambda: rig.runner.status().sent == 6)  # totals are of the stream's life
     assert rig.sink.taken == list(range(6))
+
+
+class RememberingSink(FakeSink):
+    """Is shown what lies before the position."""
+
+    def __init__(self, look_back_octets: int) -> None:
+        super().__init__()
+        self.look_back_octets = look_back_octets
+        self.recalled: list[int] = []
+        self.recalled_keys: list[str] = []
+
+    def recall(self, items: Sequence[Item]) -> None:
+        assert not self.calls
+        self.recalled += [json.loads(item.line)["number"] for item in items]
+        self.recalled_keys += [item.key for item in items]
+
+
+async def test_a_sink_that_remembers_sees_again_what_came_before(rig: Rig) -> None:
+    """And nothing of that is sent; what it sees are the same events, by the same keys."""
+    first = RememberingSink(1 << 20)
+    rig.write(*lines(*range(5)))
+    compress(rotate(rig.path, NOON), "zstd")
+    rig.write(*lines(*range(5, 10)), event_line(10, "reception"))
+    async with rig.running(first, events=["delivery"]):
+        await rig.until(lambda: rig.runner.status().sent == 10)
+        await rig.until(lambda: rig.runner.state.position.offset)
+    assert first.recalled == []  # there was nothing before
+    rig.write(*lines(11, 12))
+    second = RememberingSink(1 << 20)
+    async with rig.running(second, events=["delivery"]):
+        await rig.until(lambda: len(second.taken) == 2)
+    assert (second.recalled, second.taken) == (list(range(10)), [11, 12])
+    assert second.recalled_keys == first.keys
+    third = RememberingSink(2 * len(event_line(12)) + 3)
+    async with rig.running(third, events=["delivery"]):
+        rig.write(*lines(13))
+        await rig.until(lambda: third.taken)
+    assert (third.recalled, third.taken) == ([11, 12], [13])
+    for file in list_files(rig.path):
+        file.path.unlink()
+    rig.write(*lines(14))
+    fourth = RememberingSink(1 << 20)  # the file is gone in which it stood
+    async with rig.running(fourth, events=["delivery"]):
+        await rig.until(lambda: fourth.taken)
+    assert (fourth.recalled, fourth.taken) == ([], [14])
 
 
 async def test_what_was_under_way_when_it_stopped_comes_again_with_the_same_keys(rig: Rig) -> None:
