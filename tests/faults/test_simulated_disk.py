@@ -74,7 +74,7 @@ def refused(machine: Machine, error: int) -> Message:
 def test_a_file_that_a_killed_process_made_is_still_there_after_the_next_ones_power_failure(machine: Machine) -> None:
     """The file was made, its folder not synced; the next process found it as a spare."""
     machine.shard.journal.kick_later = lambda kick: None
-    machine.shard.append(b"gathered")
+    machine.shard.append(b"gathered", durability=1)  # it is written when it is asked for
     machine.kill()
     machine.start()
     safe = machine.shard.accept(b"safe")

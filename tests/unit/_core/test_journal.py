@@ -7,6 +7,7 @@ import errno
 import gc
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ from angarium._core.record import Durability, Message, MessageState, RecordType,
 from angarium._core.recovery import read_in_flight
 from tests.reference.record import ACCEPTED, DONE, OUTCOME, decode_segment_header, walk_segment
 from tests.support.disk import SimulatedDisk
-from tests.support.journal import Shard, files
+from tests.support.journal import WAIT_S, Shard, files
 
 SEGMENT = 64 << 10
 ASYNC = Durability.DURABILITY_ASYNC
@@ -628,21 +629,38 @@ def test_only_segments_and_the_table_lie_in_the_folder(shard: Shard) -> None:
         assert path.stat().st_mode & 0o077 == 0
 
 
-def test_those_who_wait_for_one_commit_are_told_in_their_order_some_in_each_turn(shard: Shard) -> None:
-    kicks: list[object] = []
-    shard.journal.kick_later = kicks.append
+def test_those_who_wait_for_one_commit_are_told_in_their_order_some_in_each_turn(tmp_path: Path) -> None:
+    disk = SimulatedDisk(tmp_path / "000")
+    shard = Shard(tmp_path / "000", segment_octets=SEGMENT, disk=disk.disk)
+    shard.accept(b"")
+    syncing, may_sync = threading.Event(), threading.Semaphore(0)
+
+    def sync_when_told(kind: str, _: str) -> int:
+        if kind == "sync":
+            syncing.set()
+            assert may_sync.acquire(timeout=WAIT_S)
+        return 0
+
+    disk.fail = sync_when_told
     shard.journal.telling_s = 0.0
+    shard.told.clear()
     commits = shard.count(Slot.QUEUE_COMMITS_TOTAL)
-    messages = [shard.append(b"%d\r\n" % number) for number in range(100)]
-    shard.journal.kick()
-    told = []
+    messages = [shard.append(b"first")]
+    assert syncing.wait(WAIT_S)
+    messages += [shard.append(b"%d\r\n" % number) for number in range(100)]  # they gather meanwhile
+    may_sync.release()
+    shard.one_commit()
+    told = [len(shard.told)]
+    may_sync.release()
     while shard.journal.waiting:
         shard.one_commit()  # it is called again as long as somebody waits
         told.append(len(shard.told))
-    assert told == [33, 66, 99, 100], "the clock is looked at behind the first of them"
+    assert told == [1, 34, 67, 100, 101], "the clock is looked at behind the first of them"
     assert [message.id for message, _ in shard.told] == [message.id for message in messages]
     assert {error for _, error in shard.told} == {0}
-    assert shard.count(Slot.QUEUE_COMMITS_TOTAL) == commits + 1
+    assert shard.count(Slot.QUEUE_COMMITS_TOTAL) == commits + 2
+    may_sync.release(3)  # for the end
+    assert disk.violations == []
 
 
 def test_a_journal_that_is_closed_tells_everybody(shard: Shard) -> None:
