@@ -18,7 +18,7 @@ never keeps the others waiting.
 up a file, and counts what was in it.
 
 **What came before.** A sink that remembers (`Remembering`) is shown again what lies before the position, when the
-stream begins; nothing of it is sent.
+stream begins; nothing of it is sent. Where that cannot be read, it has less to remember, and the stream goes on.
 
 **A state that cannot be read or written** (a disk that fails, a foreign hand) keeps its stream from beginning, and no
 other; it is tried again.
@@ -162,7 +162,10 @@ class StreamRunner:
         if self._letters.begun:
             self._again.set()
         try:
-            await self._recall()
+            try:
+                await self._recall()
+            except Exception:  # a damaged file: each decompressor has errors of its own
+                log.warning("stream %s: what came before cannot be read again", self.name, exc_info=True)
             while not self._stop.is_set():
                 if self._again.is_set():
                     await self._resend()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -130,6 +130,27 @@ async def test_a_sink_that_remembers_sees_again_what_came_before(rig: Rig) -> No
     async with rig.running(fourth, events=["delivery"]):
         await rig.until(lambda: fourth.taken)
     assert (fourth.recalled, fourth.taken) == ([], [14])
+
+
+@pytest.mark.parametrize("how", ["gzip", "zstd"])
+async def test_a_damaged_file_behind_it_does_not_keep_a_stream_from_going_on(rig: Rig, how: Any) -> None:
+    rig.write(*lines(*range(200)))
+    rotated = rotate(rig.path, NOON)
+    rig.write(*lines(200))
+    async with rig.running():
+        await rig.until(lambda: rig.runner.status().sent == 201)
+        await rig.until(lambda: rig.runner.state.position.offset == len(event_line(200)))
+    compress(rotated, how)
+    (file,) = (file for file in list_files(rig.path) if file.compressed)
+    os.truncate(file.path, file.size - 20)
+    with file.path.open("r+b") as opened:
+        opened.seek(-30, os.SEEK_END)
+        opened.write(b"\xff" * 30)
+    rig.write(*lines(201))
+    sink = RememberingSink(1 << 20)
+    async with rig.running(sink):
+        await rig.until(lambda: sink.taken)
+    assert sink.taken == [201]
 
 
 async def test_what_was_under_way_when_it_stopped_comes_again_with_the_same_keys(rig: Rig) -> None:
